@@ -1,0 +1,68 @@
+# The front door. `make` alone lists the targets; `make all` does everything on a fresh machine.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+
+PROFILE ?=
+OVERRIDES ?=
+TARGET ?=
+
+.PHONY: help
+help: ## List the targets
+	@echo "Usage: make TARGET [PROFILE=name] [OVERRIDES='train.epochs=3 ...']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: all
+all: params ## From nothing to report and engines: environment, params.yaml, every stage that changed
+	@dvc repro report
+	@python -m stages.summary
+
+.PHONY: env
+env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv)
+
+.venv/.locked: pyproject.toml uv.lock scripts/env
+	@scripts/env
+	@touch $@
+
+.PHONY: params
+params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
+	@python -m stages.params --profile "$(PROFILE)" $(OVERRIDES)
+
+.PHONY: engines
+engines: env ## Build the engines of this host, or one with TARGET=id; nothing is retrained that is up to date
+	@dvc repro $(if $(TARGET),engine@$(TARGET),engine)
+
+.PHONY: summary
+summary: env ## Print where report and engines are, and the key figures
+	@python -m stages.summary
+
+.PHONY: push
+push: env ## Upload the artifacts to the DVC remote (a folder in the project unless you set another)
+	@dvc push
+
+.PHONY: pull
+pull: env ## Download the artifacts that dvc.lock names from the DVC remote
+	@dvc pull
+
+.PHONY: test
+test: env ## Run the tests, the pipeline test included; SLOW=1 adds the slow ones
+	@pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+
+.PHONY: lint
+lint: env ## Check formatting, lint and types
+	@ruff format --check .
+	@ruff check .
+	@mypy
+
+.PHONY: format
+format: env ## Format the code and mend what lint can mend
+	@ruff format .
+	@ruff check --fix .
+
+.PHONY: docs
+docs: env ## Write docs/parameters.md from the docstrings of stages/config.py
+	@python -m stages.parameters_doc --out docs/parameters.md
