@@ -1,0 +1,354 @@
+"""Every parameter of the pipeline: typed, with its unit, its range and what it does.
+
+`Config` is the schema of conf/ and of params.yaml. People edit conf/; `make params` composes it, checks it
+against this file and writes params.yaml, which the stages read through `load`.
+"""
+
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+
+def require(rule: bool, key: str, text: str, value: object) -> None:
+    """Raise ValueError naming the key, the rule and the value found, unless the rule holds."""
+    if not rule:
+        raise ValueError(f"{key}: must be {text}, found {value!r}; edit it under conf/ and run `make params`")
+
+
+def _divisible(key: str, value: int, by: int) -> None:
+    require(value > 0 and value % by == 0, key, f"a positive multiple of {by}", value)
+
+
+@dataclass
+class Sample:
+    """The generated street scenes that stand in for a real dataset."""
+
+    seed: int = 2020
+    """Seed of every scene; the same seed gives byte-identical files."""
+    train_images: int = 64
+    """Scenes in the training split, 1 or more."""
+    val_images: int = 16
+    """Scenes in the validation split, 1 or more."""
+    height_px: int = 256
+    """Height of a scene, 128 to 2160."""
+    width_px: int = 384
+    """Width of a scene, 128 to 3840."""
+
+    def __post_init__(self) -> None:
+        require(self.train_images >= 1, "sample.train_images", "1 or more", self.train_images)
+        require(self.val_images >= 1, "sample.val_images", "1 or more", self.val_images)
+        require(128 <= self.height_px <= 2160, "sample.height_px", "128 to 2160", self.height_px)
+        require(128 <= self.width_px <= 3840, "sample.width_px", "128 to 3840", self.width_px)
+
+
+@dataclass
+class Data:
+    """Which dataset is converted, and how its labels become classes."""
+
+    root: str = "data/raw/sample"
+    """Folder of the set in Mapillary Vistas layout, relative to the repository."""
+    version: str = "v2.0"
+    """Annotation version inside the set: the folder name under each split."""
+    crowd_of: dict[str, str] = field(default_factory=dict)
+    """Label name of a group -> name of the evaluated thing that it is a crowd of (iscrowd: 1)."""
+
+
+class SwinType(Enum):
+    """Sizes in TAO's own table; `custom` takes embed_dim, depths and num_heads as given."""
+
+    tiny = "tiny"
+    small = "small"
+    base = "base"
+    large = "large"
+    custom = "custom"
+
+
+@dataclass
+class Backbone:
+    """Swin transformer."""
+
+    type: SwinType = SwinType.tiny
+    """Size by TAO's name. `custom` needs the wheel runner: TAO's containers know only the four sizes."""
+    embed_dim: int = 96
+    """Channels after the patch embedding; a multiple of num_heads[0]."""
+    depths: list[int] = field(default_factory=lambda: [2, 2, 6, 2])
+    """Blocks of each of the four stages."""
+    num_heads: list[int] = field(default_factory=lambda: [3, 6, 12, 24])
+    """Attention heads of each of the four stages."""
+    window_size: int = 7
+    """Side of an attention window, in patches, 2 to 24."""
+    drop_path_rate: float = 0.3
+    """Stochastic depth rate, 0 to below 1."""
+
+    def __post_init__(self) -> None:
+        for key, value in (("depths", self.depths), ("num_heads", self.num_heads)):
+            require(len(value) == 4 and min(value) >= 1, f"model.backbone.{key}", "four numbers from 1", value)
+        for stage, heads in enumerate(self.num_heads):
+            dim = self.embed_dim << stage
+            rule = f"a divisor of {dim}, the channels of stage {stage}"
+            require(dim % heads == 0, f"model.backbone.num_heads[{stage}]", rule, heads)
+        require(2 <= self.window_size <= 24, "model.backbone.window_size", "2 to 24", self.window_size)
+        require(0 <= self.drop_path_rate < 1, "model.backbone.drop_path_rate", "in [0, 1)", self.drop_path_rate)
+
+
+@dataclass
+class Model:
+    """The Mask2Former network, in TAO's terms."""
+
+    name: str = "swin_tiny"
+    """Name shown in the report."""
+    backbone: Backbone = field(default_factory=Backbone)
+    num_object_queries: int = 100
+    """Queries, each at most one segment, 1 to 255 (the panoptic map is uint8)."""
+    hidden_dim: int = 256
+    """Channels of pixel and transformer decoder; a multiple of 32 (GroupNorm) and of nheads."""
+    nheads: int = 8
+    """Attention heads of both decoders."""
+    dim_feedforward: int = 2048
+    """Inner channels of the transformer decoder's MLPs."""
+    enc_layers: int = 6
+    """Deformable attention layers of the pixel decoder."""
+    dec_layers: int = 10
+    """Prediction heads of the transformer decoder: TAO builds dec_layers - 1 layers. 2 or more."""
+    pretrained: str = ""
+    """TAO .pth or original .pkl to start from, relative to the repository; empty: random weights."""
+
+    def __post_init__(self) -> None:
+        q = self.num_object_queries
+        require(1 <= q <= 255, "model.num_object_queries", "1 to 255", q)
+        _divisible("model.hidden_dim", self.hidden_dim, 32)
+        rule = f"a divisor of hidden_dim {self.hidden_dim}"
+        require(self.nheads > 0 and self.hidden_dim % self.nheads == 0, "model.nheads", rule, self.nheads)
+        require(self.enc_layers >= 1, "model.enc_layers", "1 or more", self.enc_layers)
+        require(self.dec_layers >= 2, "model.dec_layers", "2 or more", self.dec_layers)
+
+
+class Precision(Enum):
+    """Numeric type that the artifact computes in; some operators may stay in float32."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+@dataclass
+class Train:
+    """TAO training. The sizes are those of TAO's augmentation."""
+
+    epochs: int = 50
+    """Passes over the training split, 1 or more."""
+    batch_size: int = 4
+    """Images a step, 1 or more and at most the images of the split."""
+    lr: float = 1e-4
+    """Learning rate of AdamW, above 0."""
+    backbone_multiplier: float = 0.1
+    """Learning rate of the backbone as a fraction of lr; 1 where it starts from random weights."""
+    weight_decay: float = 0.05
+    """Weight decay of AdamW, 0 or more; norms, embeddings and position tables have none."""
+    milestones: list[int] = field(default_factory=lambda: [44, 48])
+    """Epochs after which lr is multiplied by 0.1."""
+    clip_grad_norm: float = 0.1
+    """Largest norm of the whole gradient, above 0."""
+    precision: Precision = Precision.fp32
+    """Arithmetic of the training step."""
+    min_sizes_px: list[int] = field(default_factory=lambda: [512, 768, 1024])
+    """Shorter image edge after the random resize: one of these."""
+    max_size_px: int = 2560
+    """Longest image edge after the random resize."""
+    crop_height_px: int = 512
+    """Height of the training crop, a multiple of 32."""
+    crop_width_px: int = 1024
+    """Width of the training crop, a multiple of 32."""
+    validation_interval: int = 5
+    """Epochs from one validation to the next, 1 to epochs."""
+    workers: int = 4
+    """Loader processes; 0 loads in the training process."""
+    seed: int = 1234
+    """Seed of weights, order and augmentation, 0 or more."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "train.epochs", "1 or more", self.epochs)
+        require(self.batch_size >= 1, "train.batch_size", "1 or more", self.batch_size)
+        require(self.lr > 0, "train.lr", "above 0", self.lr)
+        require(self.clip_grad_norm > 0, "train.clip_grad_norm", "above 0", self.clip_grad_norm)
+        _divisible("train.crop_height_px", self.crop_height_px, 32)
+        _divisible("train.crop_width_px", self.crop_width_px, 32)
+        sizes = self.min_sizes_px
+        # With one size TAO invents a range of its own, from half of it to twice it.
+        require(len(sizes) >= 2 and min(sizes) >= 32, "train.min_sizes_px", "two or more sizes from 32", sizes)
+        interval = self.validation_interval
+        require(1 <= interval <= self.epochs, "train.validation_interval", f"1 to {self.epochs} (epochs)", interval)
+        require(self.seed >= 0, "train.seed", "0 or more", self.seed)
+
+
+@dataclass
+class Deploy:
+    """The network as it is deployed: what the checkpoint is evaluated at, and what an engine computes."""
+
+    height_px: int = 736
+    """Height of the network's input, a multiple of 32."""
+    width_px: int = 1280
+    """Width of the network's input, a multiple of 32."""
+    opset: int = 17
+    """ONNX opset, 17 to 20: from 17 LayerNorm is one operator, which half precision needs."""
+    object_mask_threshold: float = 0.4
+    """Queries whose class score is at most this are dropped, in [0, 1)."""
+    overlap_threshold: float = 0.5
+    """A query keeps its segment when it won at least this fraction of its own mask, in [0, 1]."""
+    reference_frames: int = 2
+    """Validation pictures on which TAO's answer is kept, to compare every graph with. 1 or more."""
+    keep_float32: list[str] = field(default_factory=list)
+    """ONNX operators that stay in float32 in the fp16 graph."""
+    max_score_difference: float = 0.05
+    """Largest difference of a class or mask probability between the fp16 and the fp32 graph on the reference frames,
+    at the 99.9th percentile; more fails the precision stage. In (0, 1]."""
+
+    def __post_init__(self) -> None:
+        _divisible("deploy.height_px", self.height_px, 32)
+        _divisible("deploy.width_px", self.width_px, 32)
+        require(17 <= self.opset <= 20, "deploy.opset", "17 to 20", self.opset)
+        score, overlap = self.object_mask_threshold, self.overlap_threshold
+        require(0 <= score < 1, "deploy.object_mask_threshold", "in [0, 1)", score)
+        require(0 <= overlap <= 1, "deploy.overlap_threshold", "in [0, 1]", overlap)
+        require(self.reference_frames >= 1, "deploy.reference_frames", "1 or more", self.reference_frames)
+        limit = self.max_score_difference
+        require(0 < limit <= 1, "deploy.max_score_difference", "in (0, 1]", limit)
+
+
+class Builder(Enum):
+    """What compiles the ONNX file into an engine."""
+
+    openvino = "openvino"
+    tensorrt_rtx = "tensorrt_rtx"
+
+
+@dataclass
+class Target:
+    """A kind of machine that an engine is for."""
+
+    description: str = ""
+    """Machines that the engine runs on, for the report."""
+    builder: Builder = Builder.openvino
+    """What compiles the engine."""
+    builder_version: str = ""
+    """Version of the builder; another one installed is an error, for engines load only in their own version."""
+    architecture: str = "x86_64"
+    """CPU architecture of the machine, as `uname -m` prints it."""
+    compute_capabilities: list[str] = field(default_factory=list)
+    """CUDA compute capabilities that the engine holds code for; empty for a CPU target."""
+    precision: Precision = Precision.fp32
+    """Which ONNX file is compiled: data/onnx/<precision>.onnx."""
+    threads: int = 2
+    """CPU threads at run time; ignored by GPU targets. 1 or more."""
+    workspace_mib: int = 4096
+    """Scratch memory that the builder's tactics may use, in MiB; ignored by CPU targets. 64 or more."""
+
+    def __post_init__(self) -> None:
+        require(self.threads >= 1, "targets.*.threads", "1 or more", self.threads)
+        require(self.workspace_mib >= 64, "targets.*.workspace_mib", "64 or more", self.workspace_mib)
+        if self.builder is Builder.openvino:
+            found = self.compute_capabilities
+            require(not found, "targets.*.compute_capabilities", "empty for a CPU target", found)
+        else:
+            found = self.compute_capabilities
+            require(bool(found), "targets.*.compute_capabilities", "one or more, such as '8.9'", found)
+
+
+@dataclass
+class Verify:
+    """Limits of an engine against the checkpoint, on the validation images. Beyond them the stage fails."""
+
+    min_pixel_agreement_pct: float = 99.5
+    """Pixels with the same segment in both panoptic maps, in percent of all, over all images."""
+    max_pq_difference: float = 0.2
+    """Largest difference of PQ either way, in points of 100."""
+
+    def __post_init__(self) -> None:
+        pct = self.min_pixel_agreement_pct
+        require(0 <= pct <= 100, "verify.min_pixel_agreement_pct", "0 to 100", pct)
+        require(self.max_pq_difference >= 0, "verify.max_pq_difference", "0 or more", self.max_pq_difference)
+
+
+@dataclass
+class Benchmark:
+    """Timing of an engine on this host, and of PyTorch eager in the same run."""
+
+    frames: int = 50
+    """Timed frames, 10 or more."""
+    warmup_frames: int = 5
+    """Frames before the clock starts, 1 or more."""
+
+    def __post_init__(self) -> None:
+        require(self.frames >= 10, "benchmark.frames", "10 or more", self.frames)
+        require(self.warmup_frames >= 1, "benchmark.warmup_frames", "1 or more", self.warmup_frames)
+
+
+@dataclass
+class Report:
+    """The HTML page."""
+
+    pictures: int = 4
+    """Validation images shown side by side, 1 or more."""
+
+    def __post_init__(self) -> None:
+        require(self.pictures >= 1, "report.pictures", "1 or more", self.pictures)
+
+
+@dataclass
+class Config:
+    """All parameters; the root of params.yaml."""
+
+    profile: str = "sample"
+    """Name of the profile that was composed."""
+    sample: Sample = field(default_factory=Sample)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    deploy: Deploy = field(default_factory=Deploy)
+    targets: dict[str, Target] = field(default_factory=dict)
+    """Target id -> target: an engine is built for each."""
+    measured: list[str] = field(default_factory=list)
+    """Targets whose engines this workspace can run: these are verified and benchmarked."""
+    verify: Verify = field(default_factory=Verify)
+    benchmark: Benchmark = field(default_factory=Benchmark)
+    report: Report = field(default_factory=Report)
+
+    def __post_init__(self) -> None:
+        require(bool(self.targets), "targets", "one target or more", self.targets)
+        for name in self.measured:
+            require(name in self.targets, "measured", f"among the targets {sorted(self.targets)}", name)
+
+
+def load(path: Path = Path("params.yaml")) -> Config:
+    """Read and check a composed parameter file.
+
+    Raises FileNotFoundError when it is not there, omegaconf's errors with the full key for an unknown or
+    ill-typed one, ValueError for a value out of range.
+    """
+    from omegaconf import OmegaConf
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} not found; run `make params` in the repository's root to compose it")
+    return check(OmegaConf.load(path))
+
+
+def check(composed: Any) -> Config:
+    """Turn a composed mapping into a Config, or raise as `load` says. Works on a copy."""
+    from omegaconf import OmegaConf
+
+    result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    assert isinstance(result, Config)
+    return result
+
+
+def replace_enums(value: Any) -> Any:
+    """The plain form of a config object, for JSON and YAML: dataclasses to dicts, enums to their values."""
+    if isinstance(value, Enum):
+        return value.value
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: replace_enums(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {k: replace_enums(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [replace_enums(v) for v in value]
+    return value

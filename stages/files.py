@@ -1,0 +1,61 @@
+"""Outputs written aside and moved into place, so that a killed stage leaves the old output or none."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def aside(out: Path) -> Iterator[Path]:
+    """Yield a path beside `out` to write a file or a folder at; move it to `out` if the block succeeds.
+
+    On an exception what was written is deleted and `out` is as it was.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.draft")
+    _remove(draft)
+    try:
+        yield draft
+        if draft.is_dir():
+            # A folder can't replace one that is not empty.
+            old = out.with_name(f".{out.name}.old")
+            _remove(old)
+            if out.exists():
+                out.replace(old)
+            draft.replace(out)
+            _remove(old)
+        else:
+            draft.replace(out)
+    finally:
+        _remove(draft)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(out: Path, content: Any) -> None:
+    """Write JSON with two-space indents and a final newline, aside and then moved into place."""
+    with aside(out) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Raises ValueError naming the file when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); restore it or run the stage that writes it") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

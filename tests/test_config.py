@@ -1,0 +1,72 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from stages import config, params
+from tests.conftest import REPO
+
+PROFILES = sorted(p.stem for p in (REPO / "conf/profile").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_composes_and_is_valid(tmp_path: Path, profile: str) -> None:
+    out = tmp_path / "params.yaml"
+    assert params.build(REPO / "conf", out, [f"profile={profile}"])
+    assert config.load(out).profile == profile
+    assert not params.build(REPO / "conf", out, [f"profile={profile}"])
+
+
+def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
+    params.build(REPO / "conf", tmp_path / "params.yaml", [])
+    assert (tmp_path / "params.yaml").read_text() == (REPO / "params.yaml").read_text(), "run `make params`"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.epochz=3", ["epochz"]),
+        ("train.epochs=many", ["train.epochs", "many"]),
+        ("train.epochs=0", ["train.epochs", "1 or more", "0"]),
+        ("train.crop_height_px=100", ["train.crop_height_px", "multiple of 32", "100"]),
+        ("train.min_sizes_px=[192]", ["train.min_sizes_px", "two or more"]),
+        ("deploy.opset=16", ["deploy.opset", "17 to 20", "16"]),
+        ("model.num_object_queries=256", ["model.num_object_queries", "1 to 255", "256"]),
+        ("model.backbone.num_heads=[5,2,4,8]", ["model.backbone.num_heads[0]", "divisor of 24", "5"]),
+        ("measured=[gpu]", ["measured", "cpu", "gpu"]),
+        ("targets.rtx.compute_capabilities=[]", ["compute_capabilities", "one or more"]),
+        ("targets.cpu.builder=openvin", ["targets.cpu.builder", "openvin"]),
+    ],
+)
+def test_a_bad_value_names_key_rule_and_value_and_leaves_the_file(
+    tmp_path: Path, override: str, words: list[str]
+) -> None:
+    out = tmp_path / "params.yaml"
+    out.write_text("old")
+    with pytest.raises((ValueError, OmegaConfBaseException, HydraException)) as caught:
+        params.build(REPO / "conf", out, [override])
+    assert [w for w in words if w not in str(caught.value)] == []
+    assert out.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_hand_edited_params_are_checked(tmp_path: Path) -> None:
+    edited = OmegaConf.load(REPO / "params.yaml")
+    edited.verify.min_pixel_agreement_pct = 101
+    OmegaConf.save(edited, tmp_path / "params.yaml")
+    with pytest.raises(ValueError, match=r"verify\.min_pixel_agreement_pct"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_missing_params_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="make params"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_plain_form_round_trips() -> None:
+    loaded = config.load(REPO / "params.yaml")
+    plain: Any = config.replace_enums(loaded)
+    assert plain == OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
