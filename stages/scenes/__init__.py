@@ -1,0 +1,1 @@
+"""Painter of embedded street scenes: a pinhole camera, a far-to-near canvas, and the things of a street."""
