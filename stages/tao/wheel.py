@@ -1,0 +1,214 @@
+"""Runs the unmodified nvidia-tao-pytorch 7.3.0 wheel in this process, with or without a GPU.
+
+The wheel imports modules that PyPI does not have for Python 3.12 and that Mask2Former never calls, and it
+assumes CUDA in three places. Everything that it needs is supplied from outside, here and nowhere else.
+Importing TAO takes 7 to 15 s a process, so `prepare` is called by the functions that need it, not at import.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import time
+import warnings
+from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages import config
+
+log = logging.getLogger(__name__)
+
+# Imported somewhere in TAO's core and not on PyPI for Python 3.12, or never called by Mask2Former.
+# `eff` on PyPI is another project, so TAO never gets that one.
+UNUSED = ("eff", "open_clip", "transformers", "wandb")
+
+HARMLESS = (
+    "Importing from timm.models.layers is deprecated",
+    "torch.meshgrid: in an upcoming release",
+    "'pin_memory' argument is set as true but no accelerator is found",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "The number of training batches",
+    "The '(train|val)_dataloader' does not have many workers",
+)
+"""Beginnings of warnings that the wheel and Lightning give on every run, and that ask nothing of the user."""
+
+
+class _Unavailable(ModuleType):
+    """A module that imports. What is taken from it can be named and constructed, and raises once it is used."""
+
+    __path__ = []  # noqa: RUF012  # marks a package
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        module = self.__name__
+
+        def accept(self: Any, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
+            raise RuntimeError(f"TAO used {module}.{name}, which Mask2Former should never need: install {module}")
+
+        return type(name, (), {"__init__": accept, "__call__": refuse, "__getattr__": refuse})
+
+
+class _StandIns(MetaPathFinder, Loader):
+    """Finds an _Unavailable module under any name below the given roots."""
+
+    def __init__(self, roots: set[str]) -> None:
+        self.roots = roots
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if fullname.split(".")[0] not in self.roots:
+            return None
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Unavailable(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__name__ == "panopticapi.utils":
+            vars(module)["rgb2id"] = rgb2id
+
+
+def rgb2id(color: Any) -> Any:
+    """COCO panoptic ids of an RGB array: uint8 [..., 3] -> int32 [...], id = R + 256 G + 65536 B."""
+    import numpy as np
+
+    c = np.asarray(color).astype(np.int32)
+    return c[..., 0] + 256 * c[..., 1] + 65536 * c[..., 2]
+
+
+@cache
+def prepare() -> None:
+    """Make TAO importable and usable on this host. Idempotent; call it before any import of TAO."""
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message)
+    missing = {name for name in (*UNUSED, "panopticapi") if importlib.util.find_spec(name) is None}
+    sys.meta_path.insert(0, _StandIns(missing | {"eff"}))
+    os.environ.setdefault("TAO_VISIBLE_DEVICES", "0")
+
+    _tolerate_missing_op()
+    _adapt_trainer()
+
+
+def _tolerate_missing_op() -> None:
+    """TAO falls back to its PyTorch deformable attention on CPU, but loads the compiled op regardless."""
+    modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.mask2former_modules")
+    load_ops = modules.load_ops
+    warned = False
+
+    def load(ops_dir: str, lib_name: str) -> None:
+        nonlocal warned
+        try:
+            load_ops(ops_dir, lib_name)
+        except OSError as error:
+            if not warned:
+                reason = str(error).splitlines()[0]
+                log.warning("TAO's compiled deformable attention is not used on this host: %s", reason)
+                warned = True
+
+    modules.load_ops = load
+
+
+def _adapt_trainer() -> None:
+    """Train on the CPU where there is no CUDA, and tell the progress where nobody watches a progress bar."""
+    import torch
+    from pytorch_lightning.callbacks import Callback
+
+    class LogEpochs(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            self.start = time.monotonic()
+            self.first = trainer.current_epoch
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            done, total = trainer.current_epoch + 1, trainer.max_epochs
+            pace = (time.monotonic() - self.start) / (done - self.first)
+            loss = float(trainer.callback_metrics["train_loss_epoch"])
+            log.info("epoch %d of %d: train_loss %.3f, %.0f s left", done, total, loss, pace * (total - done))
+
+    train: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
+    trainer = train.Trainer
+
+    def adapted(**kwargs: Any) -> Any:
+        # TAO's code above this call reads len(devices), so only the Trainer itself learns of the change.
+        if not torch.cuda.is_available():
+            kwargs.update(accelerator="cpu", devices=1)
+        if not sys.stderr.isatty():
+            kwargs.update(callbacks=[LogEpochs()], enable_progress_bar=False)
+        return trainer(**kwargs)
+
+    train.Trainer = adapted
+
+
+def use_backbone(backbone: "config.Backbone") -> None:
+    """Let TAO build the Swin of `backbone`, also where its type table has no such size.
+
+    TAO overwrites embed_dim, depths and num_heads from a table by swin.type; a custom size goes past it.
+    """
+    model = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
+
+    def build(self: Any, cfg: Any) -> Any:
+        swin = cfg.model.backbone.swin
+        swin.embed_dim, swin.depths, swin.num_heads = (
+            backbone.embed_dim,
+            list(backbone.depths),
+            list(backbone.num_heads),
+        )
+        net = model.D2SwinTransformer(cfg)
+        self.backbone_feature_shape = net.output_shape()
+        return net
+
+    model.MaskFormerModel.build_backbone = build
+
+
+def train(spec: Path, backbone: "config.Backbone") -> None:
+    """Train by TAO's own entry point from a written spec. Raises whatever TAO raises."""
+    prepare()
+    use_backbone(backbone)
+    entry = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
+    argv = sys.argv
+    sys.argv = ["train", "--config-path", str(spec.parent.resolve()), "--config-name", spec.name]
+    try:
+        entry.main()
+    finally:
+        sys.argv = argv
+
+
+def build_network(spec: Path) -> "torch.nn.Module":
+    """TAO's MaskFormerModel of a spec, with random weights.
+
+    float32 [B, 3, H, W] normalised RGB -> {pred_logits [B, Q, 1 + C] with no-object at 0, pred_masks
+    [B, Q, H/4, W/4] logits}.
+    """
+    from omegaconf import OmegaConf
+
+    schema = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
+    model = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
+    cfg = OmegaConf.merge(OmegaConf.structured(schema.ExperimentConfig), OmegaConf.load(spec))
+    net: torch.nn.Module = model.MaskFormerModel(cfg)
+    return net
+
+
+def load_model(checkpoint: Path, backbone: "config.Backbone") -> "torch.nn.Module":
+    """The network of checkpoint/model.pth and checkpoint/spec.yaml in eval mode; see `build_network`.
+
+    Raises RuntimeError naming each weight that does not fit.
+    """
+    prepare()
+    use_backbone(backbone)
+    import torch
+
+    net = build_network(checkpoint / "spec.yaml")
+    state = torch.load(checkpoint / "model.pth", map_location="cpu", weights_only=True)["state_dict"]
+    weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    net.load_state_dict(weights, strict=True)
+    return net.eval()

@@ -1,0 +1,83 @@
+"""train: COCO files -> TAO checkpoint, by the unmodified nvidia-tao-pytorch wheel.
+
+Output folder: model.pth (TAO's own checkpoint), spec.yaml (the spec that TAO validated, without which the
+checkpoint can't be read), history.csv (a row per epoch). Cost: nearly all of the pipeline's time. Deterministic
+on one machine: the same data, parameters and number of threads give the same metrics.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+from stages import config, files
+from stages.tao import spec, wheel
+from stages.vistas import reader
+
+COLUMNS = ("epoch", "train_loss", "val_loss", "val_miou")
+
+
+def build(coco: Path, root: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
+    """Train from the COCO folder `coco` with the pictures of the set at `root`; write `out` and `metrics`.
+
+    Raises whatever TAO raises, and RuntimeError when it ends without a checkpoint.
+    """
+    from omegaconf import OmegaConf
+
+    classes = files.read_json(coco / "label_map.json")
+    images = {split: root / folder / "images" for split, folder in reader.SPLITS.items()}
+    with files.aside(out) as draft:
+        draft.mkdir()
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".train-") as work:
+            content = spec.train_spec(coco, images, Path(work), len(classes), cfg)
+            OmegaConf.save(content, draft / "spec.yaml")
+            wheel.train(draft / "spec.yaml", cfg.model.backbone)
+            results = Path(work) / "train"
+            latest = sorted(results.glob("*.pth"), key=lambda p: p.stat().st_mtime)
+            if not latest:
+                raise RuntimeError(f"TAO ended without a checkpoint in {results}; its messages are above")
+            shutil.copyfile(latest[-1].resolve(), draft / "model.pth")
+            rows = history(results / "status.json")
+        with (draft / "history.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+    files.write_json(metrics, {**rows[-1], "epochs": len(rows)})
+
+
+def history(status: Path) -> list[dict[str, float]]:
+    """Rows of epoch (from 1), train_loss and, where it was validated, val_loss and val_miou, from TAO's status.json.
+
+    TAO appends a JSON line per event, and repeats the last figures in events that are not about them; on an epoch
+    with validation, its line comes before the training one.
+    """
+    rows: list[dict[str, float]] = []
+    validated: dict[str, float] = {}
+    for line in status.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        message, kpi = event.get("message", ""), event.get("kpi") or {}
+        if message.startswith("Train metrics"):
+            rows.append({"epoch": len(rows) + 1, "train_loss": kpi["train_loss"], **validated})
+            validated = {}
+        elif message.startswith("Eval metrics"):
+            validated = {"val_loss": kpi["val_loss"], "val_miou": kpi["mIoU"]}
+    return rows
+
+
+def main() -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--coco", type=Path, required=True, help="folder that convert wrote")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the set in Vistas layout")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, spec and history")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the last epoch's figures")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    build(args.coco, args.root, args.out, args.metrics, config.load())
+
+
+if __name__ == "__main__":
+    main()
