@@ -1,0 +1,29 @@
+"""How far two panoptic maps of one picture are the same."""
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.metrics.panoptic_quality import VOID, intersections
+
+
+def pixel_agreement(
+    first: npt.NDArray[np.int32],
+    first_categories: dict[int, int],
+    second: npt.NDArray[np.int32],
+    second_categories: dict[int, int],
+) -> float:
+    """Fraction of pixels, 0 to 1, with the same segment in both maps, int32 [H, W] with segment id -> category_id.
+
+    Ids may be numbered differently: segments of one class are paired one to one, the largest overlap first. Void
+    agrees with void.
+    """
+    overlap = intersections(first, second)
+    agreeing = overlap[VOID, VOID]
+    paired: tuple[set[int], set[int]] = set(), set()
+    for (a, b), pixels in sorted(overlap.items(), key=lambda item: (-item[1], item[0])):
+        if VOID in (a, b) or first_categories[a] != second_categories[b] or a in paired[0] or b in paired[1]:
+            continue
+        paired[0].add(a)
+        paired[1].add(b)
+        agreeing += pixels
+    return agreeing / first.size
