@@ -1,0 +1,99 @@
+"""benchmark@TARGET: latency of an engine on this host, and of TAO's network in PyTorch eager in the same run.
+
+Batch 1. `network` is the network alone; `end_to_end` is from a decoded picture of the validation set to its
+panoptic map, pre- and post-processing included. The two take turns frame by frame, so that drifts of the machine
+hit both. Cost: frames x (both latencies). Not deterministic.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import config, files
+from stages.coco import panoptic
+from stages.engines import base, sidecar
+from stages.runtime import frames
+
+log = logging.getLogger(__name__)
+
+
+def build(
+    engines: Path, checkpoint: Path, coco: Path, images: Path, metrics: Path, name: str, cfg: config.Config
+) -> None:
+    """Time the engine in `engines` and the checkpoint on pictures of the split at `coco`; write `metrics`."""
+    import torch
+
+    from stages.tao.predict import Checkpoint
+
+    target = cfg.targets[name]
+    torch.set_num_threads(target.threads)
+    truth = panoptic.read(coco)
+    eager = Checkpoint(checkpoint, truth.num_things, cfg)
+    engine = base.backend(target).load(sidecar.verified_engine(engines, name, target), target)
+    pictures = [frames.read_rgb(images / entry.image) for entry in truth.entries]
+    inputs = [frames.fit(p, cfg.deploy.height_px, cfg.deploy.width_px)[0] for p in pictures]
+
+    def end_to_end(picture: frames.Frame) -> Any:
+        return frames.panoptic(engine.infer, picture, truth.num_things, cfg.deploy)
+
+    calls: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
+        "engine.network": (lambda frame: engine.infer(frame[None]), inputs),
+        "engine.end_to_end": (end_to_end, pictures),
+        "eager.network": (eager.logits, inputs),
+        "eager.end_to_end": (eager.panoptic, pictures),
+    }
+    seconds = take_turns(calls, cfg.benchmark.warmup_frames, cfg.benchmark.frames)
+    result: dict[str, Any] = {"engine": {}, "eager": {}}
+    for key, values in seconds.items():
+        who, what = key.split(".")
+        result[who][what] = summary(values)
+    for what in ("network", "end_to_end"):
+        result[f"speedup_{what}"] = result["eager"][what]["p50_ms"] / result["engine"][what]["p50_ms"]
+    versions = {"builder": f"{target.builder.value} {target.builder_version}", "torch": torch.__version__}
+    host = {"cpu": sidecar.cpu_model(), "threads": target.threads, **versions}
+    files.write_json(metrics, {**result, "frames": cfg.benchmark.frames, "host": host})
+    log.info("%s: %.2f x PyTorch eager, end to end", name, result["speedup_end_to_end"])
+
+
+def take_turns(
+    calls: dict[str, tuple[Callable[[Any], Any], list[Any]]], warmup: int, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each call, one after the other in each round, its arguments in turn; `warmup` rounds go first."""
+    seconds: dict[str, list[float]] = {key: [] for key in calls}
+    for round_ in range(warmup + rounds):
+        for key, (call, arguments) in calls.items():
+            argument = arguments[round_ % len(arguments)]
+            start = time.perf_counter()
+            call(argument)
+            if round_ >= warmup:
+                seconds[key].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Percentiles in milliseconds, and the rate in Hz at the median."""
+    p50, p90, p99 = (float(x) for x in 1000 * np.percentile(seconds, (50, 90, 99)))
+    return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "hz": 1000 / p50}
+
+
+def main() -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
+    parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
+    parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    build(args.engine, args.checkpoint, args.coco, args.images, args.metrics, args.target, config.load())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""verify@TARGET: an engine's panoptic maps of the validation set against the checkpoint's, and its PQ.
+
+Fails beyond the limits in params, naming the worst pictures; figures and maps are written all the same. Cost: a
+few hundred milliseconds a picture on a CPU. Deterministic up to the engine.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from stages import config, files
+from stages.coco import panoptic
+from stages.engines import base, sidecar
+from stages.metrics import agreement
+from stages.metrics.panoptic_quality import PanopticQuality
+from stages.runtime import frames
+
+log = logging.getLogger(__name__)
+
+
+def build(
+    engines: Path, predictions: Path, coco: Path, images: Path, out: Path, metrics: Path, name: str, cfg: config.Config
+) -> None:
+    """Run the engine in `engines` on the split at `coco` and compare with the checkpoint's maps in `predictions`.
+
+    Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError beyond the limits
+    of `verify` in params.
+    """
+    target, deploy = cfg.targets[name], cfg.deploy
+    engine = base.backend(target).load(sidecar.verified_engine(engines, name, target), target)
+    truth, reference = panoptic.read(coco), panoptic.read(predictions)
+    ours, theirs, maps = PanopticQuality(), PanopticQuality(), []
+    agreeing: dict[str, float] = {}
+    for entry, expected in zip(truth.entries, reference.entries, strict=True):
+        picture = frames.read_rgb(images / entry.image)
+        found = frames.panoptic(engine.infer, picture, truth.num_things, deploy)
+        true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
+        expected_categories = {s["id"]: s["category_id"] for s in expected.segments}
+        ours.add(true_ids, entry.segments, found.ids, found.category_ids)
+        theirs.add(true_ids, entry.segments, expected_ids, expected_categories)
+        agreeing[entry.image] = 100 * agreement.pixel_agreement(
+            expected_ids, expected_categories, found.ids, found.category_ids
+        )
+        maps.append((found.ids, found.category_ids))
+    with files.aside(out) as draft:
+        panoptic.write_predictions(draft, truth, maps)
+
+    pq, expected_pq = (q.summary(truth.categories)["all"]["pq"] for q in (ours, theirs))
+    # Pictures of one set differ in size only where the set does; each counts alike.
+    result = {
+        "pixel_agreement_pct": sum(agreeing.values()) / len(agreeing),
+        "worst_picture_agreement_pct": min(agreeing.values()),
+        "pq": pq,
+        "checkpoint_pq": expected_pq,
+        "pq_difference": pq - expected_pq,
+        "pictures": len(agreeing),
+    }
+    files.write_json(metrics, result)
+    log.info("%s: %s", name, result)
+    worst = ", ".join(f"{image} {pct:.2f} %" for image, pct in sorted(agreeing.items(), key=lambda i: i[1])[:3])
+    limits = cfg.verify
+    if result["pixel_agreement_pct"] < limits.min_pixel_agreement_pct:
+        raise RuntimeError(
+            f"engine {name} agrees with the checkpoint on {result['pixel_agreement_pct']:.3f} % of pixels, required: "
+            f"verify.min_pixel_agreement_pct {limits.min_pixel_agreement_pct}; worst pictures: {worst}"
+        )
+    if abs(result["pq_difference"]) > limits.max_pq_difference:
+        raise RuntimeError(
+            f"engine {name} has PQ {pq:.3f}, the checkpoint {expected_pq:.3f}, allowed difference: "
+            f"verify.max_pq_difference {limits.max_pq_difference}; worst pictures: {worst}"
+        )
+
+
+def main() -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
+    parser.add_argument("--predictions", type=Path, required=True, help="folder that evaluate wrote")
+    parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
+    parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the engine's maps")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    build(args.engine, args.predictions, args.coco, args.images, args.out, args.metrics, args.target, config.load())
+
+
+if __name__ == "__main__":
+    main()
