@@ -131,6 +131,13 @@ class Precision(Enum):
     fp16 = "fp16"
 
 
+class Scheduler(Enum):
+    """How TAO lowers the learning rate."""
+
+    MultiStep = "MultiStep"
+    Warmuppoly = "Warmuppoly"
+
+
 @dataclass
 class Train:
     """TAO training. The sizes are those of TAO's augmentation."""
@@ -145,8 +152,10 @@ class Train:
     """Learning rate of the backbone as a fraction of lr; 1 where it starts from random weights."""
     weight_decay: float = 0.05
     """Weight decay of AdamW, 0 or more; norms, embeddings and position tables have none."""
+    lr_scheduler: Scheduler = Scheduler.MultiStep
+    """MultiStep lowers lr by 0.1 at each of milestones; Warmuppoly lowers it to 0 over the whole run, step by step."""
     milestones: list[int] = field(default_factory=lambda: [44, 48])
-    """Epochs after which lr is multiplied by 0.1."""
+    """Epochs after which MultiStep multiplies lr by 0.1."""
     clip_grad_norm: float = 0.1
     """Largest norm of the whole gradient, above 0."""
     precision: Precision = Precision.fp32

@@ -94,7 +94,7 @@ def train_spec(
                 "lr": train.lr,
                 "backbone_multiplier": train.backbone_multiplier,
                 "weight_decay": train.weight_decay,
-                "lr_scheduler": "MultiStep",
+                "lr_scheduler": train.lr_scheduler.value,
                 "milestones": train.milestones,
                 "gamma": 0.1,
             },

@@ -1,0 +1,43 @@
+"""report: figures, maps and parameters of all stages -> one self-contained HTML page, out/index.html.
+
+Pictures are panoptic overlays as in cocodataset.org/#panoptic-eval; every number is read from the file that its
+caption names, none is computed again. Cost: seconds. Deterministic: the same inputs give a byte-identical page.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from stages import config, files
+
+log = logging.getLogger(__name__)
+
+
+def build(data: Path, root: Path, out: Path, cfg: config.Config) -> None:
+    """Write out/index.html from the artifacts in `data` and the pictures of the set at `root`.
+
+    A figure whose file is not there is named on the page as absent. Raises FileNotFoundError without the validation
+    split of convert, and ValueError, naming the file, for one that can't be read.
+    """
+    from stages.report_page import page, sources
+
+    text = page.render(sources.read(data, root, cfg))
+    with files.aside(out) as draft:
+        draft.mkdir()
+        (draft / "index.html").write_text(text, encoding="utf-8")
+    log.info("%s: %.1f MB", out / "index.html", len(text.encode()) / 1e6)
+
+
+def main() -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of all artifacts")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the set in Vistas layout")
+    parser.add_argument("--out", type=Path, required=True, help="folder for index.html")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    build(args.data, args.root, args.out, config.load())
+
+
+if __name__ == "__main__":
+    main()

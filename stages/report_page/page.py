@@ -1,0 +1,78 @@
+"""The page: sources through tables and figures into the template."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from stages import config
+from stages.report_page import figures, pictures, pipeline, tables
+from stages.report_page.sources import Sources
+
+HERE = Path(__file__).parent
+DVC_YAML = HERE.parents[1] / "dvc.yaml"
+SAMPLE = "data/raw/sample"
+"""Where the sample stage writes its generated scenes."""
+
+
+def render(sources: Sources) -> str:
+    """The whole HTML page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["num"] = tables.number
+    return environment.get_template("page.html.j2").render(context(sources))
+
+
+def context(sources: Sources) -> dict[str, Any]:
+    """The template's variables."""
+    cfg = sources.cfg
+    params = config.replace_enums(cfg)
+    rows, legend = pictures.rows(sources)
+    timed = {name: sources.metric(f"benchmark_{name}") for name in cfg.measured}
+    return {
+        "cfg": cfg,
+        "generated": cfg.data.root == SAMPLE,
+        "tiles": tables.tiles(sources),
+        "columns": pictures.columns(sources),
+        "rows": rows,
+        "legend": [{**c, "short": tables.short(c["name"])} for c in legend],
+        "dag": pipeline.svg(pipeline.read(DVC_YAML, params)),
+        "data": sources.metric("data"),
+        "truth": truth_figures(sources),
+        "history": sources.history,
+        "losses": figures.losses(sources.history) if sources.history else "",
+        "miou": figures.miou(sources.history) if any("val_miou" in row for row in sources.history) else "",
+        "evaluated": sources.metric("evaluate"),
+        "per_class": tables.per_class(sources),
+        "graphs": tables.graphs(sources),
+        "engines": tables.engines(sources),
+        "hosts": tables.hosts(sources),
+        "timed": {name: found for name, found in timed.items() if found},
+        "untimed": [name for name, found in timed.items() if not found],
+        "latency": {
+            name: figures.latency(f"latency {name}", found, f"engine {name}") for name, found in timed.items() if found
+        },
+        "colors": {"thing": figures.THING, "stuff": figures.STUFF, "engine": figures.ENGINE, "eager": figures.EAGER},
+        "params": yaml.safe_dump(params, sort_keys=False, allow_unicode=True, width=100),
+    }
+
+
+def truth_figures(sources: Sources) -> dict[str, Any]:
+    """Bars of labelled pixels and of segments by class in the validation truth, at most tables.MOST_BARS each."""
+    area, count = tables.truth_by_class(sources)
+    total = sum(area.values())
+    share = {class_id: 100 * pixels / total for class_id, pixels in area.items()} if total else {}
+    shown = min(len(area), tables.MOST_BARS)
+    return {
+        "shown": shown,
+        "present": len(area),
+        "pixels": figures.by_class("pixels", tables.bars(sources, share), "share of labelled pixels, %", 1),
+        "segments": figures.by_class("segments", tables.bars(sources, count), "segments", 0),
+    }

@@ -1,0 +1,76 @@
+"""What the page is made from: the files of the other stages, read once."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages import config, files
+from stages.coco import panoptic
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Content of the artifacts. What a stage has not written is None or empty."""
+
+    cfg: config.Config
+    images: Path
+    """Folder of the validation pictures."""
+    classes: dict[int, dict[str, Any]]
+    """category_id -> id, name, color (RGB), isthing."""
+    truth: panoptic.PanopticSet
+    checkpoint: panoptic.PanopticSet | None
+    """Maps of evaluate."""
+    measured: dict[str, panoptic.PanopticSet]
+    """Target -> maps of verify."""
+    history: list[dict[str, float]]
+    """A row per epoch of TAO's training; without a key where nothing was measured."""
+    per_class: list[dict[str, Any]]
+    """Rows of per_class.csv: class, and numbers in 0 to 100 or counts."""
+    engines: dict[str, dict[str, Any]]
+    """Target -> engine.json."""
+    metrics: dict[str, Any]
+    """Stem of each file in metrics/ -> its content."""
+
+    def metric(self, stem: str) -> Any:
+        """Content of metrics/<stem>.json, or None."""
+        return self.metrics.get(stem)
+
+
+def read(data: Path, root: Path, cfg: config.Config) -> Sources:
+    """Read the artifacts in `data`.
+
+    Raises FileNotFoundError without coco/label_map.json or coco/val, ValueError for a file that can't be parsed.
+    """
+    history = [
+        {key: float(value) for key, value in row.items() if value} for row in _rows(data / "checkpoint" / "history.csv")
+    ]
+    per_class = [
+        {key: value if key == "class" else float(value) for key, value in row.items()}
+        for row in _rows(data / "evaluate" / "per_class.csv")
+    ]
+    measured = {name: _maps(data / "verify" / name) for name in cfg.measured}
+    sidecars = {name: data / "engines" / name / "engine.json" for name in cfg.targets}
+    return Sources(
+        cfg=cfg,
+        images=root / "validation" / "images",
+        classes={c["id"]: c for c in files.read_json(data / "coco" / "label_map.json")},
+        truth=panoptic.read(data / "coco" / "val"),
+        checkpoint=_maps(data / "evaluate"),
+        measured={name: maps for name, maps in measured.items() if maps},
+        history=history,
+        per_class=per_class,
+        engines={name: files.read_json(path) for name, path in sidecars.items() if path.exists()},
+        metrics={path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))},
+    )
+
+
+def _maps(folder: Path) -> panoptic.PanopticSet | None:
+    return panoptic.read(folder) if (folder / "panoptic.json").exists() else None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

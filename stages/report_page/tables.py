@@ -1,0 +1,149 @@
+"""The numbers of the page, as rows for the template."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from stages.report_page.sources import Sources
+
+NOT_RUN = "built, not run on this host"
+MOST_BARS = 30
+"""Bars in a plot by class; Vistas has more classes than a readable plot holds."""
+
+
+def number(value: float | None, decimals: int = 1) -> str:
+    """A number with thousands separators and a true minus sign, a dash for None."""
+    if value is None:
+        return "–"  # noqa: RUF001
+    return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float, decimals: int) -> str:
+    """A number with its sign; 0 after rounding has none."""
+    text = number(abs(value), decimals)
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def scientific(value: float | None) -> str:
+    """A small difference with two significant digits, such as 4.2e-05."""
+    return "" if value is None else f"{value:.1e}"
+
+
+def short(name: str) -> str:
+    """A Vistas label name without its first level: object--vehicle--car becomes vehicle / car."""
+    return " / ".join(name.split("--")[1:]) or name
+
+
+def tiles(sources: Sources) -> list[dict[str, str]]:
+    """Key figures: label, value, unit, caption. A value is empty where its stage has not run."""
+    evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.measured), "")
+    verified, timed = sources.metric(f"verify_{name}"), sources.metric(f"benchmark_{name}")
+    engine = f"engine {name}"
+    absent = f"verify or benchmark of {engine} has not run" if name else "no target is measured"
+    quality, semantic = "evaluate has not run", "evaluate has not run"
+    if evaluated:
+        quality, semantic = "panoptic quality of the checkpoint", "mean IoU of the checkpoint's semantic maps"
+    return [
+        _tile("PQ", number(evaluated["all"]["pq"]) if evaluated else "", "/ 100", quality),
+        _tile("mIoU", number(evaluated["semantic"]["miou"]) if evaluated else "", "%", semantic),
+        _tile(
+            "Agreement",
+            number(verified["pixel_agreement_pct"], 3) if verified else "",
+            "%",
+            f"pixels where {engine} and checkpoint agree" if verified else absent,
+        ),
+        _tile(
+            "Rate",
+            number(timed["engine"]["end_to_end"]["hz"]) if timed else "",
+            "Hz",
+            f"{engine}, decoded picture to panoptic map, batch 1" if timed else absent,
+        ),
+        _tile(
+            "Speed-up",
+            number(timed["speedup_end_to_end"], 2) if timed else "",
+            "×",  # noqa: RUF001
+            f"{engine} over PyTorch eager, end to end" if timed else absent,
+        ),
+    ]
+
+
+def _tile(label: str, value: str, unit: str, caption: str) -> dict[str, str]:
+    return {"label": label, "value": value, "unit": unit, "caption": caption}
+
+
+def truth_by_class(sources: Sources) -> tuple[Counter[int], Counter[int]]:
+    """Labelled pixels and segments of each class of the validation truth, crowds included."""
+    area: Counter[int] = Counter()
+    count: Counter[int] = Counter()
+    for entry in sources.truth.entries:
+        for segment in entry.segments:
+            area[segment["category_id"]] += segment["area"]
+            count[segment["category_id"]] += 1
+    return area, count
+
+
+def bars(sources: Sources, values: Mapping[int, float]) -> list[tuple[str, bool, float]]:
+    """(short name, whether it is a thing, value) of the MOST_BARS largest values, largest first."""
+    largest = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MOST_BARS]
+    return [(short(sources.classes[i]["name"]), bool(sources.classes[i]["isthing"]), value) for i, value in largest]
+
+
+def per_class(sources: Sources) -> list[dict[str, Any]]:
+    """Rows of per_class.csv by falling PQ, with the class's colour."""
+    by_name = {c["name"]: c for c in sources.classes.values()}
+    rows = [{**row, "short": short(row["class"]), "color": by_name[row["class"]]["color"]} for row in sources.per_class]
+    return sorted(rows, key=lambda row: (-row["pq"], -row["iou"], row["class"]))
+
+
+def graphs(sources: Sources) -> list[dict[str, Any]]:
+    """Rows of the graph table; `absent` where the stage has not run."""
+    rows = []
+    for stem, label, file in (
+        ("export", "exported", "exported.onnx"),
+        ("simplify", "simplified, fp32", "fp32.onnx"),
+        ("precision", "half precision, fp16", "fp16.onnx"),
+    ):
+        found = sources.metric(stem)
+        row: dict[str, Any] = {"label": label, "file": f"data/onnx/{file}", "stage": stem, "absent": found is None}
+        if found:
+            row |= {"nodes": found["nodes"], "mb": found["bytes"] / 1e6}
+            row["to_tao"] = scientific(found.get("max_difference_to_tao"))
+            for kind in ("class", "mask"):
+                for what in ("p999", "max"):
+                    row[f"{kind}_{what}"] = scientific(found.get(f"{kind}_probability_difference_{what}"))
+        rows.append(row)
+    return rows
+
+
+def engines(sources: Sources) -> list[dict[str, Any]]:
+    """A row per target; `built` is None where engine.json is not there."""
+    rows = []
+    for name, target in sources.cfg.targets.items():
+        built, verified = sources.engines.get(name), sources.metric(f"verify_{name}")
+        if built is None:
+            state, status = "missing", "not built"
+        elif name not in sources.cfg.measured:
+            state, status = "not-run", NOT_RUN
+        elif verified is None:
+            state, status = "missing", "built, verify has not run"
+        else:
+            agreement = number(verified["pixel_agreement_pct"], 3)
+            difference = signed(verified["pq_difference"], 3)
+            state, status = "verified", f"verified: {agreement} % pixels agree, PQ difference {difference}"
+        row = {"name": name, "description": target.description, "state": state, "status": status, "built": built}
+        rows.append(row)
+    return rows
+
+
+def hosts(sources: Sources) -> list[dict[str, str]]:
+    """Where engines were built: a row per host, with the targets built there."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name, built in sources.engines.items():
+        host = built["build_host"]
+        found.setdefault((host["cpu"], host["system"], host["python"]), []).append(name)
+    return [
+        {"targets": ", ".join(names), "cpu": cpu, "system": system, "python": python}
+        for (cpu, system, python), names in found.items()
+    ]

@@ -1,0 +1,93 @@
+"""Documentation and declarations against the code."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import REPO, run
+
+STAGES = OmegaConf.to_container(OmegaConf.load(REPO / "dvc.yaml"))["stages"]
+# Parameters are tracked by value, so the module that reads them is no dependency.
+UNTRACKED = {"stages/config.py", "stages/__init__.py"}
+
+
+def imported(module: Path, seen: set[Path]) -> set[Path]:
+    """Our modules that a module imports, at its top or inside functions, directly or through others."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("stages"):
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("stages")]
+        for name in names:
+            path = REPO / (name.replace(".", "/") + ".py")
+            if path.exists() and path not in seen:
+                seen.add(path)
+                imported(path, seen)
+    return seen
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_deps_are_what_a_stage_imports(name: str) -> None:
+    body = STAGES[name].get("do", STAGES[name])
+    listed = [d for d in body["deps"] if d.startswith("stages/")]
+    needed = {p.relative_to(REPO).as_posix() for p in imported(REPO / f"stages/{name}.py", set())}
+    needed = (needed | {f"stages/{name}.py"}) - UNTRACKED
+
+    def covered(path: str) -> bool:
+        return any(path == d or path.startswith(f"{d}/") for d in listed)
+
+    assert [p for p in sorted(needed) if not covered(p)] == []
+    concrete = [d for d in listed if "${" not in d]
+    unused = [d for d in concrete if not any(p == d or p.startswith(f"{d}/") for p in needed)]
+    assert unused == []
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_help_needs_no_heavy_import(name: str) -> None:
+    code = (
+        f"import sys, runpy; sys.argv = ['{name}', '--help']\n"
+        "try:\n    runpy.run_module('stages." + name + "', run_name='__main__')\n"
+        "except SystemExit as e:\n    assert e.code == 0\n"
+        "heavy = {'torch', 'tensorrt_rtx_bindings', 'openvino', 'nvidia_tao_pytorch', 'onnx'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = run("python", "-c", code, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (REPO / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_make_help_lists_every_target() -> None:
+    shown = run("make", "help", cwd=REPO).stdout
+    assert set(re.findall(r"^  ([a-z]+) ", shown, re.MULTILINE)) == make_targets()
+    phony = set(re.findall(r"^\.PHONY: (\w+)", (REPO / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+    assert phony <= make_targets() | {"help"}
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/targets.md"])
+def test_commands_in_documents_exist(document: str) -> None:
+    text = (REPO / document).read_text()
+    assert set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"```.*?```|`[^`]+`", text, re.DOTALL)))) <= (
+        make_targets()
+    )
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((REPO / document).parent / link).exists(), link
+    for profile in re.findall(r"PROFILE=([a-z_]+)", text):
+        assert profile == "name" or (REPO / f"conf/profile/{profile}.yaml").exists()
+
+
+def test_parameters_document_is_generated() -> None:
+    from stages import parameters_doc
+
+    assert (REPO / "docs/parameters.md").read_text() == parameters_doc.text(), "run `make docs`"
+
+
+def test_ci_runs_the_test_command() -> None:
+    assert "make test" in (REPO / ".ci/run").read_text()

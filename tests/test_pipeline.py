@@ -1,0 +1,133 @@
+"""The real pipeline on the smoke profile, in a clone of the working tree: every stage for real, on tiny data."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO, run
+
+TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}}
+FROM_TRAIN_ON = {"train", "evaluate", "export", "simplify", "precision", "report", *TARGET_STAGES["cpu"], "engine@rtx"}
+ALL = {"sample", "convert", *FROM_TRAIN_ON}
+
+
+def must(*command: str, cwd: Path) -> str:
+    done = run(*command, cwd=cwd)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def compose(clone: Path, *overrides: str) -> None:
+    must("python", "-m", "stages.params", "--profile", "smoke", *overrides, cwd=clone)
+
+
+def changed(clone: Path) -> set[str]:
+    """Names of the stages that a reproduction would run."""
+    return set(re.findall(r"Running stage '([^']+)'", must("dvc", "repro", "--dry", "report", cwd=clone)))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the working tree, changes included, in which the smoke profile has been reproduced."""
+    folder = tmp_path_factory.mktemp("pipeline") / "clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        source, copy = REPO / name, folder / name
+        if source.exists() and name != "dvc.lock":
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+    shutil.rmtree(folder / "data/metrics", ignore_errors=True)
+    must("git", "init", "-q", cwd=folder)
+    must("git", "add", "-A", cwd=folder)
+    must("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start", cwd=folder)
+    compose(folder)
+    assert changed(folder) >= {"sample"}
+    must("dvc", "repro", "report", cwd=folder)
+    return folder
+
+
+def test_every_stage_ran_and_is_up_to_date(clone: Path) -> None:
+    ran = set(re.findall(r"^  ([\w@]+):$", (clone / "dvc.lock").read_text(), re.MULTILINE))
+    assert ran == ALL
+    assert changed(clone) == set()
+
+
+def test_touching_a_file_runs_nothing(clone: Path) -> None:
+    (clone / "stages/train.py").touch()
+    (clone / "conf/train/sample.yaml").touch()
+    (clone / "data/checkpoint/model.pth").touch()
+    compose(clone)
+    assert changed(clone) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("targets.cpu.threads=1", {*TARGET_STAGES["cpu"], "report"}),
+        ("targets.rtx.workspace_mib=2048", {"engine@rtx", "report"}),
+        ("train.lr=0.0005", FROM_TRAIN_ON),
+        ("sample.seed=7", ALL),
+        ("verify.max_pq_difference=0.3", {"verify@cpu", "report"}),
+        ("benchmark.frames=11", {"benchmark@cpu", "report"}),
+        ("report.pictures=2", {"report"}),
+    ],
+)
+def test_a_parameter_runs_exactly_its_stages(clone: Path, override: str, expected: set[str]) -> None:
+    compose(clone, override)
+    try:
+        assert changed(clone) == expected
+    finally:
+        compose(clone)
+
+
+def test_artifacts(clone: Path) -> None:
+    metrics = {p.stem: json.loads(p.read_text()) for p in (clone / "data/metrics").glob("*.json")}
+    assert metrics["verify_cpu"]["pixel_agreement_pct"] >= 99.5
+    assert abs(metrics["verify_cpu"]["pq_difference"]) <= 0.2
+    assert metrics["simplify"]["nodes"] < metrics["export"]["nodes"]
+    assert metrics["export"]["max_difference_to_tao"] < 1e-3
+    assert metrics["benchmark_cpu"]["engine"]["end_to_end"]["hz"] > 0
+    assert metrics["train"]["epochs"] == 2
+    for target in TARGET_STAGES:
+        sidecar = json.loads((clone / f"data/engines/{target}/engine.json").read_text())
+        assert (clone / f"data/engines/{target}" / sidecar["engine"]["file"]).stat().st_size > 1e6
+    page = (clone / "data/report/index.html").read_text()
+    assert "built, not run on this host" in page
+
+
+def test_dvc_tells_differences(clone: Path) -> None:
+    compose(clone, "train.lr=0.0005")
+    try:
+        assert "train.lr" in must("dvc", "params", "diff", cwd=clone)
+    finally:
+        compose(clone)
+    assert "all.pq" in must("dvc", "metrics", "show", cwd=clone)
+    must("dvc", "plots", "show", "-o", "plots", cwd=clone)
+    assert "train_loss" in (clone / "plots/index.html").read_text()
+
+
+def test_push_and_pull(clone: Path) -> None:
+    must("dvc", "push", cwd=clone)
+    shutil.rmtree(clone / "data/engines")
+    shutil.rmtree(clone / ".dvc/cache")
+    must("dvc", "pull", cwd=clone)
+    assert (clone / "data/engines/cpu/cpu.blob").exists()
+    assert changed(clone) == set()
+
+
+def test_a_killed_training_leaves_no_half_output(clone: Path) -> None:
+    """Bad pictures stop a stage; what stood at its output is gone by DVC's rule or whole, never half."""
+    out = clone / "data/other"
+    failed = run(
+        "python", "-m", "stages.train", "--coco", "data/none", "--root", "data/raw/sample", "--out", str(out),
+        "--metrics", str(clone / "m.json"), cwd=clone,
+    )  # fmt: skip
+    assert failed.returncode != 0
+    assert not out.exists()

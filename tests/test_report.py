@@ -1,0 +1,227 @@
+"""The report: one self-contained page, the same each time, that says what is absent and escapes what it shows."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from stages import config, report
+from stages.coco import panoptic
+from stages.report_page import figures, pictures, pipeline, tables
+
+REPOSITORY = Path(__file__).parents[1]
+HEIGHT, WIDTH = 64, 96
+CLASSES = [
+    {"id": 1, "name": "object--<b>car</b>", "color": [0, 0, 142], "isthing": 1},
+    {"id": 2, "name": "nature--sky", "color": [70, 130, 180], "isthing": 0},
+]
+SECTIONS = ["Pictures", "Pipeline", "Data", "Training", "Accuracy", "Graph", "Engines", "Speed", "Parameters"]
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def make_maps(folder: Path, shift: int) -> None:
+    """Two cars under the sky in two pictures; below them is void."""
+    ids = np.zeros((HEIGHT, WIDTH), np.int32)
+    ids[:20], ids[30:50, 10 + shift : 30], ids[30:50, 60:80] = 1, 2, 3
+    images, annotations = [], []
+    for number, name in enumerate(("a", "b"), start=1):
+        (folder / "panoptic").mkdir(parents=True, exist_ok=True)
+        panoptic.write_ids(folder / "panoptic" / f"{name}.png", ids)
+        images.append({"id": number, "file_name": f"{name}.jpg", "height": HEIGHT, "width": WIDTH})
+        segments = [
+            {"id": i, "category_id": c, "iscrowd": 0, "area": int((ids == i).sum())}
+            for i, c in ((1, 2), (2, 1), (3, 1))
+        ]
+        annotations.append({"image_id": number, "file_name": f"{name}.png", "segments_info": segments})
+    write(folder / "panoptic.json", {"images": images, "annotations": annotations, "categories": CLASSES})
+
+
+def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
+    return {
+        "target": name,
+        "description": f"machines of {name}",
+        "engine": {"file": f"{name}.bin", "bytes": 1_000_000, "sha256": "ab" * 32},
+        "onnx": {"file": "fp32.onnx", "sha256": "cd" * 32},
+        "precision": "fp32",
+        "builder": "openvino",
+        "builder_version": "1.0",
+        "architecture": "x86_64",
+        "compute_capabilities": capabilities,
+        "build_host": {"cpu": "a <CPU>", "system": "Linux", "python": "3.12"},
+        "build_seconds": 1.5,
+    }
+
+
+@pytest.fixture
+def cfg() -> config.Config:
+    targets = {
+        "cpu": config.Target(description="any CPU"),
+        "rtx": config.Target("GPUs", config.Builder.tensorrt_rtx, compute_capabilities=["8.9"]),
+    }
+    return config.Config(targets=targets, measured=["cpu"], report=config.Report(pictures=2))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    data, root = tmp_path / "data", tmp_path / "set"
+    (root / "validation" / "images").mkdir(parents=True)
+    picture = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        cv2.imwrite(str(root / "validation" / "images" / f"{name}.jpg"), picture)
+    write(data / "coco" / "label_map.json", CLASSES)
+    make_maps(data / "coco" / "val", 0)
+    make_maps(data / "evaluate", 2)
+    make_maps(data / "verify" / "cpu", 3)
+    header = "class,isthing,pq,sq,rq,tp,fp,fn,iou\n"
+    write(data / "evaluate" / "per_class.csv", f"{header}{CLASSES[0]['name']},1,50.0,80.0,62.5,2,1,1,70.0\n")
+    write(data / "checkpoint" / "history.csv", "epoch,train_loss,val_loss,val_miou\n1,9.5,,\n2,8.5,8.0,0.25\n")
+    write(data / "engines" / "cpu" / "engine.json", sidecar("cpu", []))
+    write(data / "engines" / "rtx" / "engine.json", sidecar("rtx", ["8.9"]))
+
+    split = {"images": 2, "segments": 6, "crowds": 0, "instances": 4, "classes_present": 2}
+    quality = {"pq": 33.333, "sq": 80.0, "rq": 41.0, "classes": 2}
+    semantic = {"miou": 44.444, "classes_present": 2, "pixel_accuracy": 90.0}
+    latency = {"p50_ms": 10.0, "p90_ms": 12.0, "p99_ms": 15.0, "hz": 100.0}
+    times = {"network": latency, "end_to_end": latency}
+    host = {"cpu": "a <CPU>", "threads": 2, "builder": "openvino 1.0", "torch": "2.0"}
+    both = {f"{kind}_probability_difference_{what}": 1e-3 for kind in ("class", "mask") for what in ("p999", "max")}
+    metrics = {
+        "data": {"classes": 2, "things": 1, "train": split, "val": split},
+        "evaluate": {"all": quality, "things": quality, "stuff": quality, "semantic": semantic},
+        "export": {"nodes": 20, "bytes": 5000, "max_difference_to_tao": 1e-5},
+        "simplify": {"nodes_before": 20, "nodes": 10, "bytes": 4000, "max_difference_to_tao": 1e-5},
+        "precision": {"nodes": 11, "bytes": 2000, **both},
+        "verify_cpu": {"pixel_agreement_pct": 99.98765, "pq_difference": -0.0123},
+        "benchmark_cpu": {
+            "engine": times,
+            "eager": times,
+            "speedup_network": 2.0,
+            "speedup_end_to_end": 1.77,
+            "frames": 50,
+            "host": host,
+        },
+    }
+    for stem, content in metrics.items():
+        write(data / "metrics" / f"{stem}.json", content)
+    return tmp_path
+
+
+def build(workspace: Path, cfg: config.Config) -> str:
+    report.build(workspace / "data", workspace / "set", workspace / "data" / "report", cfg)
+    return (workspace / "data" / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_page_is_self_contained_and_complete(workspace: Path, cfg: config.Config) -> None:
+    page = build(workspace, cfg)
+    assert [p.name for p in (workspace / "data" / "report").iterdir()] == ["index.html"]
+    links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
+    assert links
+    assert all(link.startswith(("#", "data:image/")) for link in links)
+    assert not re.search(r"url\((?!#)|@import|<script", page)
+    assert re.findall(r"<section id=\"\w+\">\n<h2>(\w+)</h2>", page) == SECTIONS
+    assert page.count('src="data:image/jpeg;base64,') == 2 * 4
+    for value in ("33.3", "44.4", "99.988", "100.0", "1.77"):
+        assert f'<div class="value">{value}<small>' in page
+    assert "verified: 99.988 % pixels agree, PQ difference \N{MINUS SIGN}0.012" in page
+    assert page.count("built, not run on this host") == 1
+    assert "Absent:" not in page
+
+
+def test_page_is_the_same_each_time(workspace: Path, cfg: config.Config) -> None:
+    assert build(workspace, cfg) == build(workspace, cfg)
+
+
+def test_names_are_escaped(workspace: Path, cfg: config.Config) -> None:
+    page = build(workspace, cfg)
+    assert "<b>car</b>" not in page
+    assert "&lt;b&gt;car&lt;/b&gt;" in page
+    assert "a <CPU>" not in page
+
+
+def test_stages_of_the_pipeline_are_drawn(workspace: Path, cfg: config.Config) -> None:
+    page = build(workspace, cfg)
+    names = set(re.findall(r'<text class="stage"[^>]*>([^<]+)</text>', page))
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    assert {name.split("@")[0] for name in names} == set(stages)
+    assert {"engine@cpu", "engine@rtx", "verify@cpu", "benchmark@cpu"} <= names
+    assert "verify@rtx" not in names
+
+
+def test_no_measured_target(workspace: Path, cfg: config.Config) -> None:
+    cfg = copy.deepcopy(cfg)
+    cfg.measured = []
+    page = build(workspace, cfg)
+    assert page.count("built, not run on this host") == 2
+    assert "Absent: timings, since this profile measures no target" in page
+    assert "verify@" not in page
+
+
+def test_absent_files_are_named(workspace: Path, cfg: config.Config) -> None:
+    data = workspace / "data"
+    for path in [
+        *(data / "metrics").iterdir(),
+        data / "checkpoint" / "history.csv",
+        data / "evaluate" / "panoptic.json",
+    ]:
+        path.unlink()
+    (data / "engines" / "rtx" / "engine.json").unlink()
+    page = build(workspace, cfg)
+    for name in ("data/metrics/evaluate.json", "data/checkpoint/history.csv", "data/metrics/benchmark_cpu.json"):
+        assert f"Absent: {name}" in page
+    assert "not built" in page
+    assert "built, verify has not run" in page
+
+
+def test_edges_are_reduced_and_no_box_is_crossed(cfg: config.Config) -> None:
+    stages = {s.name: s for s in pipeline.read(REPOSITORY / "dvc.yaml", config.replace_enums(cfg))}
+    assert stages["verify@cpu"].before == {"engine@cpu", "evaluate"}
+    assert "train" not in stages["report"].before
+    columns = pipeline.layers(list(stages.values()))
+    column_of = {name: k for k, column in enumerate(columns) for name in column if name in stages}
+    assert set(column_of) == set(stages)
+    for name, stage in stages.items():
+        for before in stage.before:
+            between = range(column_of[before] + 1, column_of[name])
+            assert all(f"{before}>{name}" in columns[k] for k in between)
+
+
+def test_overlay_colours_segments_and_darkens_void() -> None:
+    picture = np.full((4, 6, 3), 200, np.uint8)
+    ids = np.zeros((4, 6), np.int32)
+    ids[:, :2], ids[:, 2:4] = 5, 9
+    segments = [{"id": 5, "category_id": 1}, {"id": 9, "category_id": 1}]
+    drawn = pictures.overlay(picture, ids, segments, {1: (250, 0, 0)}, {1}).astype(int)
+    assert (drawn[:, 5] < 60).all()
+    assert drawn[0, 0, 0] > drawn[0, 0, 1]
+    assert (drawn[0, 0] != drawn[0, 3]).any(), "two things of a class have two shades"
+    assert (drawn[0, 1] > drawn[0, 0]).all(), "a light line parts them"
+
+
+@pytest.mark.parametrize(("count", "wanted", "expected"), [(16, 4, [2, 6, 10, 14]), (2, 4, [0, 1]), (3, 1, [1])])
+def test_rows_are_spread_evenly(count: int, wanted: int, expected: list[int]) -> None:
+    assert pictures.spread(count, wanted) == expected
+
+
+def test_numbers() -> None:
+    assert tables.number(1234.56) == "1,234.6"
+    assert tables.signed(-0.00001, 3) == "0.000"
+    assert tables.signed(0.25, 1) == "+0.2"
+    assert tables.short("object--vehicle--car") == "vehicle / car"
+    assert tables.short("road") == "road"
+
+
+def test_figure_is_a_bare_svg_without_ids_of_its_own() -> None:
+    found = figures.by_class("x", [("a $1 & <b>", True, 3.0)], "segments", 0)
+    assert found.startswith("<svg")
+    assert "<b>" not in found
+    assert 'id="figure' not in found
