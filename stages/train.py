@@ -23,7 +23,7 @@ COLUMNS = ("epoch", "train_loss", "val_loss", "val_miou")
 def build(coco: Path, root: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
     """Train from the COCO folder `coco` with the pictures of the set at `root`; write `out` and `metrics`.
 
-    Raises whatever TAO raises, and RuntimeError when it ends without a checkpoint.
+    Raises whatever TAO raises, and RuntimeError when it ends before the last epoch.
     """
     from omegaconf import OmegaConf
 
@@ -36,11 +36,15 @@ def build(coco: Path, root: Path, out: Path, metrics: Path, cfg: config.Config) 
             OmegaConf.save(content, draft / "spec.yaml")
             wheel.train(draft / "spec.yaml", cfg.model.backbone)
             results = Path(work) / "train"
-            latest = sorted(results.glob("*.pth"), key=lambda p: p.stat().st_mtime)
-            if not latest:
-                raise RuntimeError(f"TAO ended without a checkpoint in {results}; its messages are above")
-            shutil.copyfile(latest[-1].resolve(), draft / "model.pth")
             rows = history(results / "status.json")
+            latest = sorted(results.glob("*.pth"), key=lambda p: p.stat().st_mtime)
+            # TAO swallows an interruption and leaves what it had, which must not pass for a trained network.
+            if len(rows) != cfg.train.epochs or not latest:
+                raise RuntimeError(
+                    f"TAO ended after {len(rows)} of {cfg.train.epochs} epochs (train.epochs) with "
+                    f"{len(latest)} checkpoints; its messages are above"
+                )
+            shutil.copyfile(latest[-1].resolve(), draft / "model.pth")
         with (draft / "history.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="")
             writer.writeheader()

@@ -97,6 +97,24 @@ def test_artifacts(clone: Path) -> None:
     assert "built, not run on this host" in page
 
 
+def test_summary_names_the_results(clone: Path) -> None:
+    shown = must("python", "-m", "stages.summary", cwd=clone)
+    assert re.search(r"^checkpoint +PQ [\d.]+, mIoU [\d.]+$", shown, re.MULTILINE)
+    assert re.search(r"^engine cpu .* Hz end to end", shown, re.MULTILINE)
+    assert re.search(r"^engine rtx .* built, not run on this host$", shown, re.MULTILINE)
+    assert "data/report/index.html" in shown
+
+
+@pytest.mark.slow
+def test_training_is_deterministic(clone: Path) -> None:
+    must(
+        "python", "-m", "stages.train", "--coco", "data/coco", "--root", "data/raw/sample",
+        "--out", "data/again", "--metrics", "again.json", cwd=clone,
+    )  # fmt: skip
+    first, again = clone / "data/checkpoint/history.csv", clone / "data/again/history.csv"
+    assert first.read_text() == again.read_text()
+
+
 def test_dvc_tells_differences(clone: Path) -> None:
     compose(clone, "train.lr=0.0005")
     try:

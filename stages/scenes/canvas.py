@@ -113,6 +113,10 @@ class Canvas:
         if segment is not None:
             cv2.fillPoly(self.ids, [p], segment)
 
+    def outline(self, points: npt.NDArray[np.float64], segment: int) -> None:
+        """Give the whole inside of a polygon of samples (N, 2) to a segment, as an annotator does; no colour."""
+        cv2.fillPoly(self.ids, [np.rint(points).astype(np.int32)], segment)
+
     def face(self, points: Sequence[Point], color: Color, segment: int | None) -> npt.NDArray[np.float64]:
         """Fill a polygon of world points, hazed by its nearest point; return its samples (N, 2)."""
         p = self.camera.project(points)

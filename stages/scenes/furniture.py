@@ -85,17 +85,19 @@ def paint_hedge(canvas: Canvas, x: float, z: tuple[float, float], height: float)
 
 
 def paint_fence(canvas: Canvas, x: float, z: tuple[float, float], height: float, color: Color) -> None:
-    """Paint a railing along the street at x; one sees through between its bars."""
+    """Paint a railing along the street at x; one sees through its bars, and it is annotated as a whole."""
     segment, camera = canvas.segment(c.FENCE), canvas.camera
+    low, high, near, far = CURB_M + 0.18, CURB_M + height, max(z[0], 1.2), z[1]
+    canvas.outline(camera.project([(x, low, near), (x, low, far), (x, high, far), (x, high, near)]), segment)
     at = z[1]
-    while at > max(z[0], 1.2):
+    while at > near:
         ends = camera.project([(x, CURB_M, at), (x, CURB_M + height, at)])
         canvas.line(ends, 0.09 * camera.focal / at, color, segment, at)
         at -= max(0.42, at * 0.035)  # farther bars stand wider apart, or their gaps would close
     for y, thick in ((0.18, 0.1), (height - 0.06, 0.13), (height * 0.55, 0.07)):
-        near, far, low = max(z[0], 1.2), z[1], CURB_M + y
+        rail = CURB_M + y
         canvas.face(
-            [(x, low, near), (x, low, far), (x, low + thick, far), (x, low + thick, near)],
+            [(x, rail, near), (x, rail, far), (x, rail + thick, far), (x, rail + thick, near)],
             gain(color, 1.1),
             segment,
         )

@@ -125,7 +125,7 @@ def paint_group(canvas: Canvas, x: float, z: float, count: int, ground: float) -
 
 
 def paint_bicycle(canvas: Canvas, x: float, z: float, ground: float) -> None:
-    """Paint a parked bicycle from its side; one sees through its wheels and its frame."""
+    """Paint a parked bicycle from its side; wheels are annotated as a whole, one sees through the frame."""
     rng, scale = canvas.rng, canvas.camera.focal / z
     segment, heading = canvas.segment(c.BICYCLE), int(rng.choice([-1, 1]))
     paint: Color = TOPS[rng.integers(len(TOPS))]
@@ -139,6 +139,7 @@ def paint_bicycle(canvas: Canvas, x: float, z: float, ground: float) -> None:
     angles = np.linspace(0, 2 * np.pi, 25)
     for hub in (-0.55, 0.55):
         rim = at(*[(hub + 0.34 * float(np.cos(a)), 0.36 + 0.34 * float(np.sin(a))) for a in angles])
+        canvas.outline(rim, segment)
         canvas.line(rim, tyre, (30, 30, 32), segment, z)
         if scale > 30 * OVERSAMPLING:
             for a in angles[::4]:

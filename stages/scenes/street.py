@@ -245,7 +245,7 @@ def _roadside(canvas: Canvas, street: Street, side: int) -> list[Job]:
         if rng.random() < 0.75:
             add(z, furniture.paint_sign, side * (kerb + 0.15), z)
     for _ in range(int(rng.integers(3, 7))):
-        z = float(np.exp(rng.uniform(np.log(5.5), np.log(ACTORS_END_M))))
+        z = float(np.exp(rng.uniform(np.log(5.0), np.log(30))))
         add(z, people.paint_walker, side * (walk + pick(rng, -1.1, 1.1)), z, CURB_M)
     for _ in range(int(rng.integers(1, 3))):
         z = seen(walk + 0.4, 9)

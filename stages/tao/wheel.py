@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 UNUSED = ("eff", "open_clip", "transformers", "wandb")
 
 HARMLESS = (
+    r"\s*'spec.yaml' is validated against ConfigStore schema",
     "Importing from timm.models.layers is deprecated",
     "torch.meshgrid: in an upcoming release",
     "'pin_memory' argument is set as true but no accelerator is found",
