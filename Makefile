@@ -33,8 +33,8 @@ params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERR
 	@python -m stages.params --profile "$(PROFILE)" $(OVERRIDES)
 
 .PHONY: engines
-engines: env ## Build the engines of this host, or one with TARGET=id; nothing is retrained that is up to date
-	@dvc repro $(if $(TARGET),engine@$(TARGET),engine)
+engines: params ## Build the engines that this host can build, or one with TARGET=id, and list the others
+	@python -m stages.build_engines --target "$(TARGET)"
 
 .PHONY: summary
 summary: env ## Print where report and engines are, and the key figures

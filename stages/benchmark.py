@@ -30,12 +30,13 @@ def build(
 
     from stages.tao.predict import Checkpoint
 
-    target = cfg.targets[name]
+    target = cfg.target(name)
     torch.set_num_threads(target.threads)
     truth = panoptic.read(coco)
-    eager = Checkpoint(checkpoint, truth.num_things, cfg)
+    eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
     engine = base.backend(target).load(sidecar.verified_engine(engines, name, target), target)
-    pictures = [frames.read_rgb(images / entry.image) for entry in truth.entries]
+    some = truth.entries[: cfg.benchmark.pictures]
+    pictures = [frames.read_rgb(images / entry.image) for entry in some]
     inputs = [frames.fit(p, cfg.deploy.height_px, cfg.deploy.width_px)[0] for p in pictures]
 
     def end_to_end(picture: frames.Frame) -> Any:

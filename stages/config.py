@@ -80,6 +80,8 @@ class Backbone:
     """Side of an attention window, in patches, 2 to 24."""
     drop_path_rate: float = 0.3
     """Stochastic depth rate, 0 to below 1."""
+    pretrained_weights: str = ""
+    """File of ImageNet weights in the original Swin's form, relative to the repository; empty: random weights."""
 
     def __post_init__(self) -> None:
         for key, value in (("depths", self.depths), ("num_heads", self.num_heads)):
@@ -111,8 +113,6 @@ class Model:
     """Deformable attention layers of the pixel decoder."""
     dec_layers: int = 10
     """Prediction heads of the transformer decoder: TAO builds dec_layers - 1 layers. 2 or more."""
-    pretrained: str = ""
-    """TAO .pth or original .pkl to start from, relative to the repository; empty: random weights."""
 
     def __post_init__(self) -> None:
         q = self.num_object_queries
@@ -145,11 +145,11 @@ class Train:
     epochs: int = 50
     """Passes over the training split, 1 or more."""
     batch_size: int = 4
-    """Images a step, 1 or more and at most the images of the split."""
+    """Images a step, 1 or more; the train stage refuses more than the split has."""
     lr: float = 1e-4
     """Learning rate of AdamW, above 0."""
     backbone_multiplier: float = 0.1
-    """Learning rate of the backbone as a fraction of lr; 1 where it starts from random weights."""
+    """Learning rate of the backbone as a fraction of lr, 0 or more; 1 where it starts from random weights."""
     weight_decay: float = 0.05
     """Weight decay of AdamW, 0 or more; norms, embeddings and position tables have none."""
     lr_scheduler: Scheduler = Scheduler.MultiStep
@@ -171,7 +171,7 @@ class Train:
     validation_interval: int = 5
     """Epochs from one validation to the next, 1 to epochs."""
     workers: int = 4
-    """Loader processes; 0 loads in the training process."""
+    """Loader processes, 0 or more; 0 loads in the training process."""
     seed: int = 1234
     """Seed of weights, order and augmentation, 0 or more."""
 
@@ -179,12 +179,18 @@ class Train:
         require(self.epochs >= 1, "train.epochs", "1 or more", self.epochs)
         require(self.batch_size >= 1, "train.batch_size", "1 or more", self.batch_size)
         require(self.lr > 0, "train.lr", "above 0", self.lr)
+        for key in ("backbone_multiplier", "weight_decay", "workers"):
+            require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
+        rule = f"epochs from 1 to {self.epochs} (train.epochs)"
+        require(all(1 <= m <= self.epochs for m in self.milestones), "train.milestones", rule, self.milestones)
         require(self.clip_grad_norm > 0, "train.clip_grad_norm", "above 0", self.clip_grad_norm)
         _divisible("train.crop_height_px", self.crop_height_px, 32)
         _divisible("train.crop_width_px", self.crop_width_px, 32)
         sizes = self.min_sizes_px
         # With one size TAO invents a range of its own, from half of it to twice it.
         require(len(sizes) >= 2 and min(sizes) >= 32, "train.min_sizes_px", "two or more sizes from 32", sizes)
+        rule = f"at least the largest of min_sizes_px, {max(sizes)}"
+        require(self.max_size_px >= max(sizes), "train.max_size_px", rule, self.max_size_px)
         interval = self.validation_interval
         require(1 <= interval <= self.epochs, "train.validation_interval", f"1 to {self.epochs} (epochs)", interval)
         require(self.seed >= 0, "train.seed", "0 or more", self.seed)
@@ -206,6 +212,9 @@ class Deploy:
     """A query keeps its segment when it won at least this fraction of its own mask, in [0, 1]."""
     reference_frames: int = 2
     """Validation pictures on which TAO's answer is kept, to compare every graph with. 1 or more."""
+    max_logit_difference: float = 0.01
+    """Largest difference of a logit between the exported or simplified graph and TAO's network on the reference
+    frames; more fails the stage. Above 0."""
     keep_float32: list[str] = field(default_factory=list)
     """ONNX operators that stay in float32 in the fp16 graph."""
     max_score_difference: float = 0.05
@@ -220,6 +229,8 @@ class Deploy:
         require(0 <= score < 1, "deploy.object_mask_threshold", "in [0, 1)", score)
         require(0 <= overlap <= 1, "deploy.overlap_threshold", "in [0, 1]", overlap)
         require(self.reference_frames >= 1, "deploy.reference_frames", "1 or more", self.reference_frames)
+        logit = self.max_logit_difference
+        require(logit > 0, "deploy.max_logit_difference", "above 0", logit)
         limit = self.max_score_difference
         require(0 < limit <= 1, "deploy.max_score_difference", "in (0, 1]", limit)
 
@@ -229,6 +240,10 @@ class Builder(Enum):
 
     openvino = "openvino"
     tensorrt_rtx = "tensorrt_rtx"
+
+
+RTX_COMPUTE_CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
+"""What TensorRT-RTX 1.7 generates code for, by its enumeration ComputeCapability."""
 
 
 @dataclass
@@ -252,15 +267,18 @@ class Target:
     workspace_mib: int = 4096
     """Scratch memory that the builder's tactics may use, in MiB; ignored by CPU targets. 64 or more."""
 
-    def __post_init__(self) -> None:
-        require(self.threads >= 1, "targets.*.threads", "1 or more", self.threads)
-        require(self.workspace_mib >= 64, "targets.*.workspace_mib", "64 or more", self.workspace_mib)
+    def check(self, name: str) -> None:
+        """Raise ValueError for a value out of range; `name` is the target's id."""
+        key = f"targets.{name}"
+        require(self.threads >= 1, f"{key}.threads", "1 or more", self.threads)
+        require(self.workspace_mib >= 64, f"{key}.workspace_mib", "64 or more", self.workspace_mib)
+        found = self.compute_capabilities
         if self.builder is Builder.openvino:
-            found = self.compute_capabilities
-            require(not found, "targets.*.compute_capabilities", "empty for a CPU target", found)
+            require(not found, f"{key}.compute_capabilities", "empty for a CPU target", found)
         else:
-            found = self.compute_capabilities
-            require(bool(found), "targets.*.compute_capabilities", "one or more, such as '8.9'", found)
+            rule = f"one or more of {RTX_COMPUTE_CAPABILITIES}"
+            known = bool(found) and set(found) <= set(RTX_COMPUTE_CAPABILITIES)
+            require(known, f"{key}.compute_capabilities", rule, found)
 
 
 @dataclass
@@ -286,10 +304,13 @@ class Benchmark:
     """Timed frames, 10 or more."""
     warmup_frames: int = 5
     """Frames before the clock starts, 1 or more."""
+    pictures: int = 16
+    """Validation pictures that the frames are taken from, in turn, 1 or more."""
 
     def __post_init__(self) -> None:
         require(self.frames >= 10, "benchmark.frames", "10 or more", self.frames)
         require(self.warmup_frames >= 1, "benchmark.warmup_frames", "1 or more", self.warmup_frames)
+        require(self.pictures >= 1, "benchmark.pictures", "1 or more", self.pictures)
 
 
 @dataclass
@@ -324,8 +345,15 @@ class Config:
 
     def __post_init__(self) -> None:
         require(bool(self.targets), "targets", "one target or more", self.targets)
+        for name, target in self.targets.items():
+            target.check(name)
         for name in self.measured:
             require(name in self.targets, "measured", f"among the targets {sorted(self.targets)}", name)
+
+    def target(self, name: str) -> Target:
+        """The target of an id. Raises ValueError naming the ids there are."""
+        require(name in self.targets, "--target", f"among the targets {sorted(self.targets)}", name)
+        return self.targets[name]
 
 
 def load(path: Path = Path("params.yaml")) -> Config:

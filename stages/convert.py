@@ -52,8 +52,6 @@ def _split(
     cats: list[dict[str, Any]],
     targets: list[categories.Target],
 ) -> dict[str, int]:
-    import cv2
-
     (folder / "panoptic").mkdir(parents=True)
     (folder / "semantic").mkdir()
     things = {c["id"] for c in cats if c["isthing"]}
@@ -66,6 +64,7 @@ def _split(
 
     for image_id, scene in enumerate(scenes, start=1):
         raster = reader.instances(scene.instances, len(targets))
+        reader.check_picture(scene.image, raster.shape)
         height, width = raster.shape
         images.append({"id": image_id, "file_name": scene.image.name, "height": height, "width": width})
         segments, ids = _segments(raster, targets)
@@ -76,7 +75,7 @@ def _split(
                 instance = {**info, "id": len(instances) + 1, "image_id": image_id, "segmentation": rle}
                 instances.append(instance)
         panoptic.write_ids(folder / "panoptic" / name, ids)
-        cv2.imwrite(str(folder / "semantic" / name), semantic_of[raster >> 8])
+        panoptic.write_png(folder / "semantic" / name, semantic_of[raster >> 8])
         # TAO joins these with dataset.*.root_dir, which is this folder.
         image = os.path.relpath(scene.image, final)
         records.append(json.dumps({"img": image, "segm": f"semantic/{name}"}))

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine and engine.json")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.onnx, args.out, args.target, config.load().targets[args.target])
+    build(args.onnx, args.out, args.target, config.load().target(args.target))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("class", "isthing", "pq", "sq", "rq", "tp", "fp", "fn", "iou")
 
 
-def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
+def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
     """Evaluate checkpoint/model.pth on the split that convert wrote to `coco`, with its pictures in `images`.
 
     Writes out/panoptic.json, out/panoptic/*.png, out/per_class.csv and the JSON file `metrics`.
@@ -31,22 +31,22 @@ def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, 
 
     truth = panoptic.read(coco)
     model = Checkpoint(checkpoint, truth.num_things, cfg)
-    quality, iou, maps = PanopticQuality(), MeanIoU(len(truth.categories)), []
-    for number, entry in enumerate(truth.entries, start=1):
-        predicted, classes = model.predict(frames.read_rgb(images / entry.image))
-        true_ids = panoptic.read_ids(entry.png)
-        quality.add(true_ids, entry.segments, predicted.ids, predicted.category_ids)
-        iou.add(panoptic.class_map(true_ids, entry.segments), classes)
-        maps.append((predicted.ids, predicted.category_ids))
-        if number % 20 == 0 or number == len(truth.entries):
-            log.info("%d of %d pictures", number, len(truth.entries))
-
+    quality, iou = PanopticQuality(), MeanIoU(len(truth.categories))
     with files.aside(out) as draft:
-        panoptic.write_predictions(draft, truth, maps)
+        writer = panoptic.Writer(draft, truth.categories)
+        for number, entry in enumerate(truth.entries, start=1):
+            predicted, classes = model.predict(frames.read_rgb(images / entry.image))
+            true_ids = panoptic.read_ids(entry.png)
+            quality.add(true_ids, entry.segments, predicted.ids, predicted.category_ids)
+            iou.add(panoptic.class_map(true_ids, entry.segments), classes)
+            writer.add(entry, predicted.ids, predicted.category_ids)
+            if number % 20 == 0 or number == len(truth.entries):
+                log.info("%d of %d pictures", number, len(truth.entries))
+        writer.close()
         with (draft / "per_class.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(per_class(truth.categories, quality, iou))
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            table.writerows(per_class(truth.categories, quality, iou))
     result = {**quality.summary(truth.categories), "semantic": iou.summary()}
     files.write_json(metrics, result)
     log.info("PQ %.2f, mIoU %.2f", result["all"]["pq"], result["semantic"]["miou"])
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.checkpoint, args.coco, args.images, args.out, args.metrics, config.load())
+    build(args.checkpoint, args.coco, args.images, args.out, args.metrics, config.load().deploy)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ on data. Cost: seconds. Deterministic.
 """
 
 import argparse
+import json
 import logging
 import warnings
 from collections import Counter
@@ -13,18 +14,18 @@ from pathlib import Path
 
 from stages import config, files
 from stages.runtime import frames
-from stages.vistas import reader
 
 log = logging.getLogger(__name__)
 
 DATA_DEPENDENT = {"NonZero", "ScatterND", "Compress", "Unique", "NonMaxSuppression"}
 
 
-def build(checkpoint: Path, root: Path, out: Path, reference_file: Path, metrics: Path, cfg: config.Config) -> None:
+def build(checkpoint: Path, images: Path, out: Path, reference_file: Path, metrics: Path, cfg: config.Deploy) -> None:
     """Export checkpoint/model.pth to the ONNX file `out`; write node counts and differences to `metrics`.
 
-    TAO's answer on the first validation pictures of the set at `root` is kept in `reference_file`. Raises
-    RuntimeError when the graph holds a data-dependent operator, naming it.
+    TAO's answer on the first pictures of the folder `images` is kept in `reference_file`. Where it came from is
+    written into the file's metadata. Raises RuntimeError when the graph holds a data-dependent operator, naming it,
+    or differs from TAO's network by more than deploy.max_logit_difference.
     """
     import numpy as np
     import onnx
@@ -33,11 +34,11 @@ def build(checkpoint: Path, root: Path, out: Path, reference_file: Path, metrics
     from stages.graph import network, passes, reference
     from stages.tao import wheel
 
-    tao = wheel.load_model(checkpoint, cfg.model.backbone)
+    provenance = files.read_json(checkpoint / "provenance.json")
+    tao = wheel.load_model(checkpoint)
     deployed = network.Deployed(tao).eval()
-    height, width = cfg.deploy.height_px, cfg.deploy.width_px
-    scenes = reader.scenes(root, cfg.data.version, "val")[: cfg.deploy.reference_frames]
-    pictures = np.stack([frames.fit(frames.read_rgb(scene.image), height, width)[0] for scene in scenes])
+    paths = sorted(images.glob("*.jpg"))[: cfg.reference_frames]
+    pictures = np.stack([frames.fit(frames.read_rgb(path), cfg.height_px, cfg.width_px)[0] for path in paths])
     with torch.inference_mode():
         outputs = [tao(deployed.normalise(torch.from_numpy(picture[None]))) for picture in pictures]
     class_logits, mask_logits = (torch.cat([o[k] for o in outputs]).numpy() for k in ("pred_logits", "pred_masks"))
@@ -54,7 +55,7 @@ def build(checkpoint: Path, root: Path, out: Path, reference_file: Path, metrics
                 str(draft),
                 input_names=[reference.INPUT],
                 output_names=list(reference.OUTPUTS),
-                opset_version=cfg.deploy.opset,
+                opset_version=cfg.opset,
                 do_constant_folding=True,
                 dynamo=False,
             )
@@ -65,25 +66,27 @@ def build(checkpoint: Path, root: Path, out: Path, reference_file: Path, metrics
             raise RuntimeError(
                 f"the exported graph holds {found}, whose shapes depend on data; see stages/graph/network.py"
             )
+        onnx.helper.set_model_props(model, {reference.PROVENANCE: json.dumps(provenance)})
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, draft)
         difference = reference.largest_difference(draft, reference_file)
     result = {"nodes": sum(operators.values()), "bytes": out.stat().st_size, "max_difference_to_tao": difference}
     files.write_json(metrics, result)
     log.info("%s: %s", out, result)
+    reference.require_equal(out, difference, cfg.max_logit_difference)
 
 
 def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the set in Vistas layout")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the validation pictures")
     parser.add_argument("--reference", type=Path, required=True, help="file for TAO's answer on real frames")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.checkpoint, args.root, args.out, args.reference, args.metrics, config.load())
+    build(args.checkpoint, args.images, args.out, args.reference, args.metrics, config.load().deploy)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from stages import files
+from stages import config, files
 from stages.graph import reference
 
 log = logging.getLogger(__name__)
 
-CHECK_ATOL = 1e-3
-"""Largest absolute difference of logits in onnxsim's check: at most 0.00025 of a probability. Its default of 1e-5 is
-below the rounding of float32 where mask logits reach a hundred."""
 
-
-def build(onnx_file: Path, reference_file: Path, out: Path, metrics: Path) -> None:
+def build(onnx_file: Path, reference_file: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
     """Simplify `onnx_file` into `out`; write node counts and the difference to TAO to `metrics`.
 
-    Raises RuntimeError when onnxsim's check finds that the simplified graph computes something else.
+    Raises RuntimeError when onnxsim's check, or the comparison with TAO's network, finds a logit that differs by more
+    than deploy.max_logit_difference.
     """
     import onnx
     import onnxsim
@@ -31,10 +28,11 @@ def build(onnx_file: Path, reference_file: Path, out: Path, metrics: Path) -> No
     model = onnx.load(onnx_file)
     # A real frame: onnxsim's own random input is noise in [0, 1), which is black in uint8.
     frame = {reference.INPUT: np.load(reference_file)["frames"][:1]}
-    simplified, equal = onnxsim.simplify(model, check_n=1, input_data=frame, check_atol=CHECK_ATOL)
+    limit = cfg.max_logit_difference
+    simplified, equal = onnxsim.simplify(model, check_n=1, input_data=frame, check_atol=limit)
     if not equal:
         raise RuntimeError(
-            f"onnxsim's check failed on {onnx_file}: the simplified graph differs by more than {CHECK_ATOL} in a logit "
+            f"onnxsim's check failed on {onnx_file}: a logit differs by more than deploy.max_logit_difference {limit} "
             "(both outputs are above); pin another onnx-simplifier in pyproject.toml"
         )
     with files.aside(out) as draft:
@@ -48,6 +46,7 @@ def build(onnx_file: Path, reference_file: Path, out: Path, metrics: Path) -> No
     }
     files.write_json(metrics, result)
     log.info("%s: %s", out, result)
+    reference.require_equal(out, difference, limit)
 
 
 def main() -> None:
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.onnx, args.reference, args.out, args.metrics)
+    build(args.onnx, args.reference, args.out, args.metrics, config.load().deploy)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """train: COCO files -> TAO checkpoint, by the unmodified nvidia-tao-pytorch wheel.
 
 Output folder: model.pth (TAO's own checkpoint), spec.yaml (the spec that TAO validated, without which the
-checkpoint can't be read), history.csv (a row per epoch). Cost: nearly all of the pipeline's time. Deterministic
+checkpoint can't be read), history.csv (a row per epoch), provenance.json
+(hashes of data, spec and weights). Cost: nearly all of the pipeline's time. Deterministic
 on one machine: the same data, parameters and number of threads give the same metrics.
 """
 
@@ -10,7 +11,6 @@ import csv
 import json
 import logging
 import shutil
-import tempfile
 from pathlib import Path
 
 from stages import config, files
@@ -23,32 +23,50 @@ COLUMNS = ("epoch", "train_loss", "val_loss", "val_miou")
 def build(coco: Path, root: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
     """Train from the COCO folder `coco` with the pictures of the set at `root`; write `out` and `metrics`.
 
-    Raises whatever TAO raises, and RuntimeError when it ends before the last epoch.
+    Raises FileNotFoundError for missing pretrained weights, ValueError for a batch larger than the split,
+    RuntimeError when TAO ends before the last epoch, and whatever TAO raises.
     """
     from omegaconf import OmegaConf
 
+    pretrained = cfg.model.backbone.pretrained_weights
+    if pretrained and not Path(pretrained).exists():
+        raise FileNotFoundError(
+            f"{pretrained} not found (model.backbone.pretrained_weights); put the file there, or set it to '' and "
+            "train.backbone_multiplier to 1 to start from random weights"
+        )
+    pictures = len(files.read_json(coco / "train" / "panoptic.json")["images"])
+    if cfg.train.batch_size > pictures:
+        raise ValueError(f"train.batch_size {cfg.train.batch_size} is more than the {pictures} training pictures")
     classes = files.read_json(coco / "label_map.json")
     images = {split: root / folder / "images" for split, folder in reader.SPLITS.items()}
+    # One name for all runs: TAO writes it into its checkpoint.
+    work = out.with_name(f".{out.name}.work")
+    shutil.rmtree(work, ignore_errors=True)
     with files.aside(out) as draft:
         draft.mkdir()
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".train-") as work:
-            content = spec.train_spec(coco, images, Path(work), len(classes), cfg)
-            OmegaConf.save(content, draft / "spec.yaml")
-            wheel.train(draft / "spec.yaml", cfg.model.backbone)
-            results = Path(work) / "train"
-            rows = history(results / "status.json")
-            latest = sorted(results.glob("*.pth"), key=lambda p: p.stat().st_mtime)
-            # TAO swallows an interruption and leaves what it had, which must not pass for a trained network.
-            if len(rows) != cfg.train.epochs or not latest:
-                raise RuntimeError(
-                    f"TAO ended after {len(rows)} of {cfg.train.epochs} epochs (train.epochs) with "
-                    f"{len(latest)} checkpoints; its messages are above"
-                )
-            shutil.copyfile(latest[-1].resolve(), draft / "model.pth")
+        OmegaConf.save(spec.train_spec(coco, images, len(classes), cfg), draft / "spec.yaml")
+        wheel.train(draft / "spec.yaml", work)
+        results = work / "train"
+        rows = history(results / "status.json")
+        latest = sorted(results.glob("*.pth"), key=lambda p: p.stat().st_mtime)
+        # TAO swallows an interruption and leaves what it had, which must not pass for a trained network.
+        if len(rows) != cfg.train.epochs or not latest:
+            raise RuntimeError(
+                f"TAO ended after {len(rows)} of {cfg.train.epochs} epochs (train.epochs) with {len(latest)} "
+                "checkpoints; its messages are above"
+            )
+        shutil.copyfile(latest[-1].resolve(), draft / "model.pth")
         with (draft / "history.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="")
             writer.writeheader()
             writer.writerows(rows)
+        sources = {"label_map": coco / "label_map.json", "spec": draft / "spec.yaml", "checkpoint": draft / "model.pth"}
+        for split in reader.SPLITS:
+            sources[f"{split}_panoptic"] = coco / split / "panoptic.json"
+        if pretrained:
+            sources["pretrained_weights"] = Path(pretrained)
+        files.write_json(draft / "provenance.json", {f"{k}_sha256": files.sha256(v) for k, v in sources.items()})
+    shutil.rmtree(work)
     files.write_json(metrics, {**rows[-1], "epochs": len(rows)})
 
 

@@ -26,29 +26,30 @@ def build(
     Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError beyond the limits
     of `verify` in params.
     """
-    target, deploy = cfg.targets[name], cfg.deploy
+    target, deploy = cfg.target(name), cfg.deploy
     engine = base.backend(target).load(sidecar.verified_engine(engines, name, target), target)
     truth, reference = panoptic.read(coco), panoptic.read(predictions)
-    ours, theirs, maps = PanopticQuality(), PanopticQuality(), []
+    ours, theirs = PanopticQuality(), PanopticQuality()
     agreeing: dict[str, float] = {}
-    for entry, expected in zip(truth.entries, reference.entries, strict=True):
-        picture = frames.read_rgb(images / entry.image)
-        found = frames.panoptic(engine.infer, picture, truth.num_things, deploy)
-        true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
-        expected_categories = {s["id"]: s["category_id"] for s in expected.segments}
-        ours.add(true_ids, entry.segments, found.ids, found.category_ids)
-        theirs.add(true_ids, entry.segments, expected_ids, expected_categories)
-        agreeing[entry.image] = 100 * agreement.pixel_agreement(
-            expected_ids, expected_categories, found.ids, found.category_ids
-        )
-        maps.append((found.ids, found.category_ids))
+    agreed = pixels = 0
     with files.aside(out) as draft:
-        panoptic.write_predictions(draft, truth, maps)
+        writer = panoptic.Writer(draft, truth.categories)
+        for entry, expected in zip(truth.entries, reference.entries, strict=True):
+            picture = frames.read_rgb(images / entry.image)
+            found = frames.panoptic(engine.infer, picture, truth.num_things, deploy)
+            true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
+            expected_categories = {s["id"]: s["category_id"] for s in expected.segments}
+            ours.add(true_ids, entry.segments, found.ids, found.category_ids)
+            theirs.add(true_ids, entry.segments, expected_ids, expected_categories)
+            same = agreement.agreeing_pixels(expected_ids, expected_categories, found.ids, found.category_ids)
+            agreeing[entry.image] = 100 * same / found.ids.size
+            agreed, pixels = agreed + same, pixels + found.ids.size
+            writer.add(entry, found.ids, found.category_ids)
+        writer.close()
 
     pq, expected_pq = (q.summary(truth.categories)["all"]["pq"] for q in (ours, theirs))
-    # Pictures of one set differ in size only where the set does; each counts alike.
     result = {
-        "pixel_agreement_pct": sum(agreeing.values()) / len(agreeing),
+        "pixel_agreement_pct": 100 * agreed / pixels,
         "worst_picture_agreement_pct": min(agreeing.values()),
         "pq": pq,
         "checkpoint_pq": expected_pq,

@@ -1,6 +1,8 @@
+import importlib
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,17 @@ def data_config() -> "object":
     from stages import config
 
     return config.load(REPO / "params.yaml").data
+
+
+@pytest.fixture(scope="session")
+def tao_wheel() -> None:
+    """TAO imported; its many warnings are its own."""
+    from stages.tao import wheel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wheel.prepare()
+        importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model")
 
 
 def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -133,3 +133,17 @@ def test_a_broken_set_names_the_file_and_keeps_the_old_output(
 def test_bad_crowds_are_refused(crowd_of: dict[str, str], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         categories.from_vistas(labels.LABELS, crowd_of)
+
+
+def test_a_turned_or_unequal_picture_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "x.jpg"
+    picture = Image.new("RGB", (40, 30))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(path, exif=exif)
+    with pytest.raises(ValueError, match=r"x\.jpg: EXIF orientation 6"):
+        reader.check_picture(path, (30, 40))
+    with pytest.raises(ValueError, match=r"x\.jpg: 40x30, but its raster is 30x40"):
+        reader.check_picture(path, (40, 30))

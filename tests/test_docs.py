@@ -41,9 +41,9 @@ def test_deps_are_what_a_stage_imports(name: str) -> None:
         return any(path == d or path.startswith(f"{d}/") for d in listed)
 
     assert [p for p in sorted(needed) if not covered(p)] == []
-    concrete = [d for d in listed if "${" not in d]
-    unused = [d for d in concrete if not any(p == d or p.startswith(f"{d}/") for p in needed)]
-    assert unused == []
+    concrete = [REPO / d for d in listed if ("${" not in d and d.endswith((".py", "/"))) or "." not in d]
+    files = [p for d in concrete for p in ([d] if d.is_file() else d.rglob("*.py")) if p.name != "__init__.py"]
+    assert [p for p in files if p.relative_to(REPO).as_posix() not in needed] == []
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -87,6 +87,18 @@ def test_parameters_document_is_generated() -> None:
     from stages import parameters_doc
 
     assert (REPO / "docs/parameters.md").read_text() == parameters_doc.text(), "run `make docs`"
+
+
+def test_readme_is_filled_in() -> None:
+    assert re.findall(r"@[A-Z0-9]+@", (REPO / "README.md").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "ignored"),
+    [("data/raw/mapillary", True), ("data/raw/mapillary.dvc", False), ("data/metrics/x.json", False)],
+)
+def test_git_tracks_descriptions_and_not_data(path: str, ignored: bool) -> None:
+    assert (run("git", "check-ignore", path, cwd=REPO).returncode == 0) == ignored
 
 
 def test_ci_runs_the_test_command() -> None:

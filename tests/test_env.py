@@ -50,6 +50,14 @@ def test_no_uv_and_no_pip(bare: Path) -> None:
     assert "Install uv" in done.stderr
 
 
+def test_a_wrong_interpreter_is_refused(bare: Path) -> None:
+    program(bare, "uv", "exit 0")
+    program(bare, "mine", "exit 1")
+    done = env(bare, UV_PYTHON=str(bare / "bin/mine"))
+    assert done.returncode == 1
+    assert "mine is not a Python 3.12" in done.stderr
+
+
 def test_given_interpreter_is_used(bare: Path) -> None:
     program(bare, "uv", 'echo "uv $*"')
     program(bare, "mine", "exit 0")

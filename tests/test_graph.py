@@ -9,15 +9,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from stages import config, precision
+from stages import config, files, precision
 from stages.engines import base, sidecar
 from stages.graph import passes, reference
 from tests.conftest import REPO
 
 
 @pytest.fixture(scope="module")
-def tao(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """TAO's network of the default profile with random weights that leave some queries without a mask."""
+def tao(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Any:
+    """TAO's network of the default profile with random weights."""
     import torch
     from omegaconf import OmegaConf
 
@@ -25,12 +25,10 @@ def tao(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     cfg = config.load(REPO / "params.yaml")
     folder = tmp_path_factory.mktemp("tao")
-    content = spec.train_spec(folder, {"train": folder, "val": folder}, folder, 116, cfg)
+    content = spec.train_spec(folder, {"train": folder, "val": folder}, 116, cfg)
     OmegaConf.save(content, folder / "spec.yaml")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wheel.prepare()
-        wheel.use_backbone(cfg.model.backbone)
         torch.manual_seed(0)
         net = wheel.build_network(folder / "spec.yaml")
     return net.eval()
@@ -161,8 +159,20 @@ def test_cpu_engine_round_trip_and_guards(tmp_path: Path, cpu_target: config.Tar
 
     with pytest.raises(RuntimeError, match="target must be 'board' here, found 'cpu'"):
         sidecar.verified_engine(folder, "board", cpu_target)
+    cpu_target.precision = config.Precision.fp16
+    with pytest.raises(RuntimeError, match="precision must be 'fp16' here, found 'fp32'"):
+        sidecar.verified_engine(folder, "cpu", cpu_target)
+    cpu_target.precision = config.Precision.fp32
     blob.write_bytes(blob.read_bytes() + b"x")
     with pytest.raises(RuntimeError, match=r"SHA-256 .* `make engines TARGET=cpu`"):
+        sidecar.verified_engine(folder, "cpu", cpu_target)
+    content = files.read_json(folder / sidecar.NAME)
+    content["engine"]["file"] = "../other.blob"
+    files.write_json(folder / sidecar.NAME, content)
+    with pytest.raises(RuntimeError, match=r"engine\.file must name a file in"):
+        sidecar.verified_engine(folder, "cpu", cpu_target)
+    files.write_json(folder / sidecar.NAME, {"target": "cpu"})
+    with pytest.raises(RuntimeError, match="builder must be 'openvino' here, found None"):
         sidecar.verified_engine(folder, "cpu", cpu_target)
     (folder / sidecar.NAME).unlink()
     with pytest.raises(RuntimeError, match="not to be trusted"):
@@ -181,6 +191,18 @@ def test_host_is_checked_before_any_work(tmp_path: Path, cpu_target: config.Targ
         engine.build(tmp_path / "no.onnx", tmp_path / "cpu", "cpu", cpu_target)
 
 
+def test_engines_of_other_hosts_are_told_apart() -> None:
+    from stages import build_engines
+
+    cfg = config.load(REPO / "params.yaml")
+    cfg.targets["rtx"].architecture = "aarch64"
+    here, elsewhere = build_engines.plan(cfg, "")
+    assert here == ["cpu"]
+    assert "needs a aarch64 CPU" in elsewhere["rtx"]
+    with pytest.raises(ValueError, match="orin"):
+        build_engines.plan(cfg, "orin")
+
+
 def test_rtx_engine_is_built_and_its_errors_arrive_whole(tmp_path: Path) -> None:
     from stages import engine
 
@@ -188,10 +210,6 @@ def test_rtx_engine_is_built_and_its_errors_arrive_whole(tmp_path: Path) -> None
     small_graph(tmp_path / "fp16.onnx", 0.01)
     engine.build(tmp_path / "fp16.onnx", tmp_path / "rtx", "rtx", target)
     assert (tmp_path / "rtx/rtx.engine").stat().st_size > 1000
-
-    target.compute_capabilities = ["9.0"]
-    with pytest.raises(RuntimeError, match=r"9\.0 is not among .*SM89"):
-        engine.build(tmp_path / "fp16.onnx", tmp_path / "rtx", "rtx", target)
 
     model = onnx.load(tmp_path / "fp16.onnx")
     model.graph.node[1].op_type = "NoSuchOperator"

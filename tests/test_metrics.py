@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.metrics.agreement import pixel_agreement
+from stages.metrics.agreement import agreeing_pixels
 from stages.metrics.panoptic_quality import PanopticQuality
 from stages.metrics.semantic import MeanIoU
 
@@ -73,7 +73,7 @@ def test_crowd_is_neither_found_nor_missed() -> None:
     assert counts(crowd_and_void, 1) == (1, 0, 0)
 
 
-def test_two_crowds_of_a_class_both_count() -> None:
+def test_all_crowds_of_a_class_count_unlike_in_panopticapi_which_takes_the_last() -> None:
     segments = [segment(5, 1, iscrowd=1), segment(6, 1, iscrowd=1), segment(7, 3)]
     result = quality(strip((5, 3), (6, 3), (7, 4)), segments, strip((9, 10)), {9: 1})
     assert counts(result, 1) == (0, 0, 0)
@@ -124,11 +124,11 @@ def test_mean_iou_counts_unpredicted_pixels_as_missed() -> None:
 
 def test_agreement_ignores_numbering_but_not_class() -> None:
     first, second = strip((1, 6), (2, 4)), strip((7, 5), (3, 5))
-    assert pixel_agreement(first, {1: 1, 2: 2}, second, {7: 1, 3: 2}) == pytest.approx(0.9)
-    assert pixel_agreement(first, {1: 1, 2: 2}, second, {7: 1, 3: 1}) == pytest.approx(0.5)
+    assert agreeing_pixels(first, {1: 1, 2: 2}, second, {7: 1, 3: 2}) == 9
+    assert agreeing_pixels(first, {1: 1, 2: 2}, second, {7: 1, 3: 1}) == 5
 
 
 def test_agreement_pairs_one_to_one() -> None:
     # One object split in two: only the larger part agrees.
-    assert pixel_agreement(strip((1, 10)), {1: 1}, strip((1, 6), (2, 4)), {1: 1, 2: 1}) == pytest.approx(0.6)
-    assert pixel_agreement(strip((0, 10)), {}, strip((0, 10)), {}) == 1
+    assert agreeing_pixels(strip((1, 10)), {1: 1}, strip((1, 6), (2, 4)), {1: 1, 2: 1}) == 6
+    assert agreeing_pixels(strip((0, 10)), {}, strip((0, 10)), {}) == 10

@@ -1,5 +1,6 @@
 """The real pipeline on the smoke profile, in a clone of the working tree: every stage for real, on tiny data."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -68,7 +69,8 @@ def test_touching_a_file_runs_nothing(clone: Path) -> None:
     ("override", "expected"),
     [
         ("targets.cpu.threads=1", {*TARGET_STAGES["cpu"], "report"}),
-        ("targets.rtx.workspace_mib=2048", {"engine@rtx", "report"}),
+        ("deploy.overlap_threshold=0.1", {"evaluate", *TARGET_STAGES["cpu"] - {"engine@cpu"}, "report"}),
+        ("model.name=other", {"report"}),
         ("verify.max_pq_difference=0.3", {"verify@cpu", "report"}),
         ("benchmark.frames=11", {"benchmark@cpu", "report"}),
         ("report.pictures=2", {"report"}),
@@ -82,10 +84,16 @@ def test_a_parameter_runs_exactly_its_stages(clone: Path, override: str, expecte
         compose(clone)
 
 
+def test_a_target_parameter_rebuilds_that_target_for_real(clone: Path) -> None:
+    compose(clone, "targets.rtx.workspace_mib=2048")
+    assert stages_run(clone) == {"engine@rtx", "report"}
+    compose(clone)
+    # The former engine comes back from DVC's cache.
+    assert stages_run(clone) == set()
+
+
 def test_artifacts(clone: Path) -> None:
     metrics = {p.stem: json.loads(p.read_text()) for p in (clone / "data/metrics").glob("*.json")}
-    assert metrics["verify_cpu"]["pixel_agreement_pct"] >= 99.5
-    assert abs(metrics["verify_cpu"]["pq_difference"]) <= 0.2
     assert metrics["simplify"]["nodes"] < metrics["export"]["nodes"]
     assert metrics["export"]["max_difference_to_tao"] < 1e-3
     assert metrics["benchmark_cpu"]["engine"]["end_to_end"]["hz"] > 0
@@ -93,6 +101,8 @@ def test_artifacts(clone: Path) -> None:
     for target in TARGET_STAGES:
         sidecar = json.loads((clone / f"data/engines/{target}/engine.json").read_text())
         assert (clone / f"data/engines/{target}" / sidecar["engine"]["file"]).stat().st_size > 1e6
+        checkpoint = hashlib.sha256((clone / "data/checkpoint/model.pth").read_bytes()).hexdigest()
+        assert sidecar["provenance"]["checkpoint_sha256"] == checkpoint
     page = (clone / "data/report/index.html").read_text()
     assert "built, not run on this host" in page
 
@@ -105,7 +115,6 @@ def test_summary_names_the_results(clone: Path) -> None:
     assert "data/report/index.html" in shown
 
 
-@pytest.mark.slow
 def test_training_is_deterministic(clone: Path) -> None:
     must(
         "python", "-m", "stages.train", "--coco", "data/coco", "--root", "data/raw/sample",

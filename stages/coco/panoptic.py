@@ -64,23 +64,38 @@ def read_ids(png: Path) -> Ids:
 
 def write_ids(png: Path, ids: npt.NDArray[Any]) -> None:
     """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG."""
-    bgr = np.stack([(ids >> shift) & 255 for shift in (16, 8, 0)], axis=-1).astype(np.uint8)
-    if not cv2.imwrite(str(png), bgr):
+    bgr = np.stack([(ids >> shift) & 255 for shift in (16, 8, 0)], axis=-1)
+    write_png(png, bgr.astype(np.uint8))
+
+
+def write_png(png: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W], or [H, W, 3] in BGR, as a PNG. Raises OSError if it can't."""
+    if not cv2.imwrite(str(png), pixels):
         raise OSError(f"{png}: can't be written; check the disk")
 
 
-def write_predictions(folder: Path, truth: PanopticSet, predictions: "list[tuple[Ids, dict[int, int]]]") -> None:
-    """Write predicted maps, (ids, segment id -> category_id) in the order of truth.entries, as a panoptic set."""
-    (folder / "panoptic").mkdir(parents=True)
-    images, annotations = [], []
-    for entry, (ids, category_ids) in zip(truth.entries, predictions, strict=True):
+class Writer:
+    """Writes predicted maps as a panoptic set, one picture at a time."""
+
+    def __init__(self, folder: Path, categories: list[dict[str, Any]]) -> None:
+        """Make `folder`, which must not exist."""
+        self.folder = folder
+        self._content: dict[str, Any] = {"images": [], "annotations": [], "categories": categories}
+        (folder / "panoptic").mkdir(parents=True)
+
+    def add(self, entry: Entry, ids: Ids, category_ids: dict[int, int]) -> None:
+        """Write the map of the picture of `entry`: int32 [H, W] ids with segment id -> category_id."""
         name = f"{Path(entry.image).stem}.png"
-        write_ids(folder / "panoptic" / name, ids)
-        images.append({"id": entry.image_id, "file_name": entry.image, "height": ids.shape[0], "width": ids.shape[1]})
+        write_ids(self.folder / "panoptic" / name, ids)
+        height, width = ids.shape
+        image = {"id": entry.image_id, "file_name": entry.image, "height": height, "width": width}
         segments = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in category_ids.items()]
-        annotations.append({"image_id": entry.image_id, "file_name": name, "segments_info": segments})
-    content = {"images": images, "annotations": annotations, "categories": truth.categories}
-    files.write_json(folder / "panoptic.json", content)
+        self._content["images"].append(image)
+        self._content["annotations"].append({"image_id": entry.image_id, "file_name": name, "segments_info": segments})
+
+    def close(self) -> None:
+        """Write the JSON."""
+        files.write_json(self.folder / "panoptic.json", self._content)
 
 
 def class_map(ids: Ids, segments: list[dict[str, Any]]) -> npt.NDArray[np.uint8]:

@@ -3,12 +3,14 @@
 Engines deserialize into executable code, so only a file whose hash the sidecar vouches for is loaded.
 """
 
+import json
 import platform
 from pathlib import Path
 from typing import Any
 
 from stages import config, files
 from stages.engines import base
+from stages.graph import reference
 
 NAME = "engine.json"
 
@@ -34,6 +36,7 @@ def write(folder: Path, name: str, engine: Path, onnx_file: Path, seconds: float
         "description": target.description,
         "engine": {"file": engine.name, "bytes": engine.stat().st_size, "sha256": files.sha256(engine)},
         "onnx": {"file": onnx_file.name, "sha256": files.sha256(onnx_file)},
+        "provenance": provenance(onnx_file),
         "precision": target.precision.value,
         "builder": target.builder.value,
         "builder_version": target.builder_version,
@@ -45,6 +48,15 @@ def write(folder: Path, name: str, engine: Path, onnx_file: Path, seconds: float
     files.write_json(folder / NAME, content)
 
 
+def provenance(onnx_file: Path) -> dict[str, str]:
+    """Hashes of data, spec and checkpoint that an ONNX file came from, from its metadata; empty if it has none."""
+    import onnx
+
+    properties = {p.key: p.value for p in onnx.load(onnx_file, load_external_data=False).metadata_props}
+    result: dict[str, str] = json.loads(properties.get(reference.PROVENANCE, "{}"))
+    return result
+
+
 def verified_engine(folder: Path, name: str, target: config.Target) -> Path:
     """The engine of a folder, once its sidecar agrees with target, builder and bytes. Raises RuntimeError else."""
     rebuild = f"run `make engines TARGET={name}`"
@@ -52,15 +64,25 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Path:
     if not path.exists():
         raise RuntimeError(f"{path} not found, so {folder} is not to be trusted; {rebuild}")
     sidecar: dict[str, Any] = files.read_json(path)
-    version = base.backend(target).installed_version()
-    wanted = {"target": name, "builder": target.builder.value, "builder_version": version}
+    wanted = {
+        "target": name,
+        "builder": target.builder.value,
+        "builder_version": base.backend(target).installed_version(),
+        "precision": target.precision.value,
+        "architecture": platform.machine(),
+        "compute_capabilities": target.compute_capabilities,
+    }
     for key, value in wanted.items():
-        if sidecar[key] != value:
-            raise RuntimeError(f"{path}: {key} must be {value!r} here, found {sidecar[key]!r}; {rebuild}")
-    engine: Path = folder / sidecar["engine"]["file"]
+        if sidecar.get(key) != value:
+            raise RuntimeError(f"{path}: {key} must be {value!r} here, found {sidecar.get(key)!r}; {rebuild}")
+    described = sidecar.get("engine", {})
+    file = str(described.get("file", ""))
+    engine: Path = folder / file
+    if Path(file).name != file or not engine.is_file():
+        raise RuntimeError(f"{path}: engine.file must name a file in {folder}, found {file!r}; {rebuild}")
     found = files.sha256(engine)
-    if found != sidecar["engine"]["sha256"]:
-        raise RuntimeError(f"{engine}: SHA-256 {found} is not the sidecar's {sidecar['engine']['sha256']}; {rebuild}")
+    if found != described.get("sha256"):
+        raise RuntimeError(f"{engine}: SHA-256 {found} is not the sidecar's {described.get('sha256')}; {rebuild}")
     return engine
 
 

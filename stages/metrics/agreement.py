@@ -6,13 +6,13 @@ import numpy.typing as npt
 from stages.metrics.panoptic_quality import VOID, intersections
 
 
-def pixel_agreement(
+def agreeing_pixels(
     first: npt.NDArray[np.int32],
     first_categories: dict[int, int],
     second: npt.NDArray[np.int32],
     second_categories: dict[int, int],
-) -> float:
-    """Fraction of pixels, 0 to 1, with the same segment in both maps, int32 [H, W] with segment id -> category_id.
+) -> int:
+    """Number of pixels with the same segment in both maps, int32 [H, W] with segment id -> category_id.
 
     Ids may be numbered differently: segments of one class are paired one to one, the largest overlap first. Void
     agrees with void.
@@ -26,4 +26,4 @@ def pixel_agreement(
         paired[0].add(a)
         paired[1].add(b)
         agreeing += pixels
-    return agreeing / first.size
+    return agreeing

@@ -2,7 +2,9 @@
 
 A predicted and a true segment of one class match when IoU > 0.5, the prediction's void pixels left out of the
 union. Crowd segments are neither found nor missed. An unmatched prediction that lies by more than half on void
-or on a crowd of its class is not counted.
+or on crowds of its class is not counted.
+
+panopticapi takes only the last crowd of a class in a picture; here all of them count, as the definition has it.
 """
 
 from collections import Counter, defaultdict

@@ -19,19 +19,23 @@ from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 class Checkpoint:
     """A TAO checkpoint ready to predict on the CPU."""
 
-    def __init__(self, folder: Path, num_things: int, cfg: config.Config) -> None:
+    def __init__(self, folder: Path, num_things: int, deploy: config.Deploy) -> None:
         """Load folder/model.pth by folder/spec.yaml; classes 1 to num_things are things."""
-        self.net = wheel.load_model(folder, cfg.model.backbone)
-        self.deploy = cfg.deploy
-        module = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model").Mask2formerPlModule
+        self.net = wheel.load_model(folder)
+        self.use_post_processing(num_things, deploy)
+
+    def use_post_processing(self, num_things: int, deploy: config.Deploy) -> None:
+        """Set how the network's output becomes maps: size, thresholds, and which classes are things."""
+        self.deploy = deploy
         things = {i: i for i in range(num_things)}
         # TAO's post-processing methods read only these.
         self._self = SimpleNamespace(
-            object_mask_threshold=cfg.deploy.object_mask_threshold,
-            overlap_threshold=cfg.deploy.overlap_threshold,
+            object_mask_threshold=deploy.object_mask_threshold,
+            overlap_threshold=deploy.overlap_threshold,
             metadata=SimpleNamespace(thing_dataset_id_to_contiguous_id=things),
         )
-        self._module: Any = module
+        module: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model")
+        self._module = module.Mask2formerPlModule
         self._mean, self._std = (torch.tensor(x).view(1, 3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
 
     def logits(self, frame: frames.Frame) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,15 +14,13 @@ PIXEL_STD = [0.229, 0.224, 0.225]
 """ImageNet standard deviation of RGB in [0, 1]."""
 
 
-def train_spec(
-    coco: Path, images: dict[str, Path], results: Path, num_classes: int, cfg: config.Config
-) -> dict[str, Any]:
+def train_spec(coco: Path, images: dict[str, Path], num_classes: int, cfg: config.Config) -> dict[str, Any]:
     """The spec of a panoptic training run, ready to be written as YAML.
 
     coco: folder that the convert stage wrote. images: folder of the pictures of 'train' and of 'val'.
-    results: folder for TAO's own output. num_classes: length of the label map.
+    num_classes: length of the label map. The folder for TAO's results is not part of it.
     """
-    model, train, deploy, backbone = cfg.model, cfg.train, cfg.deploy, cfg.model.backbone
+    model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 
     def dataset(split: str, batch_size: int) -> dict[str, Any]:
         return {
@@ -44,10 +42,13 @@ def train_spec(
         "drop_path_rate": backbone.drop_path_rate,
     }
     return {
-        "results_dir": str(results),
         "model": {
             "mode": "panoptic",
-            "backbone": {"type": "swin", "swin": swin},
+            "backbone": {
+                "type": "swin",
+                "swin": swin,
+                "pretrained_weights": backbone.pretrained_weights or None,
+            },
             "sem_seg_head": {
                 "num_classes": num_classes,
                 "convs_dim": model.hidden_dim,
@@ -61,8 +62,6 @@ def train_spec(
                 "dim_feedforward": model.dim_feedforward,
                 "dec_layers": model.dec_layers,
             },
-            "object_mask_threshold": deploy.object_mask_threshold,
-            "overlap_threshold": deploy.overlap_threshold,
         },
         "dataset": {
             "train": dataset("train", train.batch_size),
@@ -77,8 +76,9 @@ def train_spec(
                 "train_min_size": train.min_sizes_px,
                 "train_max_size": train.max_size_px,
                 "train_crop_size": [train.crop_height_px, train.crop_width_px],
-                "test_min_size": min(deploy.height_px, deploy.width_px),
-                "test_max_size": max(deploy.height_px, deploy.width_px),
+                # For TAO's own validation while it trains; `evaluate` uses the deployed size.
+                "test_min_size": min(train.crop_height_px, train.crop_width_px),
+                "test_max_size": max(train.crop_height_px, train.crop_width_px),
             },
         },
         "train": {
@@ -88,7 +88,6 @@ def train_spec(
             "seed": train.seed,
             "precision": train.precision.value,
             "clip_grad_norm": train.clip_grad_norm,
-            "pretrained_model_path": model.pretrained or None,
             "optim": {
                 "type": "AdamW",
                 "lr": train.lr,

@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from stages import config
-
 log = logging.getLogger(__name__)
 
 # Imported somewhere in TAO's core and not on PyPI for Python 3.12, or never called by Mask2Former.
@@ -99,6 +97,7 @@ def prepare() -> None:
 
     _tolerate_missing_op()
     _adapt_trainer()
+    _keep_swin_sizes()
 
 
 def _tolerate_missing_op() -> None:
@@ -150,20 +149,11 @@ def _adapt_trainer() -> None:
     train.Trainer = adapted
 
 
-def use_backbone(backbone: "config.Backbone") -> None:
-    """Let TAO build the Swin of `backbone`, also where its type table has no such size.
-
-    TAO overwrites embed_dim, depths and num_heads from a table by swin.type; a custom size goes past it.
-    """
+def _keep_swin_sizes() -> None:
+    """Let the sizes in a spec count: TAO overwrites embed_dim, depths and num_heads from a table by swin.type."""
     model = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
 
     def build(self: Any, cfg: Any) -> Any:
-        swin = cfg.model.backbone.swin
-        swin.embed_dim, swin.depths, swin.num_heads = (
-            backbone.embed_dim,
-            list(backbone.depths),
-            list(backbone.num_heads),
-        )
         net = model.D2SwinTransformer(cfg)
         self.backbone_feature_shape = net.output_shape()
         return net
@@ -171,13 +161,13 @@ def use_backbone(backbone: "config.Backbone") -> None:
     model.MaskFormerModel.build_backbone = build
 
 
-def train(spec: Path, backbone: "config.Backbone") -> None:
-    """Train by TAO's own entry point from a written spec. Raises whatever TAO raises."""
+def train(spec: Path, results: Path) -> None:
+    """Train by TAO's own entry point from a written spec, into the folder `results`. Raises whatever TAO raises."""
     prepare()
-    use_backbone(backbone)
     entry = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
     argv = sys.argv
-    sys.argv = ["train", "--config-path", str(spec.parent.resolve()), "--config-name", spec.name]
+    folder = ["--config-path", str(spec.parent.resolve()), "--config-name", spec.name]
+    sys.argv = ["train", *folder, f"results_dir={results.resolve()}"]
     try:
         entry.main()
     finally:
@@ -190,6 +180,7 @@ def build_network(spec: Path) -> "torch.nn.Module":
     float32 [B, 3, H, W] normalised RGB -> {pred_logits [B, Q, 1 + C] with no-object at 0, pred_masks
     [B, Q, H/4, W/4] logits}.
     """
+    prepare()
     from omegaconf import OmegaConf
 
     schema = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
@@ -199,13 +190,11 @@ def build_network(spec: Path) -> "torch.nn.Module":
     return net
 
 
-def load_model(checkpoint: Path, backbone: "config.Backbone") -> "torch.nn.Module":
+def load_model(checkpoint: Path) -> "torch.nn.Module":
     """The network of checkpoint/model.pth and checkpoint/spec.yaml in eval mode; see `build_network`.
 
     Raises RuntimeError naming each weight that does not fit.
     """
-    prepare()
-    use_backbone(backbone)
     import torch
 
     net = build_network(checkpoint / "spec.yaml")

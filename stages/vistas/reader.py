@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stages.vistas import labels
 
+EXIF_ORIENTATION = 0x0112
 SPLITS = {"train": "training", "val": "validation"}
 
 
@@ -51,6 +52,23 @@ def scenes(root: Path, version: str, split: str) -> list[Scene]:
             some = ", ".join(sorted(missing)[:3])
             raise FileNotFoundError(f"{folder}: {len(missing)} keys are missing in {kind}: {some}; restore or delete")
     return [Scene(key, images[key], rasters[key]) for key in sorted(images)]
+
+
+def check_picture(path: Path, shape: tuple[int, ...]) -> None:
+    """Raise ValueError where a picture does not lie as its raster of [H, W] does: another size, or turned by EXIF.
+
+    TAO turns pictures by EXIF and rasters never, so such a pair would train on wrong masks.
+    """
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        size, orientation = picture.size, picture.getexif().get(EXIF_ORIENTATION, 1)
+    if size != shape[::-1]:
+        raise ValueError(f"{path}: {size[0]}x{size[1]}, but its raster is {shape[1]}x{shape[0]}; restore the pair")
+    if orientation != 1:
+        raise ValueError(
+            f"{path}: EXIF orientation {orientation}, but masks are not turned; strip it: exiftool -Orientation= {path}"
+        )
 
 
 def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:

@@ -1,0 +1,96 @@
+"""The verify stage with a real engine, whose graph answers the same on every frame."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from stages import config, engine, files, verify
+from stages.coco import panoptic
+from stages.graph import reference
+from tests.conftest import REPO
+
+SIZE = 32
+CATEGORIES = [{"id": 1, "name": "car", "isthing": 1}, {"id": 2, "name": "road", "isthing": 0}]
+
+
+def constant_graph(path: Path) -> None:
+    """A deployed graph that finds a car in the left half of every frame, and road in the right half."""
+    class_logits = np.full((1, 2, 3), -9, np.float32)
+    class_logits[0, 0, 1] = class_logits[0, 1, 2] = 9
+    mask_logits = np.full((1, 2, 8, 8), -9, np.float32)
+    mask_logits[0, 0, :, :4] = mask_logits[0, 1, :, 4:] = 9
+    values = dict(zip(reference.OUTPUTS, (class_logits, mask_logits), strict=True))
+    frame = helper.make_tensor_value_info(reference.INPUT, TensorProto.UINT8, [1, SIZE, SIZE, 3])
+    outputs = [helper.make_tensor_value_info(k, TensorProto.FLOAT, v.shape) for k, v in values.items()]
+    nodes = [
+        helper.make_node("Cast", [reference.INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        *(helper.make_node("Add", ["nothing", f"{name}_value"], [name]) for name in values),
+    ]
+    constants = [numpy_helper.from_array(v, f"{k}_value") for k, v in values.items()]
+    constants.append(helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]))
+    graph = helper.make_graph(nodes, "g", [frame], outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+@pytest.fixture
+def cfg() -> config.Config:
+    loaded = config.load(REPO / "params.yaml")
+    loaded.deploy.height_px = loaded.deploy.width_px = SIZE
+    return loaded
+
+
+@pytest.fixture
+def built(tmp_path: Path, cfg: config.Config) -> Path:
+    """A folder with an engine, two pictures, and their truth: a car in the left half, road in the right."""
+    constant_graph(tmp_path / "fp32.onnx")
+    engine.build(tmp_path / "fp32.onnx", tmp_path / "engine", "cpu", cfg.targets["cpu"])
+    (tmp_path / "images").mkdir()
+    ids = np.ones((SIZE, SIZE), np.int32)
+    ids[:, SIZE // 2 :] = 2
+    for folder in ("truth", "checkpoint"):
+        writer = panoptic.Writer(tmp_path / folder, CATEGORIES)
+        for number in (1, 2):
+            name = f"picture{number}.jpg"
+            cv2.imwrite(str(tmp_path / "images" / name), np.full((SIZE, SIZE, 3), 90 * number, np.uint8))
+            writer.add(panoptic.Entry(number, name, Path(), []), ids, {1: 1, 2: 2})
+        writer.close()
+    return tmp_path
+
+
+def run(built: Path, cfg: config.Config) -> dict[str, float]:
+    paths = [built / p for p in ("engine", "checkpoint", "truth", "images", "out", "metrics.json")]
+    verify.build(*paths, "cpu", cfg)
+    result: dict[str, float] = files.read_json(built / "metrics.json")
+    return result
+
+
+def test_an_equal_engine_passes(built: Path, cfg: config.Config) -> None:
+    result = run(built, cfg)
+    assert result["pixel_agreement_pct"] == pytest.approx(100, abs=2)
+    assert result["checkpoint_pq"] == 100
+    written = panoptic.read(built / "out")
+    assert [s["category_id"] for s in written.entries[0].segments] == [1, 2]
+
+
+def test_disagreement_fails_and_names_the_worst_picture(built: Path, cfg: config.Config) -> None:
+    entry = panoptic.read(built / "checkpoint").entries[1]
+    panoptic.write_ids(entry.png, np.ones((SIZE, SIZE), np.int32))
+    with pytest.raises(RuntimeError, match=r"verify\.min_pixel_agreement_pct 99\.5; worst pictures: picture2\.jpg"):
+        run(built, cfg)
+    # The figures are there all the same.
+    assert json.loads((built / "metrics.json").read_text())["pixel_agreement_pct"] < 80
+
+
+def test_a_different_pq_fails(built: Path, cfg: config.Config) -> None:
+    entry = panoptic.read(built / "checkpoint").entries[1]
+    panoptic.write_ids(entry.png, np.ones((SIZE, SIZE), np.int32))
+    cfg.verify.min_pixel_agreement_pct = 0
+    with pytest.raises(RuntimeError, match=r"verify\.max_pq_difference 0\.2"):
+        run(built, cfg)
