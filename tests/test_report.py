@@ -57,6 +57,7 @@ def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
         "builder_version": "1.0",
         "architecture": "x86_64",
         "compute_capabilities": capabilities,
+        "provenance": {"checkpoint_sha256": "c0ffee"},
         "build_host": {"cpu": "a <CPU>", "system": "Linux", "python": "3.12"},
         "build_seconds": 1.5,
     }
@@ -225,3 +226,9 @@ def test_figure_is_a_bare_svg_without_ids_of_its_own() -> None:
     assert found.startswith("<svg")
     assert "<b>" not in found
     assert 'id="figure' not in found
+
+
+def test_engines_say_what_they_came_from(workspace: Path, cfg: config.Config) -> None:
+    page = build(workspace, cfg)
+    assert "c0ffee" in page
+    assert "<td>cpu, rtx</td>" in page

@@ -54,6 +54,7 @@ def context(sources: Sources) -> dict[str, Any]:
         "graphs": tables.graphs(sources),
         "engines": tables.engines(sources),
         "hosts": tables.hosts(sources),
+        "origins": tables.origins(sources),
         "timed": {name: found for name, found in timed.items() if found},
         "untimed": [name for name, found in timed.items() if not found],
         "latency": {

@@ -137,6 +137,16 @@ def engines(sources: Sources) -> list[dict[str, Any]]:
     return rows
 
 
+def origins(sources: Sources) -> list[dict[str, str]]:
+    """What the engines came from: a row per file and hash, with the engines that say so."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, built in sources.engines.items():
+        for key, digest in built.get("provenance", {}).items():
+            label = key.removesuffix("_sha256").replace("_", " ")
+            found.setdefault((label, digest), []).append(name)
+    return [{"file": label, "sha256": digest, "targets": ", ".join(v)} for (label, digest), v in found.items()]
+
+
 def hosts(sources: Sources) -> list[dict[str, str]]:
     """Where engines were built: a row per host, with the targets built there."""
     found: dict[tuple[str, str, str], list[str]] = {}
