@@ -10,6 +10,7 @@ export PYTHONPATH := $(CURDIR)
 PROFILE ?=
 OVERRIDES ?=
 TARGET ?=
+ARGS ?=
 
 .PHONY: help
 help: ## List the targets
@@ -49,8 +50,8 @@ pull: env ## Download the artifacts that dvc.lock names from the DVC remote
 	@dvc pull
 
 .PHONY: test
-test: env ## Run the tests, the pipeline test included; SLOW=1 adds the slow ones
-	@pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+test: env ## Run the tests, the pipeline test included [ARGS='pytest options']
+	@pytest $(ARGS)
 
 .PHONY: lint
 lint: env ## Check formatting, lint and types
