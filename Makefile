@@ -15,7 +15,7 @@ ARGS ?=
 .PHONY: help
 help: ## List the targets
 	@echo "Usage: make TARGET [PROFILE=name] [OVERRIDES='train.epochs=3 ...']"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: all
 all: params ## From nothing to report and engines: environment, params.yaml, every stage that changed
@@ -52,6 +52,10 @@ pull: env ## Download the artifacts that dvc.lock names from the DVC remote
 .PHONY: test
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options']
 	@pytest $(ARGS)
+
+.PHONY: bench-convert
+bench-convert: env ## Time run-length masks against pycocotools on full-size masks; writes data/bench/convert.json
+	@python -m tests.bench.convert --out data/bench/convert.json
 
 .PHONY: lint
 lint: env ## Check formatting, lint and types

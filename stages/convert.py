@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stages import config, files
-from stages.coco import categories, panoptic
+from stages.coco import categories, panoptic, rle
 from stages.vistas import reader
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ def _split(
         segments, ids = _segments(raster, targets)
         name = f"{scene.key}.png"
         annotations.append({"image_id": image_id, "file_name": name, "segments_info": [s for s, _ in segments]})
-        for info, rle in segments:
+        for info, runs in segments:
             if info["category_id"] in things:
-                instance = {**info, "id": len(instances) + 1, "image_id": image_id, "segmentation": rle}
+                instance = {**info, "id": len(instances) + 1, "image_id": image_id, "segmentation": runs}
                 instances.append(instance)
         panoptic.write_ids(folder / "panoptic" / name, ids)
         panoptic.write_png(folder / "semantic" / name, semantic_of[raster >> 8])
@@ -90,27 +90,20 @@ def _split(
 
 def _segments(raster: Any, targets: list[categories.Target]) -> tuple[list[tuple[dict[str, Any], Any]], Any]:
     """Segments of a raster as (segments_info entry, RLE), and the panoptic ids."""
-    from pycocotools import mask
-
-    ids = np.zeros(raster.shape, dtype=np.int32)
     segments = []
-    for value in np.unique(raster):
-        target = targets[value >> 8]
-        if target.category_id == 0:
-            continue
-        here = raster == value
-        segment_id = int(value) + 1
-        ids[here] = segment_id
-        rle = mask.encode(np.asfortranarray(here))
-        info = {
-            "id": segment_id,
-            "category_id": target.category_id,
-            "iscrowd": int(target.iscrowd),
-            "area": int(mask.area(rle)),
-            "bbox": [int(x) for x in mask.toBbox(rle)],
-        }
-        segments.append((info, {"size": rle["size"], "counts": rle["counts"].decode("ascii")}))
-    return segments, ids
+    for segment in rle.encode(raster):
+        target = targets[segment.value >> 8]
+        if target.category_id:
+            info = {
+                "id": segment.value + 1,
+                "category_id": target.category_id,
+                "iscrowd": int(target.iscrowd),
+                "area": segment.area,
+                "bbox": segment.bbox,
+            }
+            segments.append((info, segment.rle))
+    kept = np.array([bool(target.category_id) for target in targets])
+    return segments, np.where(kept[raster >> 8], raster.astype(np.int32) + 1, 0)
 
 
 def main() -> None:
