@@ -378,14 +378,14 @@ def check(composed: Any) -> Config:
     return result
 
 
-def replace_enums(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The plain form of a config object, for JSON and YAML: dataclasses to dicts, enums to their values."""
     if isinstance(value, Enum):
         return value.value
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: replace_enums(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
-        return {k: replace_enums(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [replace_enums(v) for v in value]
+        return [plain(v) for v in value]
     return value

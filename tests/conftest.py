@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stages import config
+
 REPO = Path(__file__).resolve().parents[1]
 
 
@@ -21,9 +23,7 @@ def vistas_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def data_config() -> "object":
-    from stages import config
-
+def data_config() -> config.Data:
     return config.load(REPO / "params.yaml").data
 
 

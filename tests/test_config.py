@@ -74,5 +74,5 @@ def test_missing_params_names_the_command(tmp_path: Path) -> None:
 
 def test_plain_form_round_trips() -> None:
     loaded = config.load(REPO / "params.yaml")
-    plain: Any = config.replace_enums(loaded)
-    assert plain == OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
+    found: Any = config.plain(loaded)
+    assert found == OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))

@@ -134,6 +134,22 @@ def test_precision_beyond_the_limit_fails_and_names_the_key(tmp_path: Path, fram
     assert (tmp_path / "p.json").exists()
 
 
+@pytest.mark.parametrize("spoiled", [0, 1])
+def test_nan_in_either_half_precision_output_fails(
+    tmp_path: Path, frames_file: Path, monkeypatch: pytest.MonkeyPatch, spoiled: int
+) -> None:
+    small_graph(tmp_path / "fp32.onnx", 0.01)
+    answers = [np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2), np.float32)]
+    broken = [a if i != spoiled else np.full_like(a, np.nan) for i, a in enumerate(answers)]
+    monkeypatch.setattr(
+        reference, "run", lambda onnx_file, frames: answers if onnx_file.name == "fp32.onnx" else broken
+    )
+    with pytest.raises(RuntimeError, match=r"deploy\.max_score_difference"):
+        precision.build(
+            tmp_path / "fp32.onnx", frames_file, tmp_path / "fp16.onnx", tmp_path / "p.json", config.Deploy()
+        )
+
+
 def test_unknown_operator_is_refused(tmp_path: Path, frames_file: Path) -> None:
     small_graph(tmp_path / "fp32.onnx", 0.01)
     cfg = config.Deploy(keep_float32=["GridSampel"])

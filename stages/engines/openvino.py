@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from stages import config
 from stages.engines.base import Floats
+from stages.graph import reference
 
 SUFFIX = ".blob"
 
@@ -53,6 +54,6 @@ class OpenVinoRuntime:
 
     def infer(self, frame: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """See Runtime.infer. The arrays are copies: a later call leaves them alone."""
-        self._request.infer({"frame": frame}, share_inputs=True)
-        class_logits, mask_logits = (self._request.get_tensor(n).data for n in ("class_logits", "mask_logits"))
+        self._request.infer({reference.INPUT: frame}, share_inputs=True)
+        class_logits, mask_logits = (self._request.get_tensor(name).data for name in reference.OUTPUTS)
         return class_logits.copy(), mask_logits.copy()

@@ -7,15 +7,12 @@ tensorrt-rtx-cu13-bindings. Precision comes from the ONNX types alone (strongly 
 import ctypes
 import importlib.metadata
 import importlib.util
-import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from stages import config
 from stages.engines.base import Runtime
-
-log = logging.getLogger(__name__)
 
 SUFFIX = ".engine"
 _BINDINGS = "tensorrt-rtx-cu13-bindings"

@@ -33,7 +33,7 @@ def render(sources: Sources) -> str:
 def context(sources: Sources) -> dict[str, Any]:
     """The template's variables."""
     cfg = sources.cfg
-    params = config.replace_enums(cfg)
+    params = config.plain(cfg)
     rows, legend = pictures.rows(sources)
     timed = {name: sources.metric(f"benchmark_{name}") for name in cfg.measured}
     return {
