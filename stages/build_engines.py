@@ -33,7 +33,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default="", help="target id; default: all")
     only = parser.parse_args().target
-    here, elsewhere = plan(config.load(), only)
+    try:
+        here, elsewhere = plan(config.load(), only)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     status = 0
     if here:
         status = subprocess.run(["dvc", "repro", *(f"engine@{name}" for name in here)], check=False).returncode
