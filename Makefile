@@ -57,6 +57,15 @@ test: env ## Run the tests, the pipeline test included [ARGS='pytest options']
 bench-convert: env ## Time run-length masks against pycocotools on full-size masks; writes data/bench/convert.json
 	@python -m tests.bench.convert --out data/bench/convert.json
 
+.PHONY: bench-precision
+bench-precision: env ## Find what half precision moves most, by parts of the network; writes data/bench/precision.json
+	@python -W ignore -m tests.bench.precision --graph data/onnx/grid_sample/fp32 \
+		--reference data/onnx/grid_sample/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
+
+.PHONY: bench-rtx
+bench-rtx: env ## Build Swin-Tiny at 720p for TensorRT-RTX, ours and TAO's graph; writes data/bench/rtx.json
+	@python -m tests.bench.rtx --out data/bench/rtx.json
+
 .PHONY: lint
 lint: env ## Check formatting, lint and types
 	@ruff format --check .

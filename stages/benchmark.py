@@ -1,8 +1,9 @@
 """benchmark@TARGET: latency of an engine on this host, and of TAO's network in PyTorch eager in the same run.
 
-Batch 1. `network` is the network alone; `end_to_end` is from a decoded picture of the validation set to its
-panoptic map, pre- and post-processing included. The two take turns frame by frame, so that drifts of the machine
-hit both. Cost: frames x (both latencies). Not deterministic.
+`network` is a call of the engine, whose graph holds the merge, and PyTorch's network without any; `end_to_end` is
+from a decoded picture of the validation set to its map, pre- and post-processing included. Times are of one frame:
+an engine's batch is divided by its size. The calls take turns, so that drifts of the machine hit all. Cost: frames x
+(both latencies). Not deterministic.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from stages import config, files
 from stages.coco import panoptic
 from stages.engines import base, sidecar
 from stages.runtime import frames
+from stages.runtime.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -34,27 +36,26 @@ def build(
     torch.set_num_threads(target.threads)
     truth = panoptic.read(coco)
     eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
-    engine = base.backend(target).load(sidecar.verified_engine(engines, name, target), target)
+    verified = sidecar.verified_engine(engines, name, target)
+    predictor = Predictor(base.backend(target).load(verified.path, target).infer, verified.description)
     some = truth.entries[: cfg.benchmark.pictures]
     pictures = [frames.read_rgb(images / entry.image) for entry in some]
-    inputs = [frames.fit(p, cfg.deploy.height_px, cfg.deploy.width_px)[0] for p in pictures]
-
-    def end_to_end(picture: frames.Frame) -> Any:
-        return frames.panoptic(engine.infer, picture, truth.num_things, cfg.deploy)
+    inputs = [frames.fit(picture, cfg.deploy)[0] for picture in pictures]
+    batch_size = cfg.deploy.batch_size
 
     calls: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
-        "engine.network": (lambda frame: engine.infer(frame[None]), inputs),
-        "engine.end_to_end": (end_to_end, pictures),
+        "engine.network": (lambda frame: predictor.run(np.repeat(frame[None], batch_size, 0)), inputs),
+        "engine.end_to_end": (lambda picture: predictor.segments([picture] * batch_size), pictures),
         "eager.network": (eager.logits, inputs),
-        "eager.end_to_end": (eager.panoptic, pictures),
+        "eager.end_to_end": (eager.segments, pictures),
     }
     seconds = take_turns(calls, cfg.benchmark.warmup_frames, cfg.benchmark.frames)
     result: dict[str, Any] = {"engine": {}, "eager": {}}
     for key, values in seconds.items():
         who, what = key.split(".")
-        result[who][what] = summary(values)
-    for what in ("network", "end_to_end"):
-        result[f"speedup_{what}"] = result["eager"][what]["p50_ms"] / result["engine"][what]["p50_ms"]
+        result[who][what] = summary(values, batch_size if who == "engine" else 1)
+    # End to end alone: the engine's graph merges, PyTorch's network does not.
+    result["speedup_end_to_end"] = result["eager"]["end_to_end"]["p50_ms"] / result["engine"]["end_to_end"]["p50_ms"]
     versions = {"builder": f"{target.builder.value} {target.builder_version}", "torch": torch.__version__}
     host = {"cpu": sidecar.cpu_model(), "threads": target.threads, **versions}
     files.write_json(metrics, {**result, "frames": cfg.benchmark.frames, "host": host})
@@ -76,9 +77,9 @@ def take_turns(
     return seconds
 
 
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Percentiles in milliseconds, and the rate in Hz at the median."""
-    p50, p90, p99 = (float(x) for x in 1000 * np.percentile(seconds, (50, 90, 99)))
+def summary(seconds: list[float], frames: int) -> dict[str, float]:
+    """Percentiles in milliseconds of one of the `frames` of a call, and the rate in Hz at the median."""
+    p50, p90, p99 = (float(x) for x in 1000 / frames * np.percentile(seconds, (50, 90, 99)))
     return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "hz": 1000 / p50}
 
 

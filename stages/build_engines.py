@@ -23,9 +23,20 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
             sidecar.check_host(name, target)
         except (RuntimeError, ModuleNotFoundError) as error:
             elsewhere[name] = str(error)
+            if target.builder is config.Builder.tensorrt:
+                elsewhere[name] += f"\n  there, as docs/targets.md says: {command(name, target)}"
         else:
             here.append(name)
     return here, elsewhere
+
+
+def command(name: str, target: config.Target) -> str:
+    """What builds a target's engine on a machine that has neither DVC nor a YAML reader, such as a board."""
+    graph = f"data/onnx/{target.deformable_attention.value}/{target.precision.value}"
+    return (
+        f"python3 -m stages.engine --params params.json --target {name} --graph {graph} --out data/engines/{name} "
+        f"--timing-cache .timing_cache/{name}"
+    )
 
 
 def main() -> int:

@@ -4,10 +4,11 @@
 against this file and writes params.yaml, which the stages read through `load`.
 """
 
-from dataclasses import dataclass, field, fields
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 def require(rule: bool, key: str, text: str, value: object) -> None:
@@ -129,6 +130,7 @@ class Precision(Enum):
 
     fp32 = "fp32"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class Scheduler(Enum):
@@ -196,54 +198,145 @@ class Train:
         require(self.seed >= 0, "train.seed", "0 or more", self.seed)
 
 
+class GraphKind(Enum):
+    """What the deployed graph takes and returns; docs/outputs.md has both in full."""
+
+    fused = "fused"
+    tao = "tao"
+
+
+class Mode(Enum):
+    """The segmentation task that the deployed graph answers."""
+
+    panoptic = "panoptic"
+    semantic = "semantic"
+    instance = "instance"
+
+
+class Resize(Enum):
+    """How a frame gets the size of the network's input."""
+
+    pad = "pad"
+    stretch = "stretch"
+
+
+class Sampler(Enum):
+    """How the pixel decoder's deformable attention reads its samples."""
+
+    grid_sample = "grid_sample"
+    gather = "gather"
+    plugin_v1 = "plugin_v1"
+    plugin_v2 = "plugin_v2"
+
+
+PLUGINS = (Sampler.plugin_v1, Sampler.plugin_v2)
+
+
 @dataclass
 class Deploy:
     """The network as it is deployed: what the checkpoint is evaluated at, and what an engine computes."""
 
+    graph: GraphKind = GraphKind.fused
+    """fused: uint8 frames in, merged maps out. tao: names, shapes and meaning of TAO's exporter, for TAO Deploy and
+    DeepStream."""
+    mode: Mode = Mode.panoptic
+    """panoptic: a map of query ids. semantic: a map of classes. instance: the masks of the best top_k."""
+    batch_size: int = 1
+    """Frames an engine takes at once, 1 to 64; fixed."""
+    frame_height_px: int = 720
+    """Height of the frames that an engine takes, 32 or more."""
+    frame_width_px: int = 1280
+    """Width of the frames that an engine takes, 32 or more."""
     height_px: int = 736
     """Height of the network's input, a multiple of 32."""
     width_px: int = 1280
     """Width of the network's input, a multiple of 32."""
+    resize: Resize = Resize.pad
+    """From frame to network input. pad: scaled to fit, zeros at the bottom and the right. stretch: each axis scaled by
+    itself, as TAO Deploy does."""
+    deformable_attention: list[Sampler] = field(default_factory=lambda: [Sampler.grid_sample])
+    """Forms of the graph that are made; each target takes one."""
+    lower_precisions: list[Precision] = field(default_factory=lambda: [Precision.fp16])
+    """Precisions below fp32 that are made of each form; each target takes fp32 or one of these."""
     opset: int = 17
     """ONNX opset, 17 to 20: from 17 LayerNorm is one operator, which half precision needs."""
     object_mask_threshold: float = 0.4
     """Queries whose class score is at most this are dropped, in [0, 1)."""
     overlap_threshold: float = 0.5
     """A query keeps its segment when it won at least this fraction of its own mask, in [0, 1]."""
+    top_k: int = 100
+    """Instance mode: pairs of query and class that are kept, best first; 1 or more, at most queries x classes."""
     reference_frames: int = 2
     """Validation pictures on which TAO's answer is kept, to compare every graph with. 1 or more."""
     max_logit_difference: float = 0.01
     """Largest difference of a logit between the exported or simplified graph and TAO's network on the reference
-    frames; more fails the stage. Above 0."""
+    frames; more fails the stage. Above 0. Logits of masks reach hundreds, and float32 rounds them the more the larger
+    the network is."""
+    min_pixel_agreement_pct: float = 99.99
+    """Pixels with the same segment as by TAO's post-processing, in the exported and the simplified graph on the
+    reference frames, in percent; fewer fails the stage. 0 to 100."""
     keep_float32: list[str] = field(default_factory=list)
-    """ONNX operators that stay in float32 in the fp16 graph."""
+    """What stays in float32 in a graph of lower precision: ONNX operators, such as Softmax, or parts of the network
+    by a piece of their nodes' names, such as /merge/."""
+    expand_instance_normalization: bool = False
+    """Write InstanceNormalization, which GroupNorm becomes, as elementary operators: for TensorRT 8 without cuDNN."""
     max_score_difference: float = 0.05
-    """Largest difference of a class or mask probability between the fp16 and the fp32 graph on the reference frames,
-    at the 99.9th percentile; more fails the precision stage. In (0, 1]."""
+    """Largest difference of a class or mask probability between a graph in lower precision and TAO's network on the
+    reference frames, at the 99.9th percentile; more fails the precision stage. In (0, 1]."""
+    calibration_pictures: int = 64
+    """Validation pictures that int8 ranges are taken from, 1 or more."""
 
     def __post_init__(self) -> None:
+        require(1 <= self.batch_size <= 64, "deploy.batch_size", "1 to 64", self.batch_size)
+        for key in ("frame_height_px", "frame_width_px"):
+            require(getattr(self, key) >= 32, f"deploy.{key}", "32 or more", getattr(self, key))
         _divisible("deploy.height_px", self.height_px, 32)
         _divisible("deploy.width_px", self.width_px, 32)
+        require(bool(self.deformable_attention), "deploy.deformable_attention", "one form or more", [])
+        lower = [p.value for p in self.lower_precisions]
+        require(Precision.fp32 not in self.lower_precisions, "deploy.lower_precisions", "without fp32", lower)
         require(17 <= self.opset <= 20, "deploy.opset", "17 to 20", self.opset)
         score, overlap = self.object_mask_threshold, self.overlap_threshold
         require(0 <= score < 1, "deploy.object_mask_threshold", "in [0, 1)", score)
         require(0 <= overlap <= 1, "deploy.overlap_threshold", "in [0, 1]", overlap)
-        require(self.reference_frames >= 1, "deploy.reference_frames", "1 or more", self.reference_frames)
+        for key in ("top_k", "reference_frames", "calibration_pictures"):
+            require(getattr(self, key) >= 1, f"deploy.{key}", "1 or more", getattr(self, key))
         logit = self.max_logit_difference
         require(logit > 0, "deploy.max_logit_difference", "above 0", logit)
+        pct = self.min_pixel_agreement_pct
+        require(0 <= pct <= 100, "deploy.min_pixel_agreement_pct", "0 to 100", pct)
         limit = self.max_score_difference
         require(0 < limit <= 1, "deploy.max_score_difference", "in (0, 1]", limit)
 
 
 class Builder(Enum):
-    """What compiles the ONNX file into an engine."""
+    """What compiles the ONNX file into an engine: a module of stages/engines."""
 
     openvino = "openvino"
+    onnxruntime = "onnxruntime"
     tensorrt_rtx = "tensorrt_rtx"
+    tensorrt = "tensorrt"
 
+
+CPU_BUILDERS = (Builder.openvino, Builder.onnxruntime)
 
 RTX_COMPUTE_CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
 """What TensorRT-RTX 1.7 generates code for, by its enumeration ComputeCapability."""
+
+
+class Typing(Enum):
+    """Where a TensorRT engine's numeric types come from."""
+
+    strong = "strong"
+    weak = "weak"
+
+
+class Verbosity(Enum):
+    """What an engine tells of its layers to TensorRT's inspector."""
+
+    none = "none"
+    layer_names_only = "layer_names_only"
+    detailed = "detailed"
 
 
 @dataclass
@@ -255,13 +348,27 @@ class Target:
     builder: Builder = Builder.openvino
     """What compiles the engine."""
     builder_version: str = ""
-    """Version of the builder; another one installed is an error, for engines load only in their own version."""
+    """Version of the builder, or its beginning up to a dot: 8.6 stands for every 8.6.x. Another one installed is an
+    error, for engines load only in their own version."""
     architecture: str = "x86_64"
     """CPU architecture of the machine, as `uname -m` prints it."""
     compute_capabilities: list[str] = field(default_factory=list)
-    """CUDA compute capabilities that the engine holds code for; empty for a CPU target."""
+    """CUDA compute capabilities that the engine holds code for; empty for a CPU target, one for standard TensorRT."""
     precision: Precision = Precision.fp32
-    """Which ONNX file is compiled: data/onnx/<precision>.onnx."""
+    """Which ONNX file is compiled: data/onnx/<deformable_attention>/<precision>."""
+    deformable_attention: Sampler = Sampler.grid_sample
+    """grid_sample: ONNX's operator. gather: bilinear sampling by gathers, for TensorRT versions that get GridSample
+    wrong. plugin_v1, plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in that version; 2 from TensorRT
+    10.11 on."""
+    typing: Typing = Typing.strong
+    """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may also choose fp16
+    where precision is fp16 or int8; up to 10.x."""
+    external_tactics: bool = False
+    """Standard TensorRT up to 10.x: cuBLAS, cuBLASLt and cuDNN as sources of kernels too; they must be installed."""
+    optimization_level: int = 3
+    """TensorRT's search effort, 0 to 5."""
+    profiling_verbosity: Verbosity = Verbosity.layer_names_only
+    """What TensorRT's inspector can tell of the engine's layers."""
     threads: int = 2
     """CPU threads at run time; ignored by GPU targets. 1 or more."""
     workspace_mib: int = 4096
@@ -270,15 +377,52 @@ class Target:
     def check(self, name: str) -> None:
         """Raise ValueError for a value out of range; `name` is the target's id."""
         key = f"targets.{name}"
+        require(bool(self.builder_version), f"{key}.builder_version", "a version", self.builder_version)
         require(self.threads >= 1, f"{key}.threads", "1 or more", self.threads)
         require(self.workspace_mib >= 64, f"{key}.workspace_mib", "64 or more", self.workspace_mib)
+        level = self.optimization_level
+        require(0 <= level <= 5, f"{key}.optimization_level", "0 to 5", level)
         found = self.compute_capabilities
-        if self.builder is Builder.openvino:
-            require(not found, f"{key}.compute_capabilities", "empty for a CPU target", found)
-        else:
-            rule = f"one or more of {RTX_COMPUTE_CAPABILITIES}"
+        where = f"{key}.compute_capabilities"
+        if self.builder in CPU_BUILDERS:
+            require(not found, where, "empty for a CPU target", found)
+        elif self.builder is Builder.tensorrt_rtx:
             known = bool(found) and set(found) <= set(RTX_COMPUTE_CAPABILITIES)
-            require(known, f"{key}.compute_capabilities", rule, found)
+            require(known, where, f"one or more of {RTX_COMPUTE_CAPABILITIES}", found)
+        else:
+            require(len(found) == 1, where, "one, such as 8.9", found)
+            self._check_tensorrt(key)
+        if self.builder is not Builder.tensorrt:
+            sampler = self.deformable_attention
+            rule = f"grid_sample or gather, as {self.builder.value} has no plugin"
+            require(sampler not in PLUGINS, f"{key}.deformable_attention", rule, sampler.value)
+
+    def _check_tensorrt(self, key: str) -> None:
+        version = version_numbers(self.builder_version)
+        typing = self.typing
+        if typing is Typing.strong:
+            rule = f"weak with TensorRT {self.builder_version}: strong typing is whole from 10.12 on"
+            require(version >= (10, 12), f"{key}.typing", rule, typing.value)
+        else:
+            rule = f"strong with TensorRT {self.builder_version}, which has no weak typing"
+            require(version < (11,), f"{key}.typing", rule, typing.value)
+        if self.external_tactics:
+            rule = f"false with TensorRT {self.builder_version}, which has kernels of its own alone"
+            require(version < (11,), f"{key}.external_tactics", rule, True)
+        if self.deformable_attention is Sampler.plugin_v2:
+            rule = f"another with TensorRT {self.builder_version}: version 2 of the plugin came with 10.11"
+            require(version >= (10, 11), f"{key}.deformable_attention", rule, "plugin_v2")
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: "10.13.2.6" -> (10, 13, 2, 6). Raises ValueError where it starts with none."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    require(bool(numbers), "builder_version", "numbers separated by dots", version)
+    return tuple(numbers)
 
 
 @dataclass
@@ -347,8 +491,19 @@ class Config:
         require(bool(self.targets), "targets", "one target or more", self.targets)
         for name, target in self.targets.items():
             target.check(name)
+            self._check_graph(name, target)
         for name in self.measured:
             require(name in self.targets, "measured", f"among the targets {sorted(self.targets)}", name)
+
+    def _check_graph(self, name: str, target: Target) -> None:
+        forms = [form.value for form in self.deploy.deformable_attention]
+        form = target.deformable_attention.value
+        rule = f"among deploy.deformable_attention {forms}"
+        require(form in forms, f"targets.{name}.deformable_attention", rule, form)
+        precisions = ["fp32", *(p.value for p in self.deploy.lower_precisions)]
+        found = target.precision.value
+        rule = f"fp32 or among deploy.lower_precisions {precisions[1:]}"
+        require(found in precisions, f"targets.{name}.precision", rule, found)
 
     def target(self, name: str) -> Target:
         """The target of an id. Raises ValueError naming the ids there are."""
@@ -357,25 +512,68 @@ class Config:
 
 
 def load(path: Path = Path("params.yaml")) -> Config:
-    """Read and check a composed parameter file.
+    """Read and check a composed parameter file, YAML or, for machines without a YAML reader, JSON.
 
-    Raises FileNotFoundError when it is not there, omegaconf's errors with the full key for an unknown or
-    ill-typed one, ValueError for a value out of range.
+    Raises FileNotFoundError when it is not there, ValueError with the full key for one that is unknown, ill-typed or
+    out of range.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} not found; run `make params` in the repository's root, or `python -m stages.params --out {path}`"
+        )
+    if path.suffix == ".json":
+        return check(json.loads(path.read_text(encoding="utf-8")))
     from omegaconf import OmegaConf
 
-    if not path.exists():
-        raise FileNotFoundError(f"{path} not found; run `make params` in the repository's root to compose it")
-    return check(OmegaConf.load(path))
+    return check(OmegaConf.to_container(OmegaConf.load(path)))
 
 
 def check(composed: Any) -> Config:
-    """Turn a composed mapping into a Config, or raise as `load` says. Works on a copy."""
-    from omegaconf import OmegaConf
-
-    result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    """Turn plain mappings and lists into a Config, or raise as `load` says."""
+    result = _typed(Config, composed, "")
     assert isinstance(result, Config)
     return result
+
+
+def deploy(content: Any) -> Deploy:
+    """The `deploy` part alone, from its plain form; raises as `load`."""
+    result = _typed(Deploy, content, "deploy")
+    assert isinstance(result, Deploy)
+    return result
+
+
+def target(name: str, content: Any) -> Target:
+    """One target, `targets.<name>`, from its plain form; raises as `load`."""
+    result = _typed(Target, content, f"targets.{name}")
+    assert isinstance(result, Target)
+    result.check(name)
+    return result
+
+
+def _typed(kind: Any, value: Any, key: str) -> Any:
+    """`value` as `kind`: a dataclass, an Enum, a list, a dict or a scalar."""
+    if is_dataclass(kind):
+        require(isinstance(value, dict), key or "the parameters", "a mapping", value)
+        known = get_type_hints(kind)
+        for name in value:
+            require(name in known, f"{key}.{name}".lstrip("."), f"one of the keys {sorted(known)}", name)
+        arguments = {name: _typed(known[name], v, f"{key}.{name}".lstrip(".")) for name, v in value.items()}
+        result: Any = kind
+        return result(**arguments)
+    if get_origin(kind) is list:
+        require(isinstance(value, list), key, "a list", value)
+        return [_typed(get_args(kind)[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
+    if get_origin(kind) is dict:
+        require(isinstance(value, dict), key, "a mapping", value)
+        return {name: _typed(get_args(kind)[1], v, f"{key}.{name}") for name, v in value.items()}
+    if issubclass(kind, Enum):
+        choices = [choice.value for choice in kind]
+        require(value in choices, key, f"one of {choices}", value)
+        return kind(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    require(type(value) is kind, key, f"of type {kind.__name__}", value)
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""engine@TARGET: ONNX -> an engine for one target, with engine.json beside it.
+"""engine@TARGET: graph -> an engine for one target, with engine.json beside it.
 
-Checks this host against the target before any work. Cost: seconds to minutes. Not deterministic: builders choose
-by timing, so an engine is an immutable artifact that its sidecar describes.
+Checks this host and the graph against the target before any work. Cost: seconds to minutes. Not deterministic:
+builders choose by timing, so an engine is an immutable artifact that its sidecar describes.
 """
 
 import argparse
@@ -11,36 +11,48 @@ from pathlib import Path
 
 from stages import config, files
 from stages.engines import base, sidecar
+from stages.graph import description
 
 log = logging.getLogger(__name__)
 
 
-def build(onnx_file: Path, out: Path, name: str, target: config.Target) -> None:
-    """Build the engine of target `name` from `onnx_file` into the folder `out`.
+def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache: Path) -> None:
+    """Build the engine of target `name` from graph/graph.onnx into the folder `out`.
 
-    Raises RuntimeError when this host is not what the target needs, or with the builder's message.
+    `timing_cache` is a file that TensorRT reads, where it exists, and writes. Raises RuntimeError when this host or
+    the graph is not what the target needs, or with the builder's message.
     """
     sidecar.check_host(name, target)
+    about = description.read(graph)
+    for key in ("precision", "deformable_attention"):
+        wanted, found = getattr(target, key).value, getattr(about, key)
+        if found != wanted:
+            raise RuntimeError(
+                f"target {name} needs a graph with {key} {wanted}, found {found} in {graph / description.NAME}; give "
+                f"--graph data/onnx/{target.deformable_attention.value}/{target.precision.value}"
+            )
     backend = base.backend(target)
     with files.aside(out) as draft:
         draft.mkdir()
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()
-        backend.build(onnx_file, engine, target)
+        backend.build(graph / description.ONNX, engine, target, timing_cache)
         seconds = time.perf_counter() - start
-        sidecar.write(draft, name, engine, onnx_file, seconds, target)
+        sidecar.write(draft, name, engine, about, seconds, target)
         log.info("%s: %.1f MB in %.1f s", name, engine.stat().st_size / 1e6, seconds)
 
 
 def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--onnx", type=Path, required=True, help="ONNX file in the target's precision")
-    parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
+    parser.add_argument("--graph", type=Path, required=True, help="folder of graph.onnx and graph.json")
+    parser.add_argument("--target", required=True, help="target id, a key of targets in the parameters")
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine and engine.json")
+    parser.add_argument("--timing-cache", type=Path, required=True, help="file of TensorRT's timings, read and written")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.onnx, args.out, args.target, config.load().target(args.target))
+    build(args.graph, args.out, args.target, config.load(args.params).target(args.target), args.timing_cache)
 
 
 if __name__ == "__main__":

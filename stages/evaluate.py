@@ -1,8 +1,8 @@
-"""evaluate: TAO checkpoint -> its panoptic maps of the validation set, and PQ, SQ, RQ and mIoU.
+"""evaluate: TAO checkpoint -> its maps of the validation set, and PQ, SQ, RQ and mIoU.
 
-By TAO's PyTorch network and TAO's own post-processing, at the pictures' own resolution. The input is prepared as in
-deployment. mIoU is of TAO's semantic inference with the same weights. Cost: seconds a picture on a CPU.
-Deterministic.
+By TAO's PyTorch network and TAO's own post-processing, as deployed: maps are made at the size of deploy's frames, and
+brought to each picture's own size to be compared with the truth. mIoU is of TAO's semantic inference with the same
+weights. Cost: seconds a picture on a CPU. Deterministic.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import csv
 import logging
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stages import config, files
 from stages.coco import panoptic
@@ -25,7 +27,8 @@ COLUMNS = ("class", "isthing", "pq", "sq", "rq", "tp", "fp", "fn", "iou")
 def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
     """Evaluate checkpoint/model.pth on the split that convert wrote to `coco`, with its pictures in `images`.
 
-    Writes out/panoptic.json, out/panoptic/*.png, out/per_class.csv and the JSON file `metrics`.
+    Writes the maps of deploy.mode as out/panoptic.json and out/panoptic/*.png, out/per_class.csv and the JSON file
+    `metrics`; PQ is of the panoptic maps in every mode.
     """
     from stages.tao.predict import Checkpoint
 
@@ -35,11 +38,13 @@ def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, 
     with files.aside(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
         for number, entry in enumerate(truth.entries, start=1):
-            predicted, classes = model.predict(frames.read_rgb(images / entry.image))
+            predicted = model.predict(frames.read_rgb(images / entry.image))
             true_ids = panoptic.read_ids(entry.png)
-            quality.add(true_ids, entry.segments, predicted.ids, predicted.category_ids)
-            iou.add(panoptic.class_map(true_ids, entry.segments), classes)
-            writer.add(entry, predicted.ids, predicted.category_ids)
+            merged, classes = predicted[config.Mode.panoptic], predicted[config.Mode.semantic].ids
+            quality.add(true_ids, entry.segments, merged.ids, merged.category_ids)
+            iou.add(panoptic.class_map(true_ids, entry.segments), classes.astype(np.uint8))
+            deployed = predicted[cfg.mode]
+            writer.add(entry, deployed.ids, deployed.category_ids)
             if number % 20 == 0 or number == len(truth.entries):
                 log.info("%d of %d pictures", number, len(truth.entries))
         writer.close()

@@ -1,18 +1,21 @@
-"""export: TAO checkpoint -> ONNX of the deployed network.
+"""export@FORM: TAO checkpoint -> ONNX of the deployed graph, with one form of deformable attention.
 
-One input, `frame` uint8 [1, H, W, 3] RGB; outputs `class_logits` [1, Q, 1 + C] and `mask_logits` [1, Q, H/4, W/4].
-By PyTorch's TorchScript exporter, as TAO's own. Fails when the graph holds an operator whose output shape depends
-on data. Cost: seconds. Deterministic.
+By PyTorch's TorchScript exporter, as TAO's own. Inputs and outputs: docs/outputs.md; here the network's logits are
+outputs too, for the comparisons of the next stages. Fails when the graph holds an operator whose output shape depends
+on data, or does not answer as TAO's network with TAO's post-processing. Cost: seconds. Deterministic.
 """
 
 import argparse
-import json
+import io
 import logging
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from stages import config, files
+from stages.coco import panoptic
+from stages.graph import description
 from stages.runtime import frames
 
 log = logging.getLogger(__name__)
@@ -20,73 +23,92 @@ log = logging.getLogger(__name__)
 DATA_DEPENDENT = {"NonZero", "ScatterND", "Compress", "Unique", "NonMaxSuppression"}
 
 
-def build(checkpoint: Path, images: Path, out: Path, reference_file: Path, metrics: Path, cfg: config.Deploy) -> None:
-    """Export checkpoint/model.pth to the ONNX file `out`; write node counts and differences to `metrics`.
+def build(
+    checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, form: config.Sampler, cfg: config.Deploy
+) -> None:
+    """Export checkpoint/model.pth to the folder `out`; write node counts and differences to `metrics`.
 
-    TAO's answer on the first pictures of the folder `images` is kept in `reference_file`. Where it came from is
-    written into the file's metadata. Raises RuntimeError when the graph holds a data-dependent operator, naming it,
-    or differs from TAO's network by more than deploy.max_logit_difference.
+    Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's answer on the first pictures of the split at
+    `coco`, which are in `images`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
+    differs from TAO's answer by more than deploy allows.
     """
     import numpy as np
-    import onnx
-    import torch
 
-    from stages.graph import network, passes, reference
-    from stages.tao import wheel
+    from stages.graph import reference
+    from stages.tao.predict import Checkpoint
 
+    truth = panoptic.read(coco)
     provenance = files.read_json(checkpoint / "provenance.json")
-    tao = wheel.load_model(checkpoint)
-    deployed = network.Deployed(tao).eval()
-    paths = sorted(images.glob("*.jpg"))[: cfg.reference_frames]
-    pictures = np.stack([frames.fit(frames.read_rgb(path), cfg.height_px, cfg.width_px)[0] for path in paths])
-    with torch.inference_mode():
-        outputs = [tao(deployed.normalise(torch.from_numpy(picture[None]))) for picture in pictures]
-    class_logits, mask_logits = (torch.cat([o[k] for o in outputs]).numpy() for k in ("pred_logits", "pred_masks"))
-    with files.aside(reference_file) as draft, draft.open("wb") as file:
-        np.savez(file, frames=pictures, class_logits=class_logits, mask_logits=mask_logits)
+    about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
+    tao = Checkpoint(checkpoint, truth.num_things, cfg)
+    entries = truth.entries[: cfg.reference_frames]
+    pictures = [frames.fit(frames.read_rgb(images / entry.image), cfg)[0] for entry in entries]
+    logits = [tao.logits(picture) for picture in pictures]
+    answers = [tao.segments(picture) for picture in pictures]
+    class_logits, mask_logits = (np.stack([pair[i].numpy() for pair in logits]) for i in (0, 1))
 
     with files.aside(out) as draft:
-        with torch.inference_mode(), warnings.catch_warnings():
-            # Shapes are fixed on purpose; the tracer warns wherever it makes one constant.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                deployed,
-                (torch.from_numpy(pictures[:1]),),
-                str(draft),
-                input_names=[reference.INPUT],
-                output_names=list(reference.OUTPUTS),
-                opset_version=cfg.opset,
-                do_constant_folding=True,
-                dynamo=False,
-            )
-        model = onnx.load(draft)
-        passes.float64_to_float32(model.graph)
+        draft.mkdir()
+        reference_file = draft / "reference.npz"
+        reference.save(reference_file, np.stack(pictures), class_logits, mask_logits, answers)
+        model = trace(tao.net, form, truth.num_things, cfg)
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
             raise RuntimeError(
                 f"the exported graph holds {found}, whose shapes depend on data; see stages/graph/network.py"
             )
-        onnx.helper.set_model_props(model, {reference.PROVENANCE: json.dumps(provenance)})
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, draft)
-        difference = reference.largest_difference(draft, reference_file)
-    result = {"nodes": sum(operators.values()), "bytes": out.stat().st_size, "max_difference_to_tao": difference}
-    files.write_json(metrics, result)
-    log.info("%s: %s", out, result)
-    reference.require_equal(out, difference, cfg.max_logit_difference)
+        description.save(model, draft, about)
+        result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
+        result |= reference.check(model, reference_file, about)
+        files.write_json(metrics, result)
+        log.info("%s: %s", out, result)
+        reference.require_equal(out, result, cfg)
+
+
+def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> Any:
+    """The graph of deploy as an onnx.ModelProto in float32, from TAO's MaskFormerModel; as Fused or TaoShaped."""
+    import onnx
+    import torch
+
+    from stages.graph import network, passes
+
+    deployed = network.GRAPHS[cfg.graph](tao, form, num_things, cfg).eval()
+    if cfg.graph is config.GraphKind.tao:
+        example = torch.zeros(cfg.batch_size, 3, cfg.height_px, cfg.width_px)
+    else:
+        example = torch.zeros(cfg.batch_size, cfg.frame_height_px, cfg.frame_width_px, 3, dtype=torch.uint8)
+    file = io.BytesIO()
+    with torch.inference_mode(), warnings.catch_warnings():
+        # Shapes are fixed on purpose; the tracer warns wherever it makes one constant.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            deployed,
+            (example,),
+            file,  # type: ignore[arg-type]  # any binary file will do
+            input_names=[deployed.input_name],
+            output_names=list(deployed.output_names),
+            opset_version=cfg.opset,
+            do_constant_folding=True,
+            custom_opsets={"trt": 1} if form in config.PLUGINS else None,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(file.getvalue())
+    passes.float64_to_float32(model.graph)
+    return model
 
 
 def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the validation pictures")
-    parser.add_argument("--reference", type=Path, required=True, help="file for TAO's answer on real frames")
-    parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
+    parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
+    parser.add_argument("--form", type=config.Sampler, required=True, help="form of deformable attention")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.checkpoint, args.images, args.out, args.reference, args.metrics, config.load().deploy)
+    build(args.checkpoint, args.coco, args.images, args.out, args.metrics, args.form, config.load().deploy)
 
 
 if __name__ == "__main__":

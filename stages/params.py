@@ -1,9 +1,11 @@
 """params: conf/ -> params.yaml, by the composition that DVC itself uses.
 
-`make params [PROFILE=name] [OVERRIDES='key=value ...']`. The file is replaced only when the result is valid.
+`make params [PROFILE=name] [OVERRIDES='key=value ...']`. The file is replaced only when the result is valid. With
+`--out params.json` the same for machines that only build and run engines and have no YAML reader.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -16,7 +18,6 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
     Raises Hydra's and OmegaConf's errors with the full key, and ValueError for a value out of range.
     """
     from dvc.utils.hydra import compose_and_dump
-    from omegaconf import OmegaConf
 
     old = out.read_bytes() if out.exists() else None
     with files.aside(out) as draft:
@@ -24,8 +25,11 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
         composed = draft.with_name(f"{draft.name}.yaml")
         try:
             compose_and_dump(composed, str(conf.resolve()), None, "config", str(conf.resolve().parent), overrides)
-            config.check(OmegaConf.load(composed))
-            composed.rename(draft)
+            checked = config.load(composed)
+            if out.suffix == ".json":
+                draft.write_text(json.dumps(config.plain(checked), indent=2) + "\n", encoding="utf-8")
+            else:
+                composed.rename(draft)
         finally:
             composed.unlink(missing_ok=True)
         return draft.read_bytes() != old
@@ -35,7 +39,7 @@ def main() -> int:
     """Command line of `make params`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of the Hydra configs")
-    parser.add_argument("--out", type=Path, default=Path("params.yaml"), help="file to write")
+    parser.add_argument("--out", type=Path, default=Path("params.yaml"), help="file to write, .yaml or .json")
     parser.add_argument("--profile", default="", help="a file of conf/profile; default: conf/config.yaml's choice")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as train.epochs=3")
     args = parser.parse_args()

@@ -1,81 +1,132 @@
-"""precision: simplified ONNX -> the same graph in half precision, with some operators kept in float32.
+"""precision@FORM-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts left in float32.
 
-Precision is baked into the ONNX file, so that it is a hashed artifact and serves strongly typed builders. By
-onnxconverter-common; the outputs stay float32. Checked in ONNX Runtime against float32. Cost: seconds. Deterministic.
+Precision is baked into the ONNX file, so that it is a hashed artifact and serves strongly typed builders. int8 is
+fp16 with the backbone's and the encoder's products of weights in int8 (stages/graph/int8.py). Inputs and outputs keep
+their types. Compared with TAO's answer in ONNX Runtime. Cost: seconds, for int8 a minute. Deterministic.
 """
 
 import argparse
 import logging
-import warnings
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stages import config, files
-from stages.graph import reference
+from stages.graph import description
 
 log = logging.getLogger(__name__)
 
 
-def build(onnx_file: Path, reference_file: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
-    """Convert `onnx_file` to half precision into `out`; write differences to `metrics`.
+def build(
+    graph: Path,
+    reference_file: Path,
+    out: Path,
+    metrics: Path,
+    precision: config.Precision,
+    cfg: config.Deploy,
+    calibration: tuple[Path, Path] | None = None,
+) -> None:
+    """Convert graph/graph.onnx to `precision` into the folder `out`; write differences to `metrics`.
 
-    Raises ValueError for an operator in deploy.keep_float32 that the graph does not hold, and RuntimeError when
-    probabilities differ by more than deploy.max_score_difference; `metrics` is written all the same.
+    `calibration`, for int8: a split that convert wrote, and the folder of its pictures. Raises ValueError where it is
+    missing or an entry of deploy.keep_float32 matches nothing in the graph, and RuntimeError when probabilities differ
+    from TAO's by more than deploy.max_score_difference; `metrics` is written all the same.
     """
     import onnx
-    from onnxconverter_common import float16
+
+    from stages.graph import fp16, reference
+
+    about = replace(description.read(graph), precision=precision.value)
+    model = onnx.load(graph / description.ONNX)
+    kept = fp16.kept_names(model, cfg.keep_float32)
+    if precision is config.Precision.int8:
+        model = to_int8(model, kept, calibration, about, cfg)
+    lowered = fp16.convert(model, kept)
+    with files.aside(out) as draft:
+        draft.mkdir()
+        description.save(lowered, draft, about)
+        result: dict[str, Any] = {"nodes": len(lowered.graph.node), "bytes": (draft / description.ONNX).stat().st_size}
+        if reference.runs(about):
+            result |= differences(lowered, reference_file, about)
+        else:
+            result |= reference.check(lowered, reference_file, about)
+        files.write_json(metrics, result)
+        log.info("%s: %s", out, result)
+        require_close(result, cfg)
+
+
+def to_int8(
+    model: Any,
+    kept: Collection[str],
+    calibration: tuple[Path, Path] | None,
+    about: description.Description,
+    cfg: config.Deploy,
+) -> Any:
+    """An onnx.ModelProto with int8 where stages/graph/int8.py puts it. Raises ValueError without `calibration`."""
+    from stages.graph import fp16, int8, reference
+
+    if not calibration:
+        raise ValueError("int8 takes its ranges from real pictures; name them by --coco and --images")
+    if not reference.runs(about):
+        raise ValueError(
+            f"int8 is calibrated in ONNX Runtime, which has no {about.deformable_attention}; "
+            "take grid_sample or gather for targets with precision int8"
+        )
+    shape = replace(about.config, calibration_pictures=cfg.calibration_pictures)
+    inputs = int8.calibration_input(*calibration, shape)
+    return int8.quantize(model, fp16.places(model.graph), kept, inputs)
+
+
+def differences(model: Any, reference_file: Path, about: description.Description) -> dict[str, float]:
+    """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1]."""
     from scipy.special import expit, softmax
 
-    model = onnx.load(onnx_file)
-    operators = {node.op_type for node in model.graph.node}
-    if unknown := sorted(set(cfg.keep_float32) - operators):
-        raise ValueError(f"deploy.keep_float32: {unknown} are not in the graph, which holds {sorted(operators)}")
-    blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *cfg.keep_float32]
-    # The converter leaves a Cast's target type alone, so its output must stay what it was. By name: as an operator
-    # in the list, it would find the Casts that it adds itself, without end.
-    casts = [node.name for node in model.graph.node if node.op_type == "Cast"]
-    with warnings.catch_warnings():
-        # It warns once for each constant below half precision's smallest number.
-        warnings.simplefilter("ignore")
-        half = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked, node_block_list=casts)
+    from stages.graph import reference
 
-    frames = np.load(reference_file)["frames"]
-    with files.aside(out) as draft:
-        onnx.save(half, draft)
-        found, expected = reference.run(draft, frames), reference.run(onnx_file, frames)
-    classes = np.abs(softmax(found[0], -1) - softmax(expected[0], -1))
-    masks = np.abs(expit(found[1]) - expit(expected[1]))
-    result = {
-        "nodes": len(half.graph.node),
-        "bytes": out.stat().st_size,
+    expected = np.load(reference_file)
+    found = reference.run(model, expected["frames"], about)
+    classes = np.abs(softmax(found.class_logits, -1) - softmax(expected["class_logits"], -1))
+    masks = np.abs(expit(found.mask_logits) - expit(expected["mask_logits"]))
+    return {
+        "pixel_agreement_pct": reference.agreement_pct(expected, found.segments),
         "class_probability_difference_p999": float(np.quantile(classes, 0.999)),
         "mask_probability_difference_p999": float(np.quantile(masks, 0.999)),
         "class_probability_difference_max": float(classes.max()),
         "mask_probability_difference_max": float(masks.max()),
     }
-    files.write_json(metrics, result)
-    log.info("%s: %s", out, result)
-    # NumPy's max and not Python's, which loses NaN; and NaN must fail.
-    worst = np.max([result["class_probability_difference_p999"], result["mask_probability_difference_p999"]])
+
+
+def require_close(found: dict[str, Any], cfg: config.Deploy) -> None:
+    """Raise RuntimeError naming the key unless `differences` are within deploy's limit; NaN is not."""
+    if "compared" in found:
+        return
+    # NumPy's max and not Python's, which loses NaN.
+    worst = np.max([found["class_probability_difference_p999"], found["mask_probability_difference_p999"]])
     if not worst <= cfg.max_score_difference:
         raise RuntimeError(
-            f"half precision moves probabilities by {worst:.4f} (99.9th percentile), allowed: "
-            f"deploy.max_score_difference {cfg.max_score_difference}; add operators to deploy.keep_float32, "
-            "LayerNormalization or Softmax first"
+            f"lower precision moves probabilities by {worst:.4f} (99.9th percentile), allowed: "
+            f"deploy.max_score_difference {cfg.max_score_difference}; add to deploy.keep_float32 what "
+            "`make bench-precision` finds sensitive"
         )
 
 
 def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--onnx", type=Path, required=True, help="simplified float32 ONNX file")
-    parser.add_argument("--reference", type=Path, required=True, help="reference that export wrote")
-    parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
+    parser.add_argument("--graph", type=Path, required=True, help="folder that simplify wrote")
+    parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
+    parser.add_argument("--precision", type=config.Precision, required=True, help="precision to convert to")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the differences")
+    parser.add_argument("--coco", type=Path, help="for int8: split that convert wrote, such as data/coco/val")
+    parser.add_argument("--images", type=Path, help="for int8: folder of the split's pictures")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.onnx, args.reference, args.out, args.metrics, config.load().deploy)
+    calibration = (args.coco, args.images) if args.coco and args.images else None
+    build(args.graph, args.reference, args.out, args.metrics, args.precision, config.load().deploy, calibration)
 
 
 if __name__ == "__main__":

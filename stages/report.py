@@ -1,7 +1,8 @@
 """report: figures, maps and parameters of all stages -> one self-contained HTML page, out/index.html.
 
-Pictures are panoptic overlays as in cocodataset.org/#panoptic-eval; every number is read from the file that its
-caption names, none is computed again. Cost: seconds. Deterministic: the same inputs give a byte-identical page.
+Pictures are panoptic overlays as in cocodataset.org/#panoptic-eval. Numbers are read from the files that their captions
+name; only a frame's bytes are computed, from the graph's shapes. Cost: seconds. Deterministic: the same inputs give a
+byte-identical page.
 """
 
 import argparse

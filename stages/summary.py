@@ -12,9 +12,14 @@ def text(data: Path, cfg: config.Config) -> str:
     metrics = data / "metrics"
     evaluated = read(metrics / "evaluate.json")
     rows = [("checkpoint", f"PQ {evaluated['all']['pq']:.1f}, mIoU {evaluated['semantic']['miou']:.1f}")]
+    deploy = cfg.deploy
+    forms = ", ".join(form.value for form in deploy.deformable_attention)
+    frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"
+    rows.append(("graph", f"{deploy.graph.value}, {deploy.mode.value}, {frames}: {forms}"))
     for name in cfg.targets:
         built = read(data / "engines" / name / sidecar.NAME)
-        figures = f"{built['engine']['file']}, {built['precision']}, {built['engine']['bytes'] / 1e6:.1f} MB"
+        figures = f"{built['engine']['file']}, {built['deformable_attention']}, {built['precision']}, "
+        figures += f"{built['engine']['bytes'] / 1e6:.1f} MB"
         if name in cfg.measured:
             verified, timed = read(metrics / f"verify_{name}.json"), read(metrics / f"benchmark_{name}.json")
             figures += (
@@ -26,6 +31,7 @@ def text(data: Path, cfg: config.Config) -> str:
             figures += ", built, not run on this host"
         rows.append((f"engine {name}", figures))
     rows.append(("report", str(data / "report" / "index.html")))
+    rows.append(("graphs", str(data / "onnx")))
     rows.append(("engines", str(data / "engines")))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)

@@ -1,4 +1,4 @@
-"""verify@TARGET: an engine's panoptic maps of the validation set against the checkpoint's, and its PQ.
+"""verify@TARGET: an engine's maps of the validation set against the checkpoint's, and their PQ.
 
 Fails beyond the limits in params, naming the worst pictures; figures and maps are written all the same. Cost: a
 few hundred milliseconds a picture on a CPU. Deterministic up to the engine.
@@ -14,6 +14,7 @@ from stages.engines import base, sidecar
 from stages.metrics import agreement
 from stages.metrics.panoptic_quality import PanopticQuality
 from stages.runtime import frames
+from stages.runtime.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -26,25 +27,29 @@ def build(
     Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError beyond the limits
     of `verify` in params.
     """
-    target, deploy = cfg.target(name), cfg.deploy
-    engine = base.backend(target).load(sidecar.verified_engine(engines, name, target), target)
+    target = cfg.target(name)
+    verified = sidecar.verified_engine(engines, name, target)
+    predictor = Predictor(base.backend(target).load(verified.path, target).infer, verified.description)
     truth, reference = panoptic.read(coco), panoptic.read(predictions)
     ours, theirs = PanopticQuality(), PanopticQuality()
     agreeing: dict[str, float] = {}
     agreed = pixels = 0
+    size = predictor.cfg.batch_size
+    pairs = list(zip(truth.entries, reference.entries, strict=True))
     with files.aside(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
-        for entry, expected in zip(truth.entries, reference.entries, strict=True):
-            picture = frames.read_rgb(images / entry.image)
-            found = frames.panoptic(engine.infer, picture, truth.num_things, deploy)
-            true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
-            expected_categories = {s["id"]: s["category_id"] for s in expected.segments}
-            ours.add(true_ids, entry.segments, found.ids, found.category_ids)
-            theirs.add(true_ids, entry.segments, expected_ids, expected_categories)
-            same = agreement.agreeing_pixels(expected_ids, expected_categories, found.ids, found.category_ids)
-            agreeing[entry.image] = 100 * same / found.ids.size
-            agreed, pixels = agreed + same, pixels + found.ids.size
-            writer.add(entry, found.ids, found.category_ids)
+        for start in range(0, len(pairs), size):
+            batch = pairs[start : start + size]
+            answers = predictor.segments([frames.read_rgb(images / entry.image) for entry, _ in batch])
+            for (entry, expected), found in zip(batch, answers, strict=True):
+                true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
+                categories = {s["id"]: s["category_id"] for s in expected.segments}
+                ours.add(true_ids, entry.segments, found.ids, found.category_ids)
+                theirs.add(true_ids, entry.segments, expected_ids, categories)
+                same = agreement.agreeing_pixels(expected_ids, categories, found.ids, found.category_ids)
+                agreeing[entry.image] = 100 * same / found.ids.size
+                agreed, pixels = agreed + same, pixels + found.ids.size
+                writer.add(entry, found.ids, found.category_ids)
         writer.close()
 
     pq, expected_pq = (q.summary(truth.categories)["all"]["pq"] for q in (ours, theirs))
@@ -80,11 +85,13 @@ def main() -> None:
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
     parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
     parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters; .json needs no reader")
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine's maps")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.engine, args.predictions, args.coco, args.images, args.out, args.metrics, args.target, config.load())
+    cfg = config.load(args.params)
+    build(args.engine, args.predictions, args.coco, args.images, args.out, args.metrics, args.target, cfg)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from stages.config import Builder
 from tests.conftest import REPO, run
 
 STAGES = OmegaConf.to_container(OmegaConf.load(REPO / "dvc.yaml"))["stages"]
 # Parameters are tracked by value, so the module that reads them is no dependency.
 UNTRACKED = {"stages/config.py", "stages/__init__.py"}
+BACKENDS = {f"stages/engines/{builder.value}.py" for builder in Builder}
 
 
 def imported(module: Path, seen: set[Path]) -> set[Path]:
@@ -23,10 +25,14 @@ def imported(module: Path, seen: set[Path]) -> set[Path]:
         elif isinstance(node, ast.Import):
             names = [a.name for a in node.names if a.name.startswith("stages")]
         for name in names:
-            path = REPO / (name.replace(".", "/") + ".py")
-            if path.exists() and path not in seen:
-                seen.add(path)
-                imported(path, seen)
+            paths = [REPO / (name.replace(".", "/") + ".py")]
+            if name == "stages.engines.base":
+                # It imports the backend of a target by its name.
+                paths += [REPO / backend for backend in BACKENDS]
+            for path in paths:
+                if path.exists() and path not in seen:
+                    seen.add(path)
+                    imported(path, seen)
     return seen
 
 

@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import REPO, run
 
 TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}}
-FROM_TRAIN_ON = {"train", "evaluate", "export", "simplify", "precision", "report", *TARGET_STAGES["cpu"], "engine@rtx"}
+GRAPH_STAGES = {"export@grid_sample", "simplify@grid_sample", "precision@grid_sample-fp16"}
+FROM_TRAIN_ON = {"train", "evaluate", "report", *GRAPH_STAGES, *TARGET_STAGES["cpu"], "engine@rtx"}
 ALL = {"sample", "convert", *FROM_TRAIN_ON}
 
 
@@ -69,7 +70,9 @@ def test_touching_a_file_runs_nothing(clone: Path) -> None:
     ("override", "expected"),
     [
         ("targets.cpu.threads=1", {*TARGET_STAGES["cpu"], "report"}),
-        ("deploy.overlap_threshold=0.1", {"evaluate", *TARGET_STAGES["cpu"] - {"engine@cpu"}, "report"}),
+        # The merge is in the graph; --dry does not know that the ONNX files change in consequence.
+        ("deploy.overlap_threshold=0.1", {"evaluate", "export@grid_sample", "benchmark@cpu", "report"}),
+        ("deploy.keep_float32=[Softmax]", {"precision@grid_sample-fp16", "report"}),
         ("model.name=other", {"report"}),
         ("verify.max_pq_difference=0.3", {"verify@cpu", "report"}),
         ("benchmark.frames=11", {"benchmark@cpu", "report"}),
@@ -94,15 +97,18 @@ def test_a_target_parameter_rebuilds_that_target_for_real(clone: Path) -> None:
 
 def test_artifacts(clone: Path) -> None:
     metrics = {p.stem: json.loads(p.read_text()) for p in (clone / "data/metrics").glob("*.json")}
-    assert metrics["simplify"]["nodes"] < metrics["export"]["nodes"]
-    assert metrics["export"]["max_difference_to_tao"] < 1e-3
+    exported, simplified = metrics["export_grid_sample"], metrics["simplify_grid_sample"]
+    assert simplified["nodes"] < exported["nodes"] / 2
+    for found in (exported, simplified):
+        assert found["max_logit_difference"] < 1e-3
+        assert found["pixel_agreement_pct"] >= 99.99
     assert metrics["benchmark_cpu"]["engine"]["end_to_end"]["hz"] > 0
     assert metrics["train"]["epochs"] == 2
     for target in TARGET_STAGES:
         sidecar = json.loads((clone / f"data/engines/{target}/engine.json").read_text())
         assert (clone / f"data/engines/{target}" / sidecar["engine"]["file"]).stat().st_size > 1e6
         checkpoint = hashlib.sha256((clone / "data/checkpoint/model.pth").read_bytes()).hexdigest()
-        assert sidecar["provenance"]["checkpoint_sha256"] == checkpoint
+        assert sidecar["graph"]["provenance"]["checkpoint_sha256"] == checkpoint
     page = (clone / "data/report/index.html").read_text()
     assert "built, not run on this host" in page
 
@@ -113,6 +119,21 @@ def test_summary_names_the_results(clone: Path) -> None:
     assert re.search(r"^engine cpu .* Hz end to end", shown, re.MULTILINE)
     assert re.search(r"^engine rtx .* built, not run on this host$", shown, re.MULTILINE)
     assert "data/report/index.html" in shown
+
+
+@pytest.mark.parametrize("mode", ["semantic", "instance"])
+def test_other_modes_answer_as_tao_with_trained_weights(clone: Path, mode: str, tmp_path: Path) -> None:
+    """export fails below deploy.min_pixel_agreement_pct."""
+    compose(clone, f"deploy.mode={mode}", "deploy.object_mask_threshold=0.05")
+    try:
+        must(
+            "python", "-m", "stages.export", "--form", "grid_sample", "--checkpoint", "data/checkpoint", "--coco",
+            "data/coco/val", "--images", "data/raw/sample/validation/images", "--out", str(tmp_path / "exported"),
+            "--metrics", str(tmp_path / "metrics.json"), cwd=clone,
+        )  # fmt: skip
+    finally:
+        compose(clone)
+    assert json.loads((tmp_path / "metrics.json").read_text())["pixel_agreement_pct"] >= 99.99
 
 
 def test_training_is_deterministic(clone: Path) -> None:

@@ -3,17 +3,21 @@
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import yaml
 
-from stages import config, report
+from stages import config, report, summary
 from stages.coco import panoptic
-from stages.report_page import figures, pictures, pipeline, tables
+from stages.graph import description
+from stages.report_page import figures, inspection, pictures, pipeline, sources, tables
+from tests import graphs
 
 REPOSITORY = Path(__file__).parents[1]
 HEIGHT, WIDTH = 64, 96
@@ -51,14 +55,21 @@ def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
         "target": name,
         "description": f"machines of {name}",
         "engine": {"file": f"{name}.bin", "bytes": 1_000_000, "sha256": "ab" * 32},
-        "onnx": {"file": "fp32.onnx", "sha256": "cd" * 32},
+        "graph": {
+            "deploy": {},
+            "deformable_attention": "grid_sample",
+            "categories": CLASSES,
+            "provenance": {"checkpoint_sha256": "c0ffee"},
+            "precision": "fp32",
+            "sha256": "cd" * 32,
+        },
         "precision": "fp32",
+        "deformable_attention": "grid_sample",
         "builder": "openvino",
         "builder_version": "1.0",
         "architecture": "x86_64",
         "compute_capabilities": capabilities,
-        "provenance": {"checkpoint_sha256": "c0ffee"},
-        "build_host": {"cpu": "a <CPU>", "system": "Linux", "python": "3.12"},
+        "build_host": {"cpu": "a <CPU>", "gpu": None, "system": "Linux", "python": "3.12"},
         "build_seconds": 1.5,
     }
 
@@ -66,10 +77,11 @@ def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
 @pytest.fixture
 def cfg() -> config.Config:
     targets = {
-        "cpu": config.Target(description="any CPU"),
-        "rtx": config.Target("GPUs", config.Builder.tensorrt_rtx, compute_capabilities=["8.9"]),
+        "cpu": config.Target("any CPU", builder_version="1.0"),
+        "rtx": config.Target("GPUs", config.Builder.tensorrt_rtx, "1.0", compute_capabilities=["8.9"]),
     }
-    return config.Config(targets=targets, measured=["cpu"], report=config.Report(pictures=2))
+    deploy = config.Deploy(deformable_attention=[config.Sampler.grid_sample, config.Sampler.plugin_v1])
+    return config.Config(targets=targets, measured=["cpu"], deploy=deploy, report=config.Report(pictures=2))
 
 
 @pytest.fixture
@@ -86,6 +98,10 @@ def workspace(tmp_path: Path) -> Path:
     header = "class,isthing,pq,sq,rq,tp,fp,fn,iou\n"
     write(data / "evaluate" / "per_class.csv", f"{header}{CLASSES[0]['name']},1,50.0,80.0,62.5,2,1,1,70.0\n")
     write(data / "checkpoint" / "history.csv", "epoch,train_loss,val_loss,val_miou\n1,9.5,,\n2,8.5,8.0,0.25\n")
+    for form in ("grid_sample", "plugin_v1"):
+        for precision in ("fp32", "fp16"):
+            (data / "onnx" / form / precision).mkdir(parents=True)
+            onnx.save(graphs.two_outputs(), data / "onnx" / form / precision / description.ONNX)
     write(data / "engines" / "cpu" / "engine.json", sidecar("cpu", []))
     write(data / "engines" / "rtx" / "engine.json", sidecar("rtx", ["8.9"]))
 
@@ -96,17 +112,21 @@ def workspace(tmp_path: Path) -> Path:
     times = {"network": latency, "end_to_end": latency}
     host = {"cpu": "a <CPU>", "threads": 2, "builder": "openvino 1.0", "torch": "2.0"}
     both = {f"{kind}_probability_difference_{what}": 1e-3 for kind in ("class", "mask") for what in ("p999", "max")}
+    equal = {"max_logit_difference": 1.5e-5, "pixel_agreement_pct": 100.0}
+    not_compared = {"compared": "not on this host: no <plugin>"}
     metrics = {
         "data": {"classes": 2, "things": 1, "train": split, "val": split},
         "evaluate": {"all": quality, "things": quality, "stuff": quality, "semantic": semantic},
-        "export": {"nodes": 20, "bytes": 5000, "max_difference_to_tao": 1e-5},
-        "simplify": {"nodes_before": 20, "nodes": 10, "bytes": 4000, "max_difference_to_tao": 1e-5},
-        "precision": {"nodes": 11, "bytes": 2000, **both},
+        "export_grid_sample": {"nodes": 20, "bytes": 5000, **equal},
+        "simplify_grid_sample": {"nodes_before": 20, "nodes": 10, "bytes": 4000, **equal},
+        "precision_grid_sample_fp16": {"nodes": 11, "bytes": 2000, "pixel_agreement_pct": 99.25, **both},
+        "export_plugin_v1": {"nodes": 19, "bytes": 5000, **not_compared},
+        "simplify_plugin_v1": {"nodes_before": 19, "nodes": 9, "bytes": 4000, **not_compared},
+        "precision_plugin_v1_fp16": {"nodes": 10, "bytes": 2000, **not_compared},
         "verify_cpu": {"pixel_agreement_pct": 99.98765, "pq_difference": -0.0123},
         "benchmark_cpu": {
             "engine": times,
             "eager": times,
-            "speedup_network": 2.0,
             "speedup_end_to_end": 1.77,
             "frames": 50,
             "host": host,
@@ -151,9 +171,10 @@ def test_names_are_escaped(workspace: Path, cfg: config.Config) -> None:
 
 def test_stages_of_the_pipeline_are_drawn(workspace: Path, cfg: config.Config) -> None:
     page = build(workspace, cfg)
-    names = set(re.findall(r'<text class="stage"[^>]*>([^<]+)</text>', page))
+    names = set(re.findall(r"<g><title>([^:]+): ", page))
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     assert {name.split("@")[0] for name in names} == set(stages)
+    assert {"export@plugin_v1", "precision@plugin_v1-fp16"} <= names
     assert {"engine@cpu", "engine@rtx", "verify@cpu", "benchmark@cpu"} <= names
     assert "verify@rtx" not in names
 
@@ -176,9 +197,12 @@ def test_absent_files_are_named(workspace: Path, cfg: config.Config) -> None:
     ]:
         path.unlink()
     (data / "engines" / "rtx" / "engine.json").unlink()
+    shutil.rmtree(data / "onnx")
     page = build(workspace, cfg)
-    for name in ("data/metrics/evaluate.json", "data/checkpoint/history.csv", "data/metrics/benchmark_cpu.json"):
-        assert f"Absent: {name}" in page
+    for name in ("metrics/evaluate.json", "checkpoint/history.csv", "metrics/benchmark_cpu.json"):
+        assert f"Absent: data/{name}" in page
+    assert "Absent: data/onnx/*/*/graph.onnx" in page
+    assert "absent: precision@plugin_v1-fp16 has not run" in page
     assert "not built" in page
     assert "built, verify has not run" in page
 
@@ -232,3 +256,63 @@ def test_engines_say_what_they_came_from(workspace: Path, cfg: config.Config) ->
     page = build(workspace, cfg)
     assert "c0ffee" in page
     assert "<td>cpu, rtx</td>" in page
+
+
+def cells(page: str, label: str) -> list[str]:
+    """Text of the cells of the first row whose first cell begins with `label`."""
+    row = page[page.index(f"<tr><td>{label}") :].partition("</tr>")[0]
+    return [re.sub(r"<[^>]+>", " ", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+
+
+def test_graphs_have_a_row_per_form_and_file(workspace: Path, cfg: config.Config) -> None:
+    page = build(workspace, cfg)
+    assert cells(page, "grid_sample, exported")[1:] == ["20", "0.01", "1.5e-05", "100.000", "", "", "", ""]
+    assert cells(page, "grid_sample, fp16")[1:] == ["11", "0.00", "", "99.250", *["1.0e-03"] * 4]
+    for name, nodes in (("exported", "19"), ("fp32", "9"), ("fp16", "10")):
+        row = cells(page, f"plugin_v1, {name}")
+        assert row[1] == nodes
+        assert row[3] == "not compared on this host no &lt;plugin&gt;"
+
+
+def test_graphs_are_inspected(workspace: Path, cfg: config.Config) -> None:
+    page = build(workspace, cfg)
+    assert page.count("---- 1 Graph Input(s) ----") == 4
+    assert "ONNX Opset: 17" in page
+    assert "{frames [dtype=uint8, shape=(1, 32, 32, 3)]}" in page
+    row = cells(page, "data/onnx/plugin_v1/fp16")
+    assert row[1] == "frames  uint8 [1, 32, 32, 3]"
+    assert (row[2], row[4]) == ("0.003", "0.000")
+
+
+def test_a_broken_graph_is_named(workspace: Path, cfg: config.Config) -> None:
+    file = workspace / "data" / "onnx" / "plugin_v1" / "fp16" / description.ONNX
+    file.write_text("not ONNX")
+    with pytest.raises(ValueError, match=r"plugin_v1/fp16/graph\.onnx: not ONNX"):
+        build(workspace, cfg)
+
+
+def test_bytes_are_of_one_frame(workspace: Path, cfg: config.Config) -> None:
+    found = inspection.read(workspace / "data" / "onnx" / "grid_sample" / "fp32" / description.ONNX)
+    assert [(t.name, t.dtype, t.shape, t.bytes) for t in found.inputs] == [("frames", "uint8", (1, 32, 32, 3), 3072)]
+    assert [(t.name, t.dtype, t.bytes) for t in found.outputs] == [("mean", "float32", 4), ("count", "int32", 4)]
+    cfg.deploy.batch_size = 4
+    (row, *_) = tables.transfers(sources.read(workspace / "data", workspace / "set", cfg))
+    assert (row["in_mb"], row["out_mb"]) == (3072 / 4 / 1e6, 8 / 4 / 1e6)
+
+
+def test_times_are_of_one_frame(workspace: Path, cfg: config.Config) -> None:
+    assert "single frames" not in build(workspace, cfg)
+    cfg.deploy.batch_size = 4
+    page = build(workspace, cfg)
+    assert "the engine's batch of 4 is divided by its size, PyTorch takes single frames" in page
+    assert "whole graph, merge included" in page
+
+
+def test_summary(workspace: Path, cfg: config.Config) -> None:
+    found = dict(re.split("  +", line, maxsplit=1) for line in summary.text(workspace / "data", cfg).splitlines())
+    assert found["graph"] == "fused, panoptic, frames 1280 x 720, batch 1: grid_sample, plugin_v1"
+    assert found["engine cpu"].startswith("cpu.bin, grid_sample, fp32, 1.0 MB, 99.988 % of pixels agree, 100.0 Hz")
+    assert found["engine rtx"].endswith("built, not run on this host")
+    (workspace / "data" / "engines" / "rtx" / "engine.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"engines/rtx/engine\.json not found; run `make all`"):
+        summary.text(workspace / "data", cfg)

@@ -1,7 +1,11 @@
-"""What every engine backend offers, and how a target chooses one."""
+"""What every engine backend offers, and how a target chooses one.
+
+This package is the device side: it needs NumPy, OpenCV and the backend's own library, and no more.
+"""
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -9,14 +13,18 @@ import numpy.typing as npt
 
 from stages import config
 
-Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 
 class Runtime(Protocol):
     """A loaded engine."""
 
-    def infer(self, frame: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Run one frame: uint8 [1, H, W, 3] RGB -> class_logits [1, Q, 1 + C] and mask_logits [1, Q, H/4, W/4]."""
+    def infer(self, frames: Array) -> dict[str, Array]:
+        """Run one batch: the graph's only input -> its outputs by name, in arrays that a later call leaves alone.
+
+        Names, shapes and types are those of the graph; see docs/outputs.md. Raises ValueError for another shape or
+        type of `frames`.
+        """
         ...
 
 
@@ -27,11 +35,14 @@ class Backend(Protocol):
     """File suffix of its engines, with the dot."""
 
     def installed_version(self) -> str:
-        """Version of the builder on this host. Raises ModuleNotFoundError where there is none."""
+        """Version of the builder on this host. Raises ModuleNotFoundError where there is none, saying what to do."""
         ...
 
-    def build(self, onnx_file: Path, out: Path, target: config.Target) -> None:
-        """Compile an ONNX file into an engine at `out`. Raises RuntimeError with the builder's whole message."""
+    def build(self, onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
+        """Compile an ONNX file into an engine at `out`. Raises RuntimeError with the builder's whole message.
+
+        `timing_cache` is a file that TensorRT reads where it exists and writes; other builders ignore it.
+        """
         ...
 
     def load(self, engine: Path, target: config.Target) -> Runtime:
@@ -43,3 +54,21 @@ def backend(target: config.Target) -> Backend:
     """The backend of a target's builder; nothing of it is imported before it is used."""
     module: Any = importlib.import_module(f"stages.engines.{target.builder.value}")
     return cast(Backend, module)
+
+
+def library(name: str, mend: str) -> ModuleType:
+    """A backend's own Python module. Raises ModuleNotFoundError where it can't be imported, ending with `mend`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModuleNotFoundError(f"Python module {name} can't be imported ({error}); {mend}") from error
+
+
+def require_input(frames: Array, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+    """Raise ValueError unless `frames` have the shape and the type of an engine's input."""
+    wanted = np.dtype(dtype)
+    if frames.shape != shape or frames.dtype != wanted:
+        raise ValueError(
+            f"this engine takes {wanted} {list(shape)}, found {frames.dtype} {list(frames.shape)}; give it frames of "
+            "deploy.frame_height_px x deploy.frame_width_px, deploy.batch_size at once"
+        )

@@ -3,21 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from stages import config
-from stages.engines.base import Floats
-from stages.graph import reference
+from stages.engines import base
 
 SUFFIX = ".blob"
 
 
+def _openvino() -> Any:
+    return base.library("openvino", "run `make env`, or `pip install openvino`")
+
+
 def installed_version() -> str:
     """Version of the openvino package, such as 2026.4.1."""
-    import openvino
-
-    return str(openvino.__version__).partition("-")[0]
+    return str(_openvino().__version__).partition("-")[0]
 
 
 def _options(target: config.Target) -> dict[str, Any]:
@@ -29,31 +27,29 @@ def _options(target: config.Target) -> dict[str, Any]:
     }
 
 
-def build(onnx_file: Path, out: Path, target: config.Target) -> None:
-    """Compile an ONNX file for this CPU and write the blob to `out`."""
-    import openvino
-
-    core = openvino.Core()
+def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
+    """Compile an ONNX file for this CPU and write the blob to `out`. Nothing is timed, so the cache is not used."""
+    core = _openvino().Core()
     compiled = core.compile_model(core.read_model(onnx_file), "CPU", _options(target))
     out.write_bytes(compiled.export_model().getvalue())
 
 
 def load(engine: Path, target: config.Target) -> "OpenVinoRuntime":
     """Import a blob on this CPU."""
-    import openvino
-
-    return OpenVinoRuntime(openvino.Core().import_model(engine.read_bytes(), "CPU", _options(target)))
+    return OpenVinoRuntime(_openvino().Core().import_model(engine.read_bytes(), "CPU", _options(target)))
 
 
 class OpenVinoRuntime:
     """A compiled model with one inference request."""
 
     def __init__(self, compiled: Any) -> None:
-        """Wrap an openvino.CompiledModel of the deployed graph."""
+        """Wrap an openvino.CompiledModel with one input."""
         self._request = compiled.create_infer_request()
+        self._shape, self._dtype = tuple(compiled.input(0).shape), compiled.input(0).element_type.to_dtype()
+        self._outputs = [output.any_name for output in compiled.outputs]
 
-    def infer(self, frame: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def infer(self, frames: base.Array) -> dict[str, base.Array]:
         """See Runtime.infer. The arrays are copies: a later call leaves them alone."""
-        self._request.infer({reference.INPUT: frame}, share_inputs=True)
-        class_logits, mask_logits = (self._request.get_tensor(name).data for name in reference.OUTPUTS)
-        return class_logits.copy(), mask_logits.copy()
+        base.require_input(frames, self._shape, self._dtype)
+        self._request.infer([frames], share_inputs=True)
+        return {name: self._request.get_tensor(name).data.copy() for name in self._outputs}

@@ -1,80 +1,115 @@
 """engine.json, beside each engine: what it was made from, by what and where; checked before an engine is loaded.
 
-Engines deserialize into executable code, so only a file whose hash the sidecar vouches for is loaded.
+Engines deserialize into executable code, so only a file whose hash the sidecar vouches for is loaded. The graph's
+description is in it whole, so that an engine can be run where neither its ONNX file nor the parameters are.
 """
 
-import json
 import platform
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from stages import config, files
 from stages.engines import base
-from stages.graph import reference
+from stages.graph.description import Description
+from stages.runtime import cuda
 
 NAME = "engine.json"
 
 
+@dataclass(frozen=True)
+class Engine:
+    """An engine that may be loaded on this host."""
+
+    path: Path
+    description: Description
+    """What its graph takes and returns."""
+
+
 def check_host(name: str, target: config.Target) -> None:
-    """Raise RuntimeError where this host can't build for a target, with what is required, found and to be done."""
-    rebuild = f"run `make engines TARGET={name}` on such a machine, or choose targets in conf/profile"
-    machine = platform.machine()
-    if machine != target.architecture:
-        raise RuntimeError(f"target {name} needs a {target.architecture} CPU, found {machine}; {rebuild}")
+    """Raise RuntimeError where this host can't build for a target, with what is required, found and to be done.
+
+    Raises ModuleNotFoundError where the builder is not installed.
+    """
+    elsewhere = f"run `make engines TARGET={name}` on such a machine, or choose targets in conf/profile"
+    _check_architecture(name, target, elsewhere)
     version = base.backend(target).installed_version()
-    if version != target.builder_version:
+    if not f"{version}.".startswith(f"{target.builder_version}."):
         raise RuntimeError(
             f"target {name} needs {target.builder.value} {target.builder_version}, found {version}; "
-            "run `make env`, or set builder_version in conf/target"
+            "install that version (`make env` has those of the CPU and of TensorRT-RTX), or set builder_version in "
+            "conf/target"
         )
+    if target.builder is config.Builder.tensorrt:
+        _check_gpu(name, target, elsewhere)
 
 
-def write(folder: Path, name: str, engine: Path, onnx_file: Path, seconds: float, target: config.Target) -> None:
+def _check_architecture(name: str, target: config.Target, mend: str) -> None:
+    machine = platform.machine()
+    if machine != target.architecture:
+        raise RuntimeError(f"target {name} needs the CPU architecture {target.architecture}, found {machine}; {mend}")
+
+
+def _check_gpu(name: str, target: config.Target, mend: str) -> None:
+    found = cuda.gpu()
+    if found is None or found.compute_capability not in target.compute_capabilities:
+        what = f"{found.compute_capability} ({found.name})" if found else "no NVIDIA GPU or no driver"
+        wanted = " or ".join(target.compute_capabilities)
+        raise RuntimeError(f"target {name} needs a GPU of compute capability {wanted}, found {what}; {mend}")
+
+
+def write(
+    folder: Path, name: str, engine: Path, description: Description, seconds: float, target: config.Target
+) -> None:
     """Write folder/engine.json for a freshly built engine in the same folder."""
+    # TensorRT-RTX and the CPU's builders don't use a GPU.
+    gpu = cuda.gpu() if target.builder is config.Builder.tensorrt else None
     content = {
+        **config.plain(target),
         "target": name,
-        "description": target.description,
+        # The one that built it; the target may name the beginning alone.
+        "builder_version": base.backend(target).installed_version(),
         "engine": {"file": engine.name, "bytes": engine.stat().st_size, "sha256": files.sha256(engine)},
-        "onnx": {"file": onnx_file.name, "sha256": files.sha256(onnx_file)},
-        "provenance": provenance(onnx_file),
-        "precision": target.precision.value,
-        "builder": target.builder.value,
-        "builder_version": target.builder_version,
-        "architecture": target.architecture,
-        "compute_capabilities": target.compute_capabilities,
-        "build_host": {"cpu": cpu_model(), "system": platform.platform(), "python": platform.python_version()},
+        "graph": asdict(description),
+        "build_host": {
+            "cpu": cpu_model(),
+            "gpu": asdict(gpu) if gpu else None,
+            "system": platform.platform(),
+            "python": platform.python_version(),
+        },
         "build_seconds": round(seconds, 2),
     }
     files.write_json(folder / NAME, content)
 
 
-def provenance(onnx_file: Path) -> dict[str, str]:
-    """Hashes of data, spec and checkpoint that an ONNX file came from, from its metadata; empty if it has none."""
-    import onnx
+def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
+    """The engine of a folder, once its sidecar agrees with target, builder, bytes and this host.
 
-    properties = {p.key: p.value for p in onnx.load(onnx_file, load_external_data=False).metadata_props}
-    result: dict[str, str] = json.loads(properties.get(reference.PROVENANCE, "{}"))
-    return result
-
-
-def verified_engine(folder: Path, name: str, target: config.Target) -> Path:
-    """The engine of a folder, once its sidecar agrees with target, builder and bytes. Raises RuntimeError else."""
+    Raises RuntimeError with what is required, what was found and what to do; ModuleNotFoundError where the builder,
+    which runs the engine too, is not installed.
+    """
     rebuild = f"run `make engines TARGET={name}`"
     path = folder / NAME
     if not path.exists():
         raise RuntimeError(f"{path} not found, so {folder} is not to be trusted; {rebuild}")
+    _check_architecture(name, target, "run it on such a machine")
     sidecar: dict[str, Any] = files.read_json(path)
     wanted = {
         "target": name,
         "builder": target.builder.value,
         "builder_version": base.backend(target).installed_version(),
         "precision": target.precision.value,
-        "architecture": platform.machine(),
+        "deformable_attention": target.deformable_attention.value,
+        "architecture": target.architecture,
         "compute_capabilities": target.compute_capabilities,
     }
     for key, value in wanted.items():
         if sidecar.get(key) != value:
             raise RuntimeError(f"{path}: {key} must be {value!r} here, found {sidecar.get(key)!r}; {rebuild}")
+    try:
+        description = Description(**sidecar.get("graph", {}))
+    except TypeError as error:
+        raise RuntimeError(f"{path}: graph must hold what graph.json does, but {error}; {rebuild}") from error
     described = sidecar.get("engine", {})
     file = str(described.get("file", ""))
     engine: Path = folder / file
@@ -83,7 +118,9 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Path:
     found = files.sha256(engine)
     if found != described.get("sha256"):
         raise RuntimeError(f"{engine}: SHA-256 {found} is not the sidecar's {described.get('sha256')}; {rebuild}")
-    return engine
+    if target.builder not in config.CPU_BUILDERS:
+        _check_gpu(name, target, "run it on such a machine")
+    return Engine(engine, description)
 
 
 def cpu_model() -> str:

@@ -1,16 +1,19 @@
-"""The network as it is deployed: TAO's Mask2Former with camera bytes in and no data-dependent operator.
+"""The network as it is deployed: TAO's Mask2Former with camera bytes in, maps out and no data-dependent operator.
 
-Same weights and same answer as TAO's model in eval mode. Three things differ:
+Same weights and same answer as TAO's model in eval mode. Four things differ:
 - TAO unmasks queries that may attend nowhere by index assignment, which exports as NonZero + ScatterND;
   here it is a logical AND with the same effect.
 - TAO computes each layer's full mask and resizes it to the attention's resolution. Resizing and the product with
   the queries are both linear, so here the features are resized, once per level.
 - TAO assigns Swin's shifted-window masks slice by slice in each forward pass, which exports as ScatterND; they depend
   on sizes alone, so here they are constants.
+- The merge that TAO does in Python, query by query, is part of the graph: stages/graph/merge.py.
 """
 
 import copy
+import importlib
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,41 +21,130 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from stages import config
+from stages.graph import deformable, merge, reference
+from stages.runtime import frames
 from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
 
-class Deployed(nn.Module):
-    """uint8 [1, H, W, 3] RGB frame -> class logits [1, Q, 1 + C], no-object at 0, and mask logits [1, Q, H/4, W/4]."""
+class Network(nn.Module):
+    """float32 [B, 3, H, W], normalised -> class logits [B, Q, 1 + C], no-object at 0, and mask logits [B, Q, H/4, W/4].
 
-    tao: Any
-    mean: torch.Tensor
-    std: torch.Tensor
+    What TAO's MaskFormerModel computes.
+    """
 
-    def __init__(self, tao: nn.Module) -> None:
+    def __init__(self, tao: nn.Module, sampler: config.Sampler) -> None:
         """Wrap a copy of TAO's MaskFormerModel; the one given stays as it is."""
         super().__init__()
         network: Any = copy.deepcopy(tao)
         for layer in network.backbone.layers:
             layer.forward = partial(swin_stage, layer)
-        self.tao = network
+        deformable.use(network.sem_seg_head.pixel_decoder, sampler)
+        self.backbone = network.backbone
+        self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
+        self.decoder = Decoder(network.sem_seg_head.predictor)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the network; see the class for shapes."""
+        mask_features, levels = self.pixel_decoder(self.backbone(pixels))
+        class_logits, mask_logits = self.decoder(levels, mask_features)
+        return class_logits, mask_logits
+
+
+class Fused(nn.Module):
+    """uint8 [B, H, W, 3] RGB frames -> the outputs of deploy.mode, and after them class and mask logits.
+
+    The logits are there for comparisons; `export` takes them off the deployed graph.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
+        """`tao`: TAO's MaskFormerModel, which stays as it is. Classes 1 to num_things are things."""
+        super().__init__()
+        self.input = (cfg.height_px, cfg.width_px)
+        frame = (cfg.frame_height_px, cfg.frame_width_px)
+        self.scaled = frames.fitted_size(frame, self.input, cfg.resize)
+        self.network = Network(tao, sampler)
+        self.merge = merge.MERGES[cfg.mode](cfg, num_things)
+        self.input_name, self.output_names = reference.INPUT, (*self.merge.OUTPUTS, *reference.LOGITS)
         self.register_buffer("mean", 255 * torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
 
     def normalise(self, frame: torch.Tensor) -> torch.Tensor:
-        """TAO's input of a frame: uint8 [1, H, W, 3] -> float32 [1, 3, H, W]."""
+        """TAO's input of frames: scaled, padded with black, normalised; float32 [B, 3, height_px, width_px]."""
         # TensorRT takes uint8 only into a Cast, so that comes before the transpose.
-        return (frame.to(torch.float32).permute(0, 3, 1, 2) - self.mean) / self.std
+        pixels = frame.to(torch.float32).permute(0, 3, 1, 2)
+        if self.scaled != pixels.shape[2:]:
+            pixels = F.interpolate(pixels, size=self.scaled, mode="bilinear", align_corners=False)
+        height, width = (a - b for a, b in zip(self.input, self.scaled, strict=True))
+        if height or width:
+            pixels = F.pad(pixels, (0, width, 0, height))
+        return (pixels - self.mean) / self.std
 
-    def forward(self, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the network on one frame; see the class for shapes."""
-        features = self.tao.backbone(self.normalise(frame))
-        head = self.tao.sem_seg_head
-        mask_features, _, levels = head.pixel_decoder.forward_features(features)
-        return decode(head.predictor, levels, mask_features)
+    def forward(self, frame: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the network and the merge; see the class for shapes."""
+        class_logits, mask_logits = self.network(self.normalise(frame))
+        return (*self.merge(class_logits, mask_logits), class_logits, mask_logits)
+
+
+class TaoShaped(nn.Module):
+    """The graph of TAO's own exporter, of the same names, shapes and meaning, and after its outputs the logits.
+
+    float32 [B, 3, height_px, width_px], normalised -> by deploy.mode, at that size: panoptic prob_masks and
+    pred_masks [B, Q, H, W], pred_scores and pred_classes [B, Q]; semantic pred_masks [B, C, H, W]; instance
+    pred_masks [B, K, H, W], pred_scores and pred_classes [B, K].
+    """
+
+    OUTPUTS = {  # noqa: RUF012  # a constant
+        config.Mode.panoptic: ("prob_masks", "pred_masks", "pred_scores", "pred_classes"),
+        config.Mode.semantic: ("pred_masks",),
+        config.Mode.instance: ("pred_masks", "pred_scores", "pred_classes"),
+    }
+
+    def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
+        """As Fused; `num_things` is not used, as TAO's graph does not merge."""
+        super().__init__()
+        self.network = Network(tao, sampler)
+        self.input_name, self.output_names = reference.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *reference.LOGITS)
+        predictor: Any = self.network.decoder.tao
+        model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
+        # What TAO's Postprocessor reads of its spec.
+        head = SimpleNamespace(num_classes=predictor.class_embed.out_features - 1)
+        queries = SimpleNamespace(num_object_queries=predictor.num_queries)
+        spec = SimpleNamespace(
+            test_topk_per_image=cfg.top_k, sem_seg_head=head, mask_former=queries, mode=cfg.mode.value
+        )
+        size = SimpleNamespace(input_height=cfg.height_px, input_width=cfg.width_px)
+        self.merge = model.Postprocessor(SimpleNamespace(model=spec, export=size))
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the network and TAO's own Postprocessor."""
+        class_logits, mask_logits = self.network(inputs)
+        merged = self.merge({"pred_logits": class_logits, "pred_masks": mask_logits})
+        outputs = (merged,) if isinstance(merged, torch.Tensor) else merged
+        return (*outputs, class_logits, mask_logits)
+
+
+GRAPHS: dict[config.GraphKind, Any] = {config.GraphKind.fused: Fused, config.GraphKind.tao: TaoShaped}
+
+
+class PixelDecoder(nn.Module):
+    """TAO's pixel decoder: features -> mask features [B, D, H/4, W/4], and three levels, coarse to fine."""
+
+    def __init__(self, tao: nn.Module) -> None:
+        super().__init__()
+        self.tao: Any = tao
+
+    def forward(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Without the coarsest level that TAO returns a second time."""
+        mask_features, _, levels = self.tao.forward_features(features)
+        return mask_features, levels
 
 
 def swin_stage(layer: Any, x: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, int, int, Any, int, int]:
-    """One of Swin's four stages over TAO's blocks: [1, height * width, C] -> as TAO's BasicLayer returns it."""
+    """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> as TAO's BasicLayer returns it."""
     # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
     height, width = int(height), int(width)
     mask = shifted_window_mask(height, width, layer.window_size, layer.shift_size)
@@ -82,40 +174,46 @@ def shifted_window_mask(height: int, width: int, window: int, shift: int) -> tor
     return torch.from_numpy(np.where(hidden, np.float32(-100), np.float32(0)))
 
 
-def decode(decoder: Any, levels: list[torch.Tensor], mask_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2) over TAO's layers and weights.
+class Decoder(nn.Module):
+    """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2) over TAO's layers and weights."""
 
-    levels: three float32 [1, D, h, w], coarse to fine. mask_features: [1, D, H/4, W/4]. Returns as Deployed.
-    """
-    memory, position, attended = [], [], []
-    for i, level in enumerate(levels):
-        source = decoder.input_proj[i](level).flatten(2) + decoder.level_embed.weight[i][None, :, None]
-        memory.append(source.permute(2, 0, 1))
-        position.append(decoder.pe_layer(level, None).flatten(2).permute(2, 0, 1))
-        resized = F.interpolate(mask_features, size=level.shape[-2:], mode="bilinear", align_corners=False)
-        attended.append(resized.flatten(2))
+    def __init__(self, tao: nn.Module) -> None:
+        """`tao`: TAO's MultiScaleMaskedTransformerDecoder."""
+        super().__init__()
+        self.tao: Any = tao
 
-    query_position = decoder.query_embed.weight.unsqueeze(1)
-    queries = decoder.query_feat.weight.unsqueeze(1)
-    for i in range(decoder.num_layers):
-        level = i % decoder.num_feature_levels
-        embedding = decoder.mask_embed(decoder.decoder_norm(queries).transpose(0, 1))
-        # True where a query must not look: sigmoid < 0.5 in the original.
-        blocked = (embedding @ attended[level]) < 0
-        blocked = blocked & ~blocked.all(-1, keepdim=True)
-        queries = decoder.transformer_cross_attention_layers[i](
-            queries,
-            memory[level],
-            memory_mask=blocked.repeat(decoder.num_heads, 1, 1),
-            memory_key_padding_mask=None,
-            pos=position[level],
-            query_pos=query_position,
-        )
-        queries = decoder.transformer_self_attention_layers[i](
-            queries, tgt_mask=None, tgt_key_padding_mask=None, query_pos=query_position
-        )
-        queries = decoder.transformer_ffn_layers[i](queries)
+    def forward(self, levels: list[torch.Tensor], mask_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """levels: three float32 [B, D, h, w], coarse to fine. mask_features: [B, D, H/4, W/4]. Returns as Network."""
+        tao, batch = self.tao, mask_features.shape[0]
+        memory, position, attended = [], [], []
+        for i, level in enumerate(levels):
+            source = tao.input_proj[i](level).flatten(2) + tao.level_embed.weight[i][None, :, None]
+            memory.append(source.permute(2, 0, 1))
+            position.append(tao.pe_layer(level, None).flatten(2).permute(2, 0, 1))
+            resized = F.interpolate(mask_features, size=level.shape[-2:], mode="bilinear", align_corners=False)
+            attended.append(resized.flatten(2))
 
-    final = decoder.decoder_norm(queries).transpose(0, 1)
-    masks = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(final), mask_features)
-    return decoder.class_embed(final), masks
+        query_position = tao.query_embed.weight.unsqueeze(1).repeat(1, batch, 1)
+        queries = tao.query_feat.weight.unsqueeze(1).repeat(1, batch, 1)
+        for i in range(tao.num_layers):
+            level = i % tao.num_feature_levels
+            embedding = tao.mask_embed(tao.decoder_norm(queries).transpose(0, 1))
+            # True where a query must not look: sigmoid < 0.5 in the original.
+            blocked = (embedding @ attended[level]) < 0
+            blocked = blocked & ~blocked.all(-1, keepdim=True)
+            queries = tao.transformer_cross_attention_layers[i](
+                queries,
+                memory[level],
+                memory_mask=blocked.unsqueeze(1).repeat(1, tao.num_heads, 1, 1).flatten(0, 1),
+                memory_key_padding_mask=None,
+                pos=position[level],
+                query_pos=query_position,
+            )
+            queries = tao.transformer_self_attention_layers[i](
+                queries, tgt_mask=None, tgt_key_padding_mask=None, query_pos=query_position
+            )
+            queries = tao.transformer_ffn_layers[i](queries)
+
+        final = tao.decoder_norm(queries).transpose(0, 1)
+        masks = torch.einsum("bqc,bchw->bqhw", tao.mask_embed(final), mask_features)
+        return tao.class_embed(final), masks

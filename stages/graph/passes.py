@@ -1,5 +1,7 @@
 """Small rewrites of ONNX graphs, each named after what it matches."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -29,3 +31,111 @@ def float64_to_float32(graph: onnx.GraphProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type == double:
             value.type.tensor_type.elem_type = single
+
+
+def expand_instance_normalization(model: onnx.ModelProto) -> None:
+    """Write each InstanceNormalization as means and elementary operators, in place.
+
+    TensorRT 8 computes the operator by a plugin that needs cuDNN. x: [N, C, *], scale and bias: [C], as ONNX's
+    InstanceNormalization-6; ranks come from the graph's value_info. Raises ValueError for an input of unknown rank.
+    """
+    graph = model.graph
+    opset = next(o.version for o in model.opset_import if not o.domain)
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.input, *graph.value_info)}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "InstanceNormalization":
+            if not ranks.get(node.input[0]):
+                raise ValueError(f"{node.name}: the rank of {node.input[0]} is unknown; infer shapes first")
+            nodes += _instance_normalization(graph, node, ranks[node.input[0]], opset)
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _instance_normalization(
+    graph: onnx.GraphProto, node: onnx.NodeProto, rank: int, opset: int
+) -> list[onnx.NodeProto]:
+    epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+    prefix = f"{node.name}/InstanceNormalization"
+    by_channel = [1, -1, *[1] * (rank - 2)]
+    for name, value in (
+        ("epsilon", np.float32(epsilon)),
+        ("by_channel", np.array(by_channel, np.int64)),
+        ("axes", np.arange(2, rank, dtype=np.int64)),
+    ):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{prefix}/{name}"))
+    x, scale, bias = node.input
+    made: list[onnx.NodeProto] = []
+
+    def add(operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        out = output if output in node.output else f"{prefix}/{output}"
+        made.append(onnx.helper.make_node(operator, inputs, [out], name=f"{prefix}/{len(made)}", **attributes))
+        return out
+
+    def mean(name: str, output: str) -> str:
+        # The axes were an attribute before opset 18.
+        if opset >= 18:
+            return add("ReduceMean", [name, f"{prefix}/axes"], output)
+        return add("ReduceMean", [name], output, axes=list(range(2, rank)))
+
+    centred = add("Sub", [x, mean(x, "mean")], "centred")
+    variance = mean(add("Mul", [centred, centred], "square"), "variance")
+    deviation = add("Sqrt", [add("Add", [variance, f"{prefix}/epsilon"], "shifted")], "deviation")
+    normalised = add("Div", [centred, deviation], "normalised")
+    weights = [add("Reshape", [name, f"{prefix}/by_channel"], f"{name}/column") for name in (scale, bias)]
+    add("Add", [add("Mul", [normalised, weights[0]], "scaled"), weights[1]], node.output[0])
+    return made
+
+
+def remove_outputs(graph: onnx.GraphProto, names: tuple[str, ...]) -> None:
+    """Take outputs off a graph, in place; the tensors stay, under their names."""
+    kept = [output for output in graph.output if output.name not in names]
+    del graph.output[:]
+    graph.output.extend(kept)
+
+
+def boolean_assignment_to_and(graph: onnx.GraphProto) -> int:
+    """Rewrite each `x[where(rows)] = False` as `x and not rows`, in place; return how many there were.
+
+    PyTorch exports the assignment as ScatterND at the indices of a NonZero, whose shape depends on data. Matched is a
+    ScatterND of bool into x [..., N] of constants False at indices that come from one NonZero, over rows [...]. TAO's
+    own exporter leaves one in each decoder layer; TensorRT-RTX refuses them.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    constants = {i.name: i for i in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+
+    def first(name: str, operators: tuple[str, ...]) -> onnx.NodeProto | None:
+        """The producer of `name`, past shape operators, if it is one of `operators`."""
+        node = producers.get(name)
+        while node is not None and node.op_type not in operators:
+            if node.op_type not in ("Concat", "Unsqueeze", "Squeeze", "Expand", "Split", "Transpose", "Reshape"):
+                return None
+            node = producers.get(node.input[0])
+        return node
+
+    def is_false(name: str) -> bool:
+        filled = first(name, ("Expand",))
+        value = constants.get(filled.input[0]) if filled else None
+        return value is not None and value.data_type == onnx.TensorProto.BOOL and not numpy_helper.to_array(value).any()
+
+    nodes, found = [], 0
+    for node in graph.node:
+        rows = first(node.input[1], ("NonZero",)) if node.op_type == "ScatterND" else None
+        if rows is None or not is_false(node.input[2]):
+            nodes.append(node)
+            continue
+        found += 1
+        axis = f"{node.name}/last_axis"
+        graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axis))
+        names = [f"{node.name}/not_rows", f"{node.name}/not_rows_column"]
+        nodes.append(onnx.helper.make_node("Not", [rows.input[0]], [names[0]], name=names[0]))
+        nodes.append(onnx.helper.make_node("Unsqueeze", [names[0], axis], [names[1]], name=names[1]))
+        nodes.append(onnx.helper.make_node("And", [node.input[0], names[1]], [node.output[0]], name=f"{node.name}/And"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return found

@@ -52,6 +52,7 @@ def context(sources: Sources) -> dict[str, Any]:
         "evaluated": sources.metric("evaluate"),
         "per_class": tables.per_class(sources),
         "graphs": tables.graphs(sources),
+        "transfers": tables.transfers(sources),
         "engines": tables.engines(sources),
         "hosts": tables.hosts(sources),
         "origins": tables.origins(sources),

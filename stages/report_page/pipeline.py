@@ -12,9 +12,9 @@ from markupsafe import Markup, escape
 
 BOX_W, BOX_H, GAP_X, GAP_Y, LANE_H, MARGIN = 124, 46, 38, 20, 16, 4
 MOST_CHARACTERS = 20
-"""Of an output under a stage's name."""
+"""Of the line under a stage's name."""
 CHARACTER_W = 8
-"""At most, of a stage's name."""
+"""At most, of a stage's name without its item."""
 TRIES = 200
 """Orders tried for one with few crossings."""
 
@@ -150,10 +150,10 @@ def _crossings(left: list[str], right: list[str], links: list[tuple[str, str]]) 
 
 
 def svg(stages: list[Stage]) -> Markup:
-    """An <svg> of the stages from left to right, with their outputs and what each does as a tooltip."""
+    """An <svg> of the stages from left to right; a tooltip has the full name, what a stage does and its outputs."""
     columns = layers(stages)
     heights = [sum(LANE_H if ">" in p else BOX_H for p in c) + GAP_Y * (len(c) - 1) for c in columns]
-    box_w = max(BOX_W, CHARACTER_W * max(len(stage.name) for stage in stages) + 12)
+    box_w = max(BOX_W, CHARACTER_W * max(len(stage.name.partition("@")[0]) for stage in stages) + 12)
     height, width = max(heights) + 2 * MARGIN, len(columns) * (box_w + GAP_X) - GAP_X + 2 * MARGIN
     at: dict[tuple[str, int], float] = {}
     for k, column in enumerate(columns):
@@ -192,14 +192,17 @@ def _path(points: list[tuple[int, float]], box_w: int) -> str:
 
 
 def _box(stage: Stage, x: float, y: float, box_w: int) -> str:
-    first = Path(stage.outs[0].removeprefix("data/")) if stage.outs else Path()
-    label = first.name if first.suffix else str(first)
+    """Under its name stands what an expanded stage is for, such as cpu of engine@cpu, or the first output."""
+    name, _, label = stage.name.partition("@")
+    if not label and stage.outs:
+        first = Path(stage.outs[0].removeprefix("data/"))
+        label = first.name if first.suffix else str(first)
     if len(label) > MOST_CHARACTERS:
         label = "…" + label[1 - MOST_CHARACTERS :]
     middle = x + box_w / 2
     return (
-        f"<g><title>{escape(stage.desc)}: {escape(', '.join(stage.outs))}</title>"
+        f"<g><title>{escape(stage.name)}: {escape(stage.desc)}; {escape(', '.join(stage.outs))}</title>"
         f'<rect x="{x:g}" y="{y:g}" width="{box_w}" height="{BOX_H}" rx="5"/>'
-        f'<text class="stage" x="{middle:g}" y="{y + 20:g}">{escape(stage.name)}</text>'
+        f'<text class="stage" x="{middle:g}" y="{y + 20:g}">{escape(name)}</text>'
         f'<text class="out" x="{middle:g}" y="{y + 36:g}">{escape(label)}</text></g>'
     )

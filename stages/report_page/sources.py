@@ -7,6 +7,8 @@ from typing import Any
 
 from stages import config, files
 from stages.coco import panoptic
+from stages.graph import description
+from stages.report_page import inspection
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Sources:
     """A row per epoch of TAO's training; without a key where nothing was measured."""
     per_class: list[dict[str, Any]]
     """Rows of per_class.csv: class, and numbers in 0 to 100 or counts."""
+    graphs: dict[str, inspection.Inspection]
+    """Folder of a deployable graph, such as data/onnx/gather/fp16 -> what it takes and returns."""
     engines: dict[str, dict[str, Any]]
     """Target -> engine.json."""
     metrics: dict[str, Any]
@@ -50,6 +54,8 @@ def read(data: Path, root: Path, cfg: config.Config) -> Sources:
         for row in _rows(data / "evaluate" / "per_class.csv")
     ]
     measured = {name: _maps(data / "verify" / name) for name in cfg.measured}
+    deployable = [(form.value, p) for form in cfg.deploy.deformable_attention for p in precisions(cfg.deploy)]
+    onnx_files = {f"data/onnx/{form}/{p}": data / "onnx" / form / p / description.ONNX for form, p in deployable}
     sidecars = {name: data / "engines" / name / "engine.json" for name in cfg.targets}
     return Sources(
         cfg=cfg,
@@ -60,9 +66,15 @@ def read(data: Path, root: Path, cfg: config.Config) -> Sources:
         measured={name: maps for name, maps in measured.items() if maps},
         history=history,
         per_class=per_class,
+        graphs={folder: inspection.read(path) for folder, path in onnx_files.items() if path.exists()},
         engines={name: files.read_json(path) for name, path in sidecars.items() if path.exists()},
         metrics={path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))},
     )
+
+
+def precisions(deploy: config.Deploy) -> list[str]:
+    """Precisions that each form of the graph is made in, fp32 first."""
+    return [config.Precision.fp32.value, *(p.value for p in deploy.lower_precisions)]
 
 
 def _maps(folder: Path) -> panoptic.PanopticSet | None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from stages.report_page.sources import Sources
+from stages.report_page.sources import Sources, precisions
 
 NOT_RUN = "built, not run on this host"
 MOST_BARS = 30
@@ -40,7 +40,7 @@ def tiles(sources: Sources) -> list[dict[str, str]]:
     """Key figures: label, value, unit, caption. A value is empty where its stage has not run."""
     evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.measured), "")
     verified, timed = sources.metric(f"verify_{name}"), sources.metric(f"benchmark_{name}")
-    engine = f"engine {name}"
+    engine, deploy = f"engine {name}", sources.cfg.deploy
     absent = f"verify or benchmark of {engine} has not run" if name else "no target is measured"
     quality, semantic = "evaluate has not run", "evaluate has not run"
     if evaluated:
@@ -58,7 +58,7 @@ def tiles(sources: Sources) -> list[dict[str, str]]:
             "Rate",
             number(timed["engine"]["end_to_end"]["hz"]) if timed else "",
             "Hz",
-            f"{engine}, decoded picture to panoptic map, batch 1" if timed else absent,
+            f"{engine}, decoded picture to {deploy.mode.value} map, batch {deploy.batch_size}" if timed else absent,
         ),
         _tile(
             "Speed-up",
@@ -98,23 +98,47 @@ def per_class(sources: Sources) -> list[dict[str, Any]]:
 
 
 def graphs(sources: Sources) -> list[dict[str, Any]]:
-    """Rows of the graph table; `absent` where the stage has not run."""
+    """Rows of the graph table, form by form; `absent` where the stage has not run."""
     rows = []
-    for stem, label, file in (
-        ("export", "exported", "exported.onnx"),
-        ("simplify", "simplified, fp32", "fp32.onnx"),
-        ("precision", "half precision, fp16", "fp16.onnx"),
-    ):
-        found = sources.metric(stem)
-        row: dict[str, Any] = {"label": label, "file": f"data/onnx/{file}", "stage": stem, "absent": found is None}
-        if found:
-            row |= {"nodes": found["nodes"], "mb": found["bytes"] / 1e6}
-            row["to_tao"] = scientific(found.get("max_difference_to_tao"))
-            for kind in ("class", "mask"):
-                for what in ("p999", "max"):
-                    row[f"{kind}_{what}"] = scientific(found.get(f"{kind}_probability_difference_{what}"))
-        rows.append(row)
+    for form in (sampler.value for sampler in sources.cfg.deploy.deformable_attention):
+        rows.append(_graph(sources, form, "exported", f"export_{form}", f"export@{form}"))
+        fp32, *lower = precisions(sources.cfg.deploy)
+        rows.append(_graph(sources, form, fp32, f"simplify_{form}", f"simplify@{form}"))
+        rows += [_graph(sources, form, p, f"precision_{form}_{p}", f"precision@{form}-{p}") for p in lower]
     return rows
+
+
+def _graph(sources: Sources, form: str, name: str, stem: str, stage: str) -> dict[str, Any]:
+    found = sources.metric(stem)
+    row: dict[str, Any] = {"label": f"{form}, {name}", "folder": f"data/onnx/{form}/{name}", "stage": stage}
+    row["absent"] = found is None
+    if not found:
+        return row
+    row |= {"nodes": found["nodes"], "mb": found["bytes"] / 1e6}
+    # Such as "not on this host: ONNX Runtime has no plugin of TensorRT".
+    row["not_compared"] = found.get("compared", "").partition(": ")[2]
+    row["logits"] = scientific(found.get("max_logit_difference"))
+    row["agreement"] = "" if row["not_compared"] else number(found["pixel_agreement_pct"], 3)
+    for kind in ("class", "mask"):
+        for what in ("p999", "max"):
+            row[f"{kind}_{what}"] = scientific(found.get(f"{kind}_probability_difference_{what}"))
+    return row
+
+
+def transfers(sources: Sources) -> list[dict[str, Any]]:
+    """A row per deployable graph that is there: its tensors, megabytes in and out a frame, Polygraphy's text."""
+    frames = sources.cfg.deploy.batch_size
+    return [
+        {
+            "folder": folder,
+            "text": graph.text,
+            "inputs": graph.inputs,
+            "outputs": graph.outputs,
+            "in_mb": sum(tensor.bytes for tensor in graph.inputs) / frames / 1e6,
+            "out_mb": sum(tensor.bytes for tensor in graph.outputs) / frames / 1e6,
+        }
+        for folder, graph in sources.graphs.items()
+    ]
 
 
 def engines(sources: Sources) -> list[dict[str, Any]]:
@@ -141,7 +165,7 @@ def origins(sources: Sources) -> list[dict[str, str]]:
     """What the engines came from: a row per file and hash, with the engines that say so."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, built in sources.engines.items():
-        for key, digest in built.get("provenance", {}).items():
+        for key, digest in built["graph"]["provenance"].items():
             label = key.removesuffix("_sha256").replace("_", " ")
             found.setdefault((label, digest), []).append(name)
     return [{"file": label, "sha256": digest, "targets": ", ".join(v)} for (label, digest), v in found.items()]
@@ -149,11 +173,12 @@ def origins(sources: Sources) -> list[dict[str, str]]:
 
 def hosts(sources: Sources) -> list[dict[str, str]]:
     """Where engines were built: a row per host, with the targets built there."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str, str], list[str]] = {}
     for name, built in sources.engines.items():
         host = built["build_host"]
-        found.setdefault((host["cpu"], host["system"], host["python"]), []).append(name)
+        gpu = f"{host['gpu']['name']}, driver {host['gpu']['driver']}" if host["gpu"] else "not used"
+        found.setdefault((host["cpu"], gpu, host["system"], host["python"]), []).append(name)
     return [
-        {"targets": ", ".join(names), "cpu": cpu, "system": system, "python": python}
-        for (cpu, system, python), names in found.items()
+        {"targets": ", ".join(names), "cpu": cpu, "gpu": gpu, "system": system, "python": python}
+        for (cpu, gpu, system, python), names in found.items()
     ]

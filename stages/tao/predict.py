@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
 from stages import config
-from stages.runtime import frames
+from stages.runtime import frames, segments
+from stages.runtime.segments import Segments
 from stages.tao import wheel
 from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
@@ -33,37 +33,78 @@ class Checkpoint:
             object_mask_threshold=deploy.object_mask_threshold,
             overlap_threshold=deploy.overlap_threshold,
             metadata=SimpleNamespace(thing_dataset_id_to_contiguous_id=things),
+            test_topk_per_image=deploy.top_k,
+            device="cpu",
         )
         module: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model")
         self._module = module.Mask2formerPlModule
-        self._mean, self._std = (torch.tensor(x).view(1, 3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
 
     def logits(self, frame: frames.Frame) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's answer on its input, uint8 [H, W, 3]: pred_logits [Q, 1 + C] and pred_masks [Q, H/4, W/4]."""
-        pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+        """The network's answer on a frame, uint8 [H, W, 3]: pred_logits [Q, 1 + C] and pred_masks [Q, h, w]."""
+        pixels = frames.network_input(frame[None], self.deploy, PIXEL_MEAN, PIXEL_STD)
         with torch.inference_mode():
-            output = self.net((pixels - self._mean) / self._std)
+            output = self.net(torch.from_numpy(pixels))
         return output["pred_logits"][0], output["pred_masks"][0]
 
-    def predict(self, picture: frames.Frame) -> tuple[frames.Panoptic, npt.NDArray[np.uint8]]:
-        """Panoptic map of a picture, and its class map: uint8 [H, W], classes 1 to C."""
-        logits, masks = self._at_picture(picture)
-        with torch.inference_mode():
-            semantic = self._module.semantic_inference(self._self, logits, masks).argmax(0) + 1
-        return self._merge(logits, masks), semantic.numpy().astype(np.uint8)
+    def at_frame(self, masks: torch.Tensor) -> torch.Tensor:
+        """pred_masks [Q, h, w] resized as TAO's evaluation does: to the input, cut, and to the frame, [Q, H, W].
 
-    def panoptic(self, picture: frames.Frame) -> frames.Panoptic:
-        """Panoptic map of a picture."""
-        return self._merge(*self._at_picture(picture))
-
-    def _at_picture(self, picture: frames.Frame) -> tuple[torch.Tensor, torch.Tensor]:
-        frame, used = frames.fit(picture, self.deploy.height_px, self.deploy.width_px)
-        logits, masks = self.logits(frame)
-        masks = F.interpolate(masks[None], size=frame.shape[:2], mode="bilinear", align_corners=False)
+        For the graph `tao` to the input alone, as TAO's exporter does.
+        """
+        cfg = self.deploy
+        size, frame = (cfg.height_px, cfg.width_px), (cfg.frame_height_px, cfg.frame_width_px)
+        used = frames.fitted_size(frame, size, cfg.resize)
+        masks = F.interpolate(masks[None], size=size, mode="bilinear", align_corners=False)
+        if cfg.graph is config.GraphKind.tao:
+            return masks[0]
         masks = masks[..., : used[0], : used[1]]
-        return logits, F.interpolate(masks, size=picture.shape[:2], mode="bilinear", align_corners=False)[0]
+        return F.interpolate(masks, size=frame, mode="bilinear", align_corners=False)[0]
 
-    def _merge(self, logits: torch.Tensor, masks: torch.Tensor) -> frames.Panoptic:
+    def merge(self, logits: torch.Tensor, masks: torch.Tensor) -> Segments:
+        """TAO's post-processing of deploy.mode on pred_logits [Q, 1 + C] and masks at the frame's size [Q, H, W]."""
         with torch.inference_mode():
-            ids, segments = self._module.panoptic_inference(self._self, logits, masks)
-        return frames.Panoptic(ids.numpy(), {s["id"]: s["category_id"] + 1 for s in segments})
+            if self.deploy.mode is config.Mode.semantic:
+                return segments.semantic(self._class_ids(logits, masks))
+            if self.deploy.mode is config.Mode.instance:
+                return segments.instances(*self.instances(logits, masks), self.deploy)
+            return self._panoptic(logits, masks)
+
+    def instances(self, logits: torch.Tensor, masks: torch.Tensor) -> tuple[Any, Any, Any]:
+        """TAO's instance inference: masks bool [K, H, W], scores float32 [K], category_ids int [K], in any order."""
+        self._self.num_queries, self._self.num_classes = logits.shape[0], logits.shape[1] - 1
+        found = self._module.instance_inference(self._self, logits, masks)
+        return found.pred_masks.numpy().astype(bool), found.scores.numpy(), found.pred_classes.numpy() + 1
+
+    def predict(self, picture: frames.Frame) -> dict[config.Mode, Segments]:
+        """Maps of a picture at its own size: panoptic, semantic, and deploy.mode's where that is instance."""
+        logits, masks, used = self._at_frame(picture)
+        with torch.inference_mode():
+            found = {
+                config.Mode.panoptic: self._panoptic(logits, masks),
+                config.Mode.semantic: segments.semantic(self._class_ids(logits, masks)),
+            }
+        if self.deploy.mode not in found:
+            found[self.deploy.mode] = self.merge(logits, masks)
+        return {mode: self._restore(answer, used, picture) for mode, answer in found.items()}
+
+    def segments(self, picture: frames.Frame) -> Segments:
+        """Map of a picture in deploy.mode, at its own size."""
+        logits, masks, used = self._at_frame(picture)
+        return self._restore(self.merge(logits, masks), used, picture)
+
+    def _at_frame(self, picture: frames.Frame) -> tuple[torch.Tensor, torch.Tensor, frames.Size]:
+        frame, used = frames.fit(picture, self.deploy)
+        logits, masks = self.logits(frame)
+        return logits, self.at_frame(masks), used
+
+    def _restore(self, answer: Segments, used: frames.Size, picture: frames.Frame) -> Segments:
+        size = (picture.shape[0], picture.shape[1])
+        return Segments(frames.to_picture(answer.ids, used, size, self.deploy), answer.category_ids)
+
+    def _class_ids(self, logits: torch.Tensor, masks: torch.Tensor) -> Any:
+        classes = self._module.semantic_inference(self._self, logits, masks).argmax(0) + 1
+        return classes.numpy().astype(np.uint8)
+
+    def _panoptic(self, logits: torch.Tensor, masks: torch.Tensor) -> Segments:
+        ids, found = self._module.panoptic_inference(self._self, logits, masks)
+        return Segments(ids.numpy(), {s["id"]: s["category_id"] + 1 for s in found})

@@ -1,0 +1,71 @@
+"""Engines for CPUs: models optimised for this CPU by ONNX Runtime and saved as ONNX, its own operators included."""
+
+from pathlib import Path
+from typing import Any
+
+from stages import config
+from stages.engines import base
+
+SUFFIX = ".onnx"
+
+
+def _onnxruntime() -> Any:
+    return base.library("onnxruntime", "run `make env`, or `pip install onnxruntime`")
+
+
+def installed_version() -> str:
+    """Version of the onnxruntime package, such as 1.32.0."""
+    return str(_onnxruntime().__version__)
+
+
+def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
+    """Optimise an ONNX file for this CPU and write it to `out`. Nothing is timed, so the cache is not used."""
+    ort = _onnxruntime()
+    options = _options(ort, target, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    options.optimized_model_filepath = str(out)
+    # ONNX Runtime warns that the file is for this kind of CPU alone; engine.json says so.
+    options.log_severity_level = 3
+    _session(ort, onnx_file, options)
+
+
+def load(engine: Path, target: config.Target) -> "OnnxRuntime":
+    """Load an optimised model as it is."""
+    ort = _onnxruntime()
+    return OnnxRuntime(_session(ort, engine, _options(ort, target, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)))
+
+
+def _options(ort: Any, target: config.Target, level: Any) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = target.threads
+    options.graph_optimization_level = level
+    return options
+
+
+def _session(ort: Any, onnx_file: Path, options: Any) -> Any:
+    state = ort.capi.onnxruntime_pybind11_state
+    failures = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException)
+    try:
+        return ort.InferenceSession(str(onnx_file), options, providers=["CPUExecutionProvider"])
+    except failures as error:
+        raise RuntimeError(f"ONNX Runtime can't take {onnx_file}: {error}") from error
+
+
+class OnnxRuntime:
+    """A session on the CPU."""
+
+    def __init__(self, session: Any) -> None:
+        """Wrap an onnxruntime.InferenceSession with one input."""
+        self._session = session
+        (self._input,) = session.get_inputs()
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def infer(self, frames: base.Array) -> dict[str, base.Array]:
+        """See Runtime.infer."""
+        base.require_input(frames, tuple(self._input.shape), _dtype(self._input.type))
+        return dict(zip(self._outputs, self._session.run(None, {self._input.name: frames}), strict=True))
+
+
+def _dtype(kind: str) -> str:
+    """NumPy's name of ONNX Runtime's type: "tensor(uint8)" -> "uint8"."""
+    name = kind[len("tensor(") : -1]
+    return {"float": "float32", "double": "float64"}.get(name, name)

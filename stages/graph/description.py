@@ -1,0 +1,68 @@
+"""graph.json, beside each deployable ONNX file: what the graph is, so that whoever runs its engine needs no params.
+
+Read on machines without onnx.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stages import config, files
+
+ONNX, NAME = "graph.onnx", "graph.json"
+
+PROVENANCE = "provenance"
+"""Key of the ONNX metadata that holds, as JSON, what Description.provenance does."""
+
+
+@dataclass
+class Description:
+    """A graph: what it takes, what it returns, and where it came from."""
+
+    deploy: dict[str, Any]
+    """The parameters `deploy` that shape it, as in params.yaml."""
+    deformable_attention: str
+    """A value of config.Sampler."""
+    categories: list[dict[str, Any]]
+    """COCO categories, things first; category_id - 1 is the network's class."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of data, spec and checkpoint that it came from."""
+    precision: str = "fp32"
+    """A value of config.Precision."""
+    sha256: str = ""
+    """Of the ONNX file."""
+
+    @property
+    def num_things(self) -> int:
+        """Number of thing classes."""
+        return sum(bool(c["isthing"]) for c in self.categories)
+
+    @property
+    def config(self) -> config.Deploy:
+        """The parameters `deploy`, checked."""
+        return config.deploy(self.deploy)
+
+
+def save(model: Any, folder: Path, about: Description) -> None:
+    """Check an onnx.ModelProto and write folder/graph.onnx, with its provenance inside, and folder/graph.json."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {PROVENANCE: json.dumps(about.provenance)})
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / ONNX)
+    files.write_json(folder / NAME, asdict(replace(about, sha256=files.sha256(folder / ONNX))))
+
+
+def read(folder: Path) -> Description:
+    """Read folder/graph.json. Raises RuntimeError where it is missing or the ONNX file is another than it describes."""
+    path = folder / NAME
+    if not path.exists():
+        raise RuntimeError(f"{path} not found; run `dvc repro` or `dvc pull` for {folder}")
+    found = Description(**files.read_json(path))
+    onnx_file = folder / ONNX
+    if not onnx_file.exists():
+        raise RuntimeError(f"{onnx_file} not found; run `dvc repro` or `dvc pull` for {folder}")
+    if files.sha256(onnx_file) != found.sha256:
+        raise RuntimeError(f"{onnx_file} is not the file that {path} describes; run `dvc checkout {folder}`")
+    return found

@@ -1,0 +1,221 @@
+"""CUDA by ctypes: which GPU there is, and memory, copies and a stream for engines.
+
+The driver (libcuda) answers what the GPU is, so that a target can be checked before anything is loaded. Memory and
+copies go through CUDA's runtime library (libcudart), in the newest version that the driver serves. Nothing is loaded
+at import.
+"""
+
+import ctypes
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LIBRARIES = {13: "libcudart.so.13", 12: "libcudart.so.12", 11: "libcudart.so.11.0"}
+"""CUDA's major version -> name of its runtime library."""
+
+# From cuda.h and driver_types.h.
+_ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE, _ERROR_RUNTIME_UNLOADING = 34, 100, 4
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
+_HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
+_STREAM_NON_BLOCKING = 1
+
+_POINTER, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
+_SIGNATURES: dict[str, list[Any]] = {
+    "cudaMalloc": [_OUT, ctypes.c_size_t],
+    "cudaFree": [_POINTER],
+    "cudaMallocHost": [_OUT, ctypes.c_size_t],
+    "cudaFreeHost": [_POINTER],
+    "cudaStreamCreateWithFlags": [_OUT, ctypes.c_uint],
+    "cudaStreamSynchronize": [_POINTER],
+    "cudaStreamDestroy": [_POINTER],
+    "cudaMemcpyAsync": [_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_int, _POINTER],
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU that this process uses: the first that CUDA_VISIBLE_DEVICES leaves."""
+
+    name: str
+    compute_capability: str
+    driver: str
+    """Version of the driver; empty where the system does not tell."""
+    cuda: str
+    """Newest CUDA version that the driver serves."""
+
+
+@cache
+def gpu() -> Gpu | None:
+    """The GPU of this process, or None where there is no driver or no GPU.
+
+    Raises RuntimeError where there is a driver that does not work.
+    """
+    driver = _driver()
+    if driver is None:
+        return None
+    device, number, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    _ask(driver, "cuDeviceGet", ctypes.byref(device), 0)
+    _ask(driver, "cuDeviceGetName", name, len(name), device)
+    capability = []
+    for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
+        _ask(driver, "cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
+        capability.append(str(number.value))
+    _ask(driver, "cuDriverGetVersion", ctypes.byref(number))
+    cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
+    return Gpu(name.value.decode(), ".".join(capability), _driver_version(), cuda)
+
+
+def compute_capability() -> str | None:
+    """Compute capability of the GPU, such as 8.9, or None where there is no driver or no GPU; raises as `gpu`."""
+    found = gpu()
+    return found.compute_capability if found else None
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    status = driver.cuInit(0)
+    if status in (_ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE):
+        return None
+    if status:
+        raise RuntimeError(f"cuInit: CUDA error {status}; mend the NVIDIA driver until nvidia-smi lists the GPU")
+    return driver
+
+
+def _ask(driver: ctypes.CDLL, name: str, *arguments: Any) -> None:
+    status = getattr(driver, name)(*arguments)
+    if status:
+        raise RuntimeError(f"{name}: CUDA error {status}; mend the NVIDIA driver until nvidia-smi lists the GPU")
+
+
+def _driver_version() -> str:
+    path = Path("/proc/driver/nvidia/version")
+    first = path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else ""
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", first)
+    return found[0] if found else ""
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """CUDA's runtime library, from the loader's path, the toolkit's folders or NVIDIA's Python packages.
+
+    Raises RuntimeError where there is none that the driver serves, saying what to install.
+    """
+    found = gpu()
+    newest = int(found.cuda.partition(".")[0]) if found else max(LIBRARIES)
+    names = [name for major, name in sorted(LIBRARIES.items(), reverse=True) if major <= newest]
+    folders = _folders()
+    for name in names:
+        # The bare name is what the loader finds: LD_LIBRARY_PATH and the system's folders.
+        for candidate in (name, *(str(folder / name) for folder in folders)):
+            try:
+                loaded = ctypes.CDLL(candidate)
+            except OSError:
+                continue
+            for function, arguments in _SIGNATURES.items():
+                getattr(loaded, function).argtypes = arguments
+            loaded.cudaGetErrorString.restype = ctypes.c_char_p
+            return loaded
+    raise RuntimeError(
+        f"none of {', '.join(names)} found on the loader's path or in {', '.join(map(str, folders))}; install CUDA's "
+        "runtime (JetPack's own, the system's package cuda-cudart, or pip's nvidia-cuda-runtime or "
+        "nvidia-cuda-runtime-cu12), and name its folder in LD_LIBRARY_PATH if it is elsewhere"
+    )
+
+
+def _folders() -> list[Path]:
+    toolkits = [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True)]
+    folders = [toolkit / "lib64" for toolkit in toolkits]
+    spec = importlib.util.find_spec("nvidia")
+    for package in (spec.submodule_search_locations or []) if spec else []:
+        folders += [Path(package) / wheel / "lib" for wheel in ("cu13", "cuda_runtime")]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def call(name: str, *arguments: Any, allowed: int = 0) -> None:
+    """Call a function of CUDA's runtime library.
+
+    Raises RuntimeError with its name and CUDA's message if it fails with another error than `allowed`.
+    """
+    loaded = library()
+    status = getattr(loaded, name)(*arguments)
+    if status not in (0, allowed):
+        raise RuntimeError(f"{name}: {loaded.cudaGetErrorString(status).decode()} (CUDA error {status})")
+
+
+def _free(name: str, memory: ctypes.c_void_p) -> None:
+    if memory.value:
+        address, memory.value = memory.value, None
+        # At the end of the process CUDA may be gone before Python's objects are: then nothing is left to free.
+        call(name, address, allowed=_ERROR_RUNTIME_UNLOADING)
+
+
+class Stream:
+    """A queue of work on the GPU, which does not wait for the default stream."""
+
+    def __init__(self) -> None:
+        self._handle = ctypes.c_void_p()
+        call("cudaStreamCreateWithFlags", ctypes.byref(self._handle), _STREAM_NON_BLOCKING)
+
+    @property
+    def handle(self) -> int:
+        """The stream as an integer, as TensorRT takes it."""
+        assert self._handle.value is not None, "the stream is closed"
+        return self._handle.value
+
+    def synchronize(self) -> None:
+        """Wait until all that was queued is done; raises RuntimeError if any of it failed."""
+        call("cudaStreamSynchronize", self.handle)
+
+    def close(self) -> None:
+        """Free it; a second call does nothing."""
+        _free("cudaStreamDestroy", self._handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Buffer:
+    """A tensor in device memory, with a pinned copy in host memory that transfers go through."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self._device, self._pinned = ctypes.c_void_p(), ctypes.c_void_p()
+        count = int(np.prod(shape, dtype=np.int64))
+        self._bytes = count * np.dtype(dtype).itemsize
+        # CUDA gives no address for nothing.
+        size = max(self._bytes, 1)
+        call("cudaMalloc", ctypes.byref(self._device), size)
+        call("cudaMallocHost", ctypes.byref(self._pinned), size)
+        assert self._pinned.value is not None
+        memory = (ctypes.c_byte * size).from_address(self._pinned.value)
+        self.host: npt.NDArray[Any] = np.frombuffer(memory, dtype, count).reshape(shape)
+
+    @property
+    def device(self) -> int:
+        """Address in device memory."""
+        assert self._device.value is not None, "the buffer is closed"
+        return self._device.value
+
+    def upload(self, stream: Stream) -> None:
+        """Queue the copy of `host` to the device."""
+        call("cudaMemcpyAsync", self.device, self._pinned, self._bytes, _HOST_TO_DEVICE, stream.handle)
+
+    def download(self, stream: Stream) -> None:
+        """Queue the copy of the device's memory to `host`, which is valid once the stream is synchronized."""
+        call("cudaMemcpyAsync", self._pinned, self.device, self._bytes, _DEVICE_TO_HOST, stream.handle)
+
+    def close(self) -> None:
+        """Free both; `host` is not to be used after. A second call does nothing."""
+        _free("cudaFree", self._device)
+        _free("cudaFreeHost", self._pinned)
+
+    def __del__(self) -> None:
+        self.close()

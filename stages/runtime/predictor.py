@@ -1,0 +1,40 @@
+"""From pictures to maps of segments by a loaded engine: fit, run, decode, restore."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stages import config
+from stages.graph.description import Description
+from stages.runtime import frames
+from stages.runtime.segments import Outputs, Segments, decode
+from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
+
+
+class Predictor:
+    """An engine's `infer` with what its graph needs around it."""
+
+    def __init__(self, infer: Callable[..., Outputs], description: Description) -> None:
+        """`infer` takes a whole batch; `description` is of the engine's graph."""
+        self.infer, self.cfg, self.num_things = infer, description.config, description.num_things
+
+    def segments(self, pictures: Sequence[frames.Frame]) -> list[Segments]:
+        """Maps of 1 to batch_size pictures, each uint8 [H, W, 3] of any size, at the pictures' own sizes."""
+        cfg = self.cfg
+        fitted = [frames.fit(picture, cfg) for picture in pictures]
+        batch = np.stack([frame for frame, _ in fitted])
+        if len(batch) < cfg.batch_size:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], cfg.batch_size - len(batch), axis=0)])
+        outputs = self.run(batch)
+        result = []
+        for index, (picture, (_, used)) in enumerate(zip(pictures, fitted, strict=True)):
+            found = decode(outputs, index, cfg, self.num_things)
+            ids = frames.to_picture(found.ids, used, (picture.shape[0], picture.shape[1]), cfg)
+            result.append(Segments(ids, found.category_ids))
+        return result
+
+    def run(self, batch: frames.Frame) -> Outputs:
+        """The graph's outputs for frames uint8 [B, H, W, 3]."""
+        if self.cfg.graph is config.GraphKind.tao:
+            return self.infer(frames.network_input(batch, self.cfg, PIXEL_MEAN, PIXEL_STD))
+        return self.infer(batch)

@@ -1,0 +1,142 @@
+"""TensorRT-RTX engines of Mask2Former Swin-Tiny at 720p, built without a GPU: our graph, and TAO's own exporter's.
+
+Run: make bench-rtx. Random weights: building does not depend on them. Prints a table and writes data/bench/rtx.json.
+Each build runs in a process of its own, whose peak memory is measured.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from stages import config, files, params
+
+CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0"]
+LIMIT_SECONDS, LIMIT_MIB = 120, 4096
+
+
+def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
+    """Write our fp16 and fp32 graphs, and that of TAO's exporter, into `folder`."""
+    import onnx
+    import onnxsim
+    import torch
+    from omegaconf import OmegaConf
+
+    from stages import export
+    from stages.graph import fp16, passes, reference
+    from stages.tao import spec, wheel
+
+    OmegaConf.save(spec.train_spec(folder, {"train": folder, "val": folder}, 116, cfg), folder / "spec.yaml")
+    torch.manual_seed(0)
+    net = wheel.build_network(folder / "spec.yaml").eval()
+    traced = export.trace(net, config.Sampler.grid_sample, 70, cfg.deploy)
+    simplified, _ = onnxsim.simplify(traced, check_n=0)
+    passes.remove_outputs(simplified.graph, reference.LOGITS)
+    half = fp16.convert(simplified, fp16.kept_names(simplified, cfg.deploy.keep_float32))
+    found = {}
+    for name, model in (("ours, fp16", half), ("ours, fp32", simplified)):
+        found[name] = folder / f"{name.replace(', ', '_')}.onnx"
+        onnx.save(model, found[name])
+
+    # TAO's own exporter, unmodified, on the same weights.
+    exporter: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.export.onnx_exporter")
+    schema: Any = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
+    model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
+    tao_spec = OmegaConf.merge(OmegaConf.structured(schema.ExperimentConfig), OmegaConf.load(folder / "spec.yaml"))
+    tao_spec.model.export, tao_spec.export.on_cpu = True, True
+    tao_spec.export.input_height, tao_spec.export.input_width = cfg.deploy.height_px, cfg.deploy.width_px
+    tao = model.MaskFormerModel(tao_spec).eval()
+    tao.load_state_dict(net.state_dict())
+    found["TAO's exporter, fp32"] = folder / "tao.onnx"
+    names = ["prob_masks", "pred_masks", "pred_scores", "pred_classes"]
+    writer = exporter.ONNXExporter()
+    pixels = torch.ones(1, 3, cfg.deploy.height_px, cfg.deploy.width_px)
+    path = str(folder / "tao.onnx")
+    writer.export_model(tao, 1, path, pixels, input_names=["inputs"], output_names=names, opset_version=17)
+    writer.onnx_change(path)
+    # TensorRT-RTX has no NonZero; the least that makes this graph build is one pass of ours.
+    rewritten = onnx.load(path)
+    passes.boolean_assignment_to_and(rewritten.graph)
+    rewritten, _ = onnxsim.simplify(rewritten, check_n=0)
+    found["TAO's exporter, without NonZero, fp32"] = folder / "tao_without_nonzero.onnx"
+    onnx.save(rewritten, found["TAO's exporter, without NonZero, fp32"])
+    return found
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Nodes, size, and bytes that leave the device in a frame."""
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    out = 0
+    for value in model.graph.output:
+        tensor = value.type.tensor_type
+        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+        out += item * math.prod(d.dim_value for d in tensor.shape.dim)
+    return {"nodes": len(model.graph.node), "onnx_bytes": path.stat().st_size, "out_bytes": out}
+
+
+def build(onnx_file: Path, capabilities: list[str]) -> dict[str, Any]:
+    """Build in a process of its own; seconds, peak memory, engine size, or the builder's message."""
+    command = [sys.executable, "-m", "tests.bench.rtx", "--build", str(onnx_file), "--capabilities", *capabilities]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"refused": done.stderr.partition("RuntimeError: ")[2].strip()[:400]}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def build_here(onnx_file: Path, capabilities: list[str]) -> None:
+    """The build itself; prints JSON."""
+    from stages.engines import tensorrt_rtx
+
+    target = config.Target(builder=config.Builder.tensorrt_rtx, builder_version="1", compute_capabilities=capabilities)
+    out = onnx_file.with_suffix(".engine")
+    start = time.perf_counter()
+    tensorrt_rtx.build(onnx_file, out, target, out.with_suffix(".cache"))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"build_seconds": seconds, "peak_mib": peak, "engine_bytes": out.stat().st_size}))
+
+
+def main() -> int:
+    """Command line of `make bench-rtx`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--build", type=Path, help="build this ONNX file alone")
+    parser.add_argument("--capabilities", nargs="*", default=CAPABILITIES, help="compute capabilities")
+    args = parser.parse_args()
+    if args.build:
+        build_here(args.build, args.capabilities)
+        return 0
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    result = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        params.build(
+            Path("conf"), folder / "params.yaml", ["profile=mapillary", "model.backbone.pretrained_weights=''"]
+        )
+        cfg = config.load(folder / "params.yaml")
+        for label, path in graphs(folder, cfg).items():
+            # TensorRT-RTX refuses float32 products for 7.5.
+            capabilities = CAPABILITIES if "fp16" in label else CAPABILITIES[1:]
+            result[label] = {**facts(path), "compute_capabilities": capabilities, **build(path, capabilities)}
+            print(label, result[label], flush=True)
+    files.write_json(args.out, result)
+    ours = result["ours, fp16"]
+    kept = ours.get("build_seconds", math.inf) <= LIMIT_SECONDS and ours.get("peak_mib", math.inf) <= LIMIT_MIB
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Standard TensorRT on a machine that has it and a GPU: build, load, answer, and the timing cache."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import config, engine, files
+from stages.engines import base, sidecar, tensorrt
+from stages.runtime import cuda
+from tests import graphs
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def target() -> config.Target:
+    """This machine."""
+    capability = cuda.compute_capability()
+    assert capability is not None, "these tests need an NVIDIA GPU"
+    version = tensorrt.installed_version()
+    strong = config.version_numbers(version) >= (10, 12)
+    here = config.Target(
+        builder=config.Builder.tensorrt,
+        builder_version=".".join(version.split(".")[:2]),
+        compute_capabilities=[capability],
+        typing=config.Typing.strong if strong else config.Typing.weak,
+        optimization_level=1,
+    )
+    here.check("here")
+    return here
+
+
+def test_engine_answers_as_numpy_does(tmp_path: Path, target: config.Target) -> None:
+    graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
+    cache = tmp_path / "cache/timing.cache"
+    engine.build(graph, tmp_path / "here", "here", target, cache)
+    assert cache.stat().st_size > 0
+
+    content = files.read_json(tmp_path / "here/engine.json")
+    assert content["builder_version"] == tensorrt.installed_version()
+    assert content["build_host"]["gpu"]["compute_capability"] == target.compute_capabilities[0]
+
+    found = sidecar.verified_engine(tmp_path / "here", "here", target)
+    runtime = base.backend(target).load(found.path, target)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        frames = rng.integers(0, 256, graphs.SHAPE, dtype=np.uint8)
+        answer = runtime.infer(frames)
+        assert set(answer) == {"mean", "count"}
+        np.testing.assert_allclose(answer["mean"].ravel(), frames.mean() * 0.01, rtol=1e-5)
+        assert answer["count"].dtype == np.int32
+        assert answer["count"].ravel() == [7]
+    with pytest.raises(ValueError, match=r"takes uint8 \[1, 32, 32, 3\]"):
+        runtime.infer(np.zeros((1, 32, 64, 3), np.uint8))
+    runtime.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        runtime.infer(frames)
+
+
+def test_a_timing_cache_of_another_kind_is_begun_anew(tmp_path: Path, target: config.Target) -> None:
+    graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
+    cache = tmp_path / "timing.cache"
+    cache.write_bytes(b"not a cache")
+    engine.build(graph, tmp_path / "here", "here", target, cache)
+    written = cache.read_bytes()
+    assert written != b"not a cache"
+    engine.build(graph, tmp_path / "again", "here", target, cache)
+
+
+def test_another_gpu_is_refused(tmp_path: Path, target: config.Target) -> None:
+    found = target.compute_capabilities[0]
+    target.compute_capabilities = ["5.0"]
+    graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
+    with pytest.raises(RuntimeError, match=rf"a GPU of compute capability 5\.0, found {found}"):
+        engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")
+
+
+def test_an_unknown_operator_is_named(tmp_path: Path, target: config.Target) -> None:
+    model = graphs.two_outputs()
+    model.graph.node[1].op_type = "NoSuchOperator"
+    graph = graphs.write(tmp_path / "graph", model, target)
+    with pytest.raises(RuntimeError, match=r"can't parse .*graph\.onnx(.|\n)*node 1(.|\n)*NoSuchOperator"):
+        engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")

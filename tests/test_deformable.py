@@ -1,0 +1,87 @@
+"""The forms of deformable attention against each other and TAO's own."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from stages import config
+from stages.graph import deformable
+
+SIZES = [(5, 8), (10, 16), (20, 31)]
+
+
+def arguments(seed: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Value, locations, some of them far outside, and weights."""
+    generator = torch.Generator().manual_seed(seed)
+    stacked = sum(h * w for h, w in SIZES)
+    value = torch.randn(batch, stacked, 4, 8, generator=generator)
+    locations = 1.6 * torch.rand(batch, stacked, 4, len(SIZES), 4, 2, generator=generator) - 0.3
+    weights = torch.rand(batch, stacked, 4, len(SIZES) * 4, generator=generator).softmax(-1)
+    return value, locations, weights.view(batch, stacked, 4, len(SIZES), 4)
+
+
+@pytest.mark.parametrize("form", config.Sampler)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_form_equals_tao(tao_wheel: None, form: config.Sampler, batch: int) -> None:
+    modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.modules")
+    value, locations, weights = arguments(0, batch)
+    expected = modules.multi_scale_deformable_attn_pytorch(value, SIZES, locations, weights)
+    found = deformable.SAMPLERS[form]()(value, SIZES, locations, weights)
+    assert found.shape == value.shape
+    assert torch.allclose(found.flatten(2), expected, atol=1e-5)
+
+
+class Alone(torch.nn.Module):
+    def __init__(self, form: config.Sampler) -> None:
+        super().__init__()
+        self.sampler = deformable.SAMPLERS[form]()
+
+    def forward(self, value: Any, locations: Any, weights: Any) -> Any:
+        return self.sampler(value, SIZES, locations, weights)
+
+
+def export(form: config.Sampler, path: Path) -> onnx.ModelProto:
+    torch.onnx.export(
+        Alone(form),
+        arguments(0, 2),
+        str(path),
+        input_names=["value", "locations", "weights"],
+        opset_version=17,
+        custom_opsets={"trt": 1} if form in config.PLUGINS else None,
+        dynamo=False,
+    )
+    return onnx.load(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_grid_sample_and_gather_agree_in_onnx_runtime(tmp_path: Path) -> None:
+    answers = []
+    for form in (config.Sampler.grid_sample, config.Sampler.gather):
+        export(form, tmp_path / "x.onnx")
+        session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
+        names = ("value", "locations", "weights")
+        answers += session.run(None, dict(zip(names, (a.numpy() for a in arguments(1, 2)), strict=True)))
+    assert np.abs(answers[0] - answers[1]).max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("form", "version"), [(config.Sampler.plugin_v1, "1"), (config.Sampler.plugin_v2, "2")])
+def test_plugin_node_is_what_tensorrt_reads(tmp_path: Path, form: config.Sampler, version: str) -> None:
+    """Inputs and types: TensorRT's plugin/multiscaleDeformableAttnPlugin; attributes: its ONNX parser."""
+    model = export(form, tmp_path / "x.onnx")
+    (node,) = [n for n in model.graph.node if n.op_type == deformable.PLUGIN]
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    assert attributes == {"plugin_version": version.encode(), "plugin_namespace": b""}
+    constants = {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
+    constants |= {i.name: i for i in model.graph.initializer}
+    shapes, starts = (onnx.numpy_helper.to_array(constants[name]) for name in node.input[1:3])
+    assert shapes.dtype == starts.dtype == np.int32
+    assert shapes.tolist() == [list(size) for size in SIZES]
+    assert starts.tolist() == [0, 40, 200]
+    assert len(node.input) == 5
