@@ -9,7 +9,6 @@ import importlib
 import json
 import logging
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -104,7 +103,9 @@ def build_here(onnx_file: Path, capabilities: list[str]) -> None:
     start = time.perf_counter()
     tensorrt_rtx.build(onnx_file, out, target, out.with_suffix(".cache"))
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps({"build_seconds": seconds, "peak_mib": peak, "engine_bytes": out.stat().st_size}))
 
 
