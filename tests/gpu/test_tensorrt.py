@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from stages import config, engine, files
 from stages.engines import base, sidecar, tensorrt
+from stages.graph import fp16
 from stages.runtime import cuda
 from tests import graphs
 
@@ -82,3 +84,25 @@ def test_an_unknown_operator_is_named(tmp_path: Path, target: config.Target) -> 
     graph = graphs.write(tmp_path / "graph", model, target)
     with pytest.raises(RuntimeError, match=r"can't parse .*graph\.onnx(.|\n)*node 1(.|\n)*NoSuchOperator"):
         engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")
+
+
+def test_float32_in_an_fp16_graph_stays_float32(tmp_path: Path, target: config.Target) -> None:
+    """An area beyond the largest half, as the merge counts it; a weakly typed builder is free to take fp16."""
+    shape = [1, 512, 512, 3]
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], name="/to_float", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["pixels", "pixels"], ["squares"], name="/squares"),
+        helper.make_node("ReduceSum", ["squares"], ["area"], name="/merge/area", keepdims=0),
+        helper.make_node("Cast", ["area"], ["count"], name="/merge/to_int", to=TensorProto.INT32),
+    ]
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, shape)
+    count = helper.make_tensor_value_info("count", TensorProto.INT32, [])
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [frames], [count]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    target.precision = config.Precision.fp16
+    graph = graphs.write(tmp_path / "graph", fp16.convert(model, ["/merge/area", "/merge/to_int"]), target)
+    engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")
+    found = sidecar.verified_engine(tmp_path / "here", "here", target)
+    answer = base.backend(target).load(found.path, target).infer(np.ones(shape, np.uint8))
+    assert int(answer["count"]) == 512 * 512 * 3
