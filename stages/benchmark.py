@@ -17,9 +17,8 @@ import numpy as np
 
 from stages import config, files
 from stages.coco import panoptic
-from stages.engines import base, sidecar
-from stages.runtime import frames
-from stages.runtime.predictor import Predictor
+from stages.engines import sidecar
+from stages.runtime import frames, loading
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,7 @@ def build(
     torch.set_num_threads(target.threads)
     truth = panoptic.read(coco)
     eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
-    verified = sidecar.verified_engine(engines, name, target)
-    predictor = Predictor(base.backend(target).load(verified.path, target).infer, verified.description)
+    predictor = loading.load(engines, name, target)
     some = truth.entries[: cfg.benchmark.pictures]
     pictures = [frames.read_rgb(images / entry.image) for entry in some]
     inputs = [frames.fit(picture, cfg.deploy)[0] for picture in pictures]

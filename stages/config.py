@@ -229,7 +229,10 @@ class Sampler(Enum):
     plugin_v2 = "plugin_v2"
 
 
-PLUGINS = (Sampler.plugin_v1, Sampler.plugin_v2)
+PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
+"""TensorRT's own plugin for deformable attention."""
+PLUGINS = {Sampler.plugin_v1: "1", Sampler.plugin_v2: "2"}
+"""Forms that use it -> its version."""
 
 
 @dataclass
@@ -285,6 +288,16 @@ class Deploy:
     reference frames, at the 99.9th percentile; more fails the precision stage. In (0, 1]."""
     calibration_pictures: int = 64
     """Validation pictures that int8 ranges are taken from, 1 or more."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames that an engine takes."""
+        return self.frame_height_px, self.frame_width_px
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return self.height_px, self.width_px
 
     def __post_init__(self) -> None:
         require(1 <= self.batch_size <= 64, "deploy.batch_size", "1 to 64", self.batch_size)
@@ -361,8 +374,8 @@ class Target:
     wrong. plugin_v1, plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in that version; 2 from TensorRT
     10.11 on."""
     typing: Typing = Typing.strong
-    """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may also choose fp16
-    where precision is fp16 or int8; up to 10.x."""
+    """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may choose lower types
+    as precision allows, but for what the file has in float32; up to 10.x."""
     external_tactics: bool = False
     """Standard TensorRT up to 10.x: cuBLAS, cuBLASLt and cuDNN as sources of kernels too; they must be installed."""
     optimization_level: int = 3

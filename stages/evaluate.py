@@ -38,7 +38,8 @@ def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, 
     with files.aside(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
         for number, entry in enumerate(truth.entries, start=1):
-            predicted = model.predict(frames.read_rgb(images / entry.image))
+            picture = frames.read_rgb(images / entry.image)
+            predicted = model.predict(picture, config.Mode.panoptic, config.Mode.semantic).segments
             true_ids = panoptic.read_ids(entry.png)
             merged, classes = predicted[config.Mode.panoptic], predicted[config.Mode.semantic].ids
             quality.add(true_ids, entry.segments, merged.ids, merged.category_ids)

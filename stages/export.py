@@ -32,8 +32,6 @@ def build(
     `coco`, which are in `images`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
     differs from TAO's answer by more than deploy allows.
     """
-    import numpy as np
-
     from stages.graph import reference
     from stages.tao.predict import Checkpoint
 
@@ -41,16 +39,11 @@ def build(
     provenance = files.read_json(checkpoint / "provenance.json")
     about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
-    entries = truth.entries[: cfg.reference_frames]
-    pictures = [frames.fit(frames.read_rgb(images / entry.image), cfg)[0] for entry in entries]
-    logits = [tao.logits(picture) for picture in pictures]
-    answers = [tao.segments(picture) for picture in pictures]
-    class_logits, mask_logits = (np.stack([pair[i].numpy() for pair in logits]) for i in (0, 1))
-
+    pictures = [images / entry.image for entry in truth.entries[: cfg.reference_frames]]
     with files.aside(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
-        reference.save(reference_file, np.stack(pictures), class_logits, mask_logits, answers)
+        answer(tao, pictures, reference_file)
         model = trace(tao.net, form, truth.num_things, cfg)
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
@@ -59,10 +52,25 @@ def build(
             )
         description.save(model, draft, about)
         result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
-        result |= reference.check(model, reference_file, about)
+        result |= reference.check(model, reference_file, about, reference.differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
         reference.require_equal(out, result, cfg)
+
+
+def answer(tao: Any, pictures: list[Path], out: Path) -> None:
+    """Write the answer of a stages.tao.predict.Checkpoint on pictures to the file `out`; stages/graph/reference.py."""
+    import numpy as np
+
+    from stages.graph import reference
+
+    shown = [frames.fit(frames.read_rgb(path), tao.deploy)[0] for path in pictures]
+    found = [tao.predict(frame) for frame in shown]
+    class_logits, mask_logits = (
+        np.stack([getattr(one, name).numpy() for one in found]) for name in ("class_logits", "mask_logits")
+    )
+    maps = [one.segments[tao.deploy.mode] for one in found]
+    reference.save(out, np.stack(shown), class_logits, mask_logits, maps)
 
 
 def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> Any:
@@ -74,9 +82,9 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
 
     deployed = network.GRAPHS[cfg.graph](tao, form, num_things, cfg).eval()
     if cfg.graph is config.GraphKind.tao:
-        example = torch.zeros(cfg.batch_size, 3, cfg.height_px, cfg.width_px)
+        example = torch.zeros(cfg.batch_size, 3, *cfg.input_size)
     else:
-        example = torch.zeros(cfg.batch_size, cfg.frame_height_px, cfg.frame_width_px, 3, dtype=torch.uint8)
+        example = torch.zeros(cfg.batch_size, *cfg.frame_size, 3, dtype=torch.uint8)
     file = io.BytesIO()
     with torch.inference_mode(), warnings.catch_warnings():
         # Shapes are fixed on purpose; the tracer warns wherever it makes one constant.

@@ -49,10 +49,7 @@ def build(
         draft.mkdir()
         description.save(lowered, draft, about)
         result: dict[str, Any] = {"nodes": len(lowered.graph.node), "bytes": (draft / description.ONNX).stat().st_size}
-        if reference.runs(about):
-            result |= differences(lowered, reference_file, about)
-        else:
-            result |= reference.check(lowered, reference_file, about)
+        result |= reference.check(lowered, reference_file, about, differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
         require_close(result, cfg)
@@ -80,14 +77,15 @@ def to_int8(
     return int8.quantize(model, fp16.places(model.graph), kept, inputs)
 
 
-def differences(model: Any, reference_file: Path, about: description.Description) -> dict[str, float]:
-    """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1]."""
+def differences(expected: Any, found: Any) -> dict[str, Any]:
+    """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1].
+
+    Of a reference and a stages.graph.reference.Answer.
+    """
     from scipy.special import expit, softmax
 
     from stages.graph import reference
 
-    expected = np.load(reference_file)
-    found = reference.run(model, expected["frames"], about)
     classes = np.abs(softmax(found.class_logits, -1) - softmax(expected["class_logits"], -1))
     masks = np.abs(expit(found.mask_logits) - expit(expected["mask_logits"]))
     return {

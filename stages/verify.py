@@ -10,11 +10,9 @@ from pathlib import Path
 
 from stages import config, files
 from stages.coco import panoptic
-from stages.engines import base, sidecar
 from stages.metrics import agreement
 from stages.metrics.panoptic_quality import PanopticQuality
-from stages.runtime import frames
-from stages.runtime.predictor import Predictor
+from stages.runtime import frames, loading
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +25,7 @@ def build(
     Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError beyond the limits
     of `verify` in params.
     """
-    target = cfg.target(name)
-    verified = sidecar.verified_engine(engines, name, target)
-    predictor = Predictor(base.backend(target).load(verified.path, target).infer, verified.description)
+    predictor = loading.load(engines, name, cfg.target(name))
     truth, reference = panoptic.read(coco), panoptic.read(predictions)
     ours, theirs = PanopticQuality(), PanopticQuality()
     agreeing: dict[str, float] = {}

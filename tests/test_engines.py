@@ -250,7 +250,7 @@ def test_what_an_enumeration_lacks_is_no_bit() -> None:
 
 @needs_no_gpu
 def test_cudas_own_message_arrives() -> None:
-    assert cuda.compute_capability() is None
+    assert cuda.gpu() is None
     with pytest.raises(RuntimeError, match=r"cudaMalloc: CUDA driver version is insufficient .*\(CUDA error 35\)"):
         cuda.Buffer((1, 2), np.uint8)
     with pytest.raises(RuntimeError, match="cudaStreamCreateWithFlags: CUDA driver"):

@@ -61,6 +61,13 @@ def run_onnx(cfg: config.Deploy, batch: list[tuple[torch.Tensor, torch.Tensor]],
     return dict(zip(module.OUTPUTS, session.run(None, feed), strict=True))
 
 
+def answer(tao: Any, cfg: config.Deploy, count: int, path: Any) -> tuple[list[Any], dict[str, Any]]:
+    """`count` networks' outputs, and the graph's answer on them; `tao` is made ready to be asked the same."""
+    tao.use_post_processing(NUM_THINGS, cfg)
+    batch = [outputs(seed, 30) for seed in range(count)]
+    return batch, run_onnx(cfg, batch, path)
+
+
 FRAMES = [(96, 160), (90, 160), (150, 200)]
 """As the network's input; padded below; scaled, and padded at the right."""
 
@@ -69,14 +76,12 @@ FRAMES = [(96, 160), (90, 160), (150, 200)]
 @pytest.mark.parametrize("frame", FRAMES)
 def test_panoptic_equals_tao(tao: Any, tmp_path: Any, frame: tuple[int, int]) -> None:
     cfg = deploy(config.Mode.panoptic, frame)
-    tao.use_post_processing(NUM_THINGS, cfg)
-    batch = [outputs(seed, 30) for seed in range(4)]
-    found = run_onnx(cfg, batch, tmp_path / "merge.onnx")
+    batch, found = answer(tao, cfg, 4, tmp_path / "merge.onnx")
     assert found["query_ids"].dtype == np.uint8
     assert found["query_ids"].shape == (4, *frame)
     kinds = []
     for index, (class_logits, mask_logits) in enumerate(batch):
-        expected = tao.merge(class_logits, tao.at_frame(mask_logits))
+        expected = tao.merge(cfg.mode, class_logits, tao.at_frame(mask_logits))
         ours = segments.decode(found, index, cfg, NUM_THINGS)
         assert ours.category_ids == expected.category_ids
         assert (ours.ids == expected.ids).mean() >= 0.9999
@@ -103,11 +108,9 @@ def test_nothing_found_is_void(tao: Any, tmp_path: Any) -> None:
 @pytest.mark.parametrize("frame", FRAMES)
 def test_semantic_equals_tao(tao: Any, tmp_path: Any, frame: tuple[int, int]) -> None:
     cfg = deploy(config.Mode.semantic, frame)
-    tao.use_post_processing(NUM_THINGS, cfg)
-    batch = [outputs(seed, 30) for seed in range(2)]
-    found = run_onnx(cfg, batch, tmp_path / "merge.onnx")
+    batch, found = answer(tao, cfg, 2, tmp_path / "merge.onnx")
     for index, (class_logits, mask_logits) in enumerate(batch):
-        expected = tao.merge(class_logits, tao.at_frame(mask_logits))
+        expected = tao.merge(cfg.mode, class_logits, tao.at_frame(mask_logits))
         assert (found["class_ids"][index] == expected.ids).mean() >= 0.9999
         assert len(expected.category_ids) > 3
 
@@ -116,9 +119,7 @@ def test_semantic_equals_tao(tao: Any, tmp_path: Any, frame: tuple[int, int]) ->
 @pytest.mark.parametrize("frame", [*FRAMES, (96, 155)])
 def test_instances_equal_tao(tao: Any, tmp_path: Any, frame: tuple[int, int]) -> None:
     cfg = deploy(config.Mode.instance, frame)
-    tao.use_post_processing(NUM_THINGS, cfg)
-    batch = [outputs(seed, 30) for seed in range(2)]
-    found = run_onnx(cfg, batch, tmp_path / "merge.onnx")
+    batch, found = answer(tao, cfg, 2, tmp_path / "merge.onnx")
     assert found["mask_bits"].shape == (2, 20, frame[0], -(-frame[1] // 8))
     for index, (class_logits, mask_logits) in enumerate(batch):
         masks, scores, categories = tao.instances(class_logits, tao.at_frame(mask_logits))

@@ -31,29 +31,33 @@ def answer(monkeypatch: pytest.MonkeyPatch, classes: float, masks: float, ids: n
 def test_nan_in_either_output_is_a_difference(
     reference_file: Path, monkeypatch: pytest.MonkeyPatch, spoiled: tuple[float, float]
 ) -> None:
-    found = reference.check(None, reference_file, answer(monkeypatch, *spoiled))
+    found = reference.check(None, reference_file, answer(monkeypatch, *spoiled), reference.differences)
     assert np.isnan(found["max_logit_difference"])
     with pytest.raises(RuntimeError, match=r"deploy\.max_logit_difference"):
         reference.require_equal(reference_file, found, CFG)
 
 
 def test_the_limit_is_the_limit(reference_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = reference.check(None, reference_file, answer(monkeypatch, 0.009, -0.009))
+    found = reference.check(None, reference_file, answer(monkeypatch, 0.009, -0.009), reference.differences)
     assert found["pixel_agreement_pct"] == 100
     reference.require_equal(reference_file, found, CFG)
-    found = reference.check(None, reference_file, answer(monkeypatch, 0.0, -0.02))
+    found = reference.check(None, reference_file, answer(monkeypatch, 0.0, -0.02), reference.differences)
     with pytest.raises(RuntimeError, match=r"differs from TAO.s network by 0\.0199"):
         reference.require_equal(reference_file, found, CFG)
 
 
 def test_another_map_is_a_difference(reference_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = reference.check(None, reference_file, answer(monkeypatch, 0, 0, np.array([[1, 1, 2, 1]], np.int32)))
+    found = reference.check(
+        None, reference_file, answer(monkeypatch, 0, 0, np.array([[1, 1, 2, 1]], np.int32)), reference.differences
+    )
     assert found["pixel_agreement_pct"] == 75
     with pytest.raises(RuntimeError, match=r"75\.0000 % of pixels, required: deploy\.min_pixel_agreement_pct 90"):
         reference.require_equal(reference_file, found, CFG)
 
 
 def test_a_plugin_graph_is_said_not_to_be_compared(reference_file: Path) -> None:
-    found = reference.check(None, reference_file, Description(config.plain(CFG), "plugin_v1", []))
+    found = reference.check(
+        None, reference_file, Description(config.plain(CFG), "plugin_v1", []), reference.differences
+    )
     assert "not on this host" in found["compared"]
     reference.require_equal(reference_file, found, CFG)

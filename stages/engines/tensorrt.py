@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = tensorrt_common.SUFFIX
-PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
 EXTERNAL_TACTICS = ["CUBLAS", "CUBLAS_LT", "CUDNN"]
 
 
@@ -83,19 +82,16 @@ def _keep_float32(api: ModuleType, started: tensorrt_common.Build) -> None:
     Else it may compute those parts in fp16 too: areas in pixels overflow there, and no segment is found.
     """
     started.options.set_flag(api.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    # These compute nothing, or change types themselves, and take no precision.
+    untyped = {api.LayerType.CONSTANT, api.LayerType.SHAPE, api.LayerType.CAST, api.LayerType.IDENTITY}
     network = started.network
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         outputs = [layer.get_output(k) for k in range(layer.num_outputs)]
-        if layer.type not in _untyped(api) and outputs and all(o.dtype == api.float32 for o in outputs):
+        if layer.type not in untyped and outputs and all(o.dtype == api.float32 for o in outputs):
             layer.precision = api.float32
             for k in range(layer.num_outputs):
                 layer.set_output_type(k, api.float32)
-
-
-def _untyped(api: ModuleType) -> "set[trt.LayerType]":
-    """Layers that compute nothing, or change types themselves, and take no precision."""
-    return {api.LayerType.CONSTANT, api.LayerType.SHAPE, api.LayerType.CAST, api.LayerType.IDENTITY}
 
 
 def bits(enumeration: object, names: list[str]) -> int:
@@ -118,11 +114,11 @@ def _register_plugins(api: ModuleType, target: config.Target) -> None:
     registry: trt.IPluginRegistry = api.get_plugin_registry()
     # 8.6 has no all_creators, and plugin_creator_list lacks the newer kind that version 2 is.
     creators = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list
-    versions = sorted({str(creator.plugin_version) for creator in creators if creator.name == PLUGIN})
-    wanted = target.deformable_attention.value.rpartition("_v")[2]
+    versions = sorted({str(creator.plugin_version) for creator in creators if creator.name == config.PLUGIN})
+    wanted = config.PLUGINS[target.deformable_attention]
     if wanted not in versions:
         raise RuntimeError(
-            f"{PLUGIN} version {wanted} is needed, found {', '.join(versions) or 'none'} in TensorRT "
+            f"{config.PLUGIN} version {wanted} is needed, found {', '.join(versions) or 'none'} in TensorRT "
             f"{api.__version__}; set deformable_attention in conf/target"
         )
 

@@ -14,9 +14,6 @@ from torch.onnx import symbolic_helper
 
 from stages import config
 
-PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
-"""TensorRT's own plugin; in ONNX a node of the domain `trt`, which TensorRT's parser ignores."""
-
 Sizes = list[tuple[int, int]]
 """(height, width) of each level, in the order in which they are stacked."""
 
@@ -169,9 +166,10 @@ def _plugin_node(
 def _plugin_symbolic(
     g: Any, value: Any, shapes: Any, start_index: Any, locations: Any, weights: Any, version: Any
 ) -> Any:
+    # TensorRT's parser ignores the domain, without which ONNX would look for an operator of its own.
     text = symbolic_helper._maybe_get_const(version, "s")
     inputs = value, shapes, start_index, locations, weights
-    output = g.op(f"trt::{PLUGIN}", *inputs, plugin_version_s=text, plugin_namespace_s="")
+    output = g.op(f"trt::{config.PLUGIN}", *inputs, plugin_version_s=text, plugin_namespace_s="")
     output.setType(g.original_node.output().type())
     return output
 
@@ -184,6 +182,5 @@ torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public 
 SAMPLERS: dict[config.Sampler, Callable[[], nn.Module]] = {
     config.Sampler.grid_sample: GridSample,
     config.Sampler.gather: Gather,
-    config.Sampler.plugin_v1: partial(Plugin, "1"),
-    config.Sampler.plugin_v2: partial(Plugin, "2"),
+    **{form: partial(Plugin, version) for form, version in config.PLUGINS.items()},
 }

@@ -21,9 +21,7 @@ class AtFrame(nn.Module):
 
     def __init__(self, cfg: config.Deploy) -> None:
         super().__init__()
-        self.input = (cfg.height_px, cfg.width_px)
-        self.frame = (cfg.frame_height_px, cfg.frame_width_px)
-        self.used = frames.fitted_size(self.frame, self.input, cfg.resize)
+        self.input, self.frame, self.used = cfg.input_size, cfg.frame_size, frames.frame_in_input(cfg)
 
     def forward(self, mask_logits: torch.Tensor) -> torch.Tensor:
         """Two bilinear steps, or one where the frame is not scaled."""

@@ -63,9 +63,7 @@ class Fused(nn.Module):
     def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
         """`tao`: TAO's MaskFormerModel, which stays as it is. Classes 1 to num_things are things."""
         super().__init__()
-        self.input = (cfg.height_px, cfg.width_px)
-        frame = (cfg.frame_height_px, cfg.frame_width_px)
-        self.scaled = frames.fitted_size(frame, self.input, cfg.resize)
+        self.input, self.scaled = cfg.input_size, frames.frame_in_input(cfg)
         self.network = Network(tao, sampler)
         self.merge = merge.MERGES[cfg.mode](cfg, num_things)
         self.input_name, self.output_names = reference.INPUT, (*self.merge.OUTPUTS, *reference.LOGITS)

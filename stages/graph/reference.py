@@ -5,6 +5,7 @@ TAO's network; ids int32 [N, H, W] and category_ids int32 [N, 256] (by id, 0 whe
 answer of TAO's post-processing in the deployed mode, at the frame's size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,15 @@ def run(model: Any, frames: Any, description: Description) -> Answer:
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     outputs = [output.name for output in exposed.graph.output]
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in LOGITS if name not in outputs)
+    hidden = [name for name in LOGITS if name not in outputs]
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     logits: dict[str, list[Any]] = {name: [] for name in LOGITS}
 
     def infer(batch: Any) -> dict[str, Any]:
-        names = [*outputs, *(name for name in LOGITS if name not in outputs)]
+        names = [*outputs, *hidden]
         found = dict(zip(names, session.run(names, {session.get_inputs()[0].name: batch}), strict=True))
         for name in LOGITS:
             logits[name].append(found[name].astype(np.float32))
@@ -80,17 +82,18 @@ def runs(description: Description) -> bool:
     return config.Sampler(description.deformable_attention) not in config.PLUGINS
 
 
-def check(model: Any, reference_file: Path, description: Description) -> dict[str, Any]:
-    """Figures of `compare` for the metrics, or why there are none."""
+def check(
+    model: Any, reference_file: Path, description: Description, measure: Callable[[Any, Answer], dict[str, Any]]
+) -> dict[str, Any]:
+    """Figures of `measure` on the reference and a graph's answer, for the metrics, or why there are none."""
     if not runs(description):
         return {"compared": "not on this host: ONNX Runtime has no plugin of TensorRT; verify@TARGET compares"}
-    return {**compare(model, reference_file, description)}
-
-
-def compare(model: Any, reference_file: Path, description: Description) -> dict[str, float]:
-    """How far a graph's answer is from TAO's: max_logit_difference, and pixel_agreement_pct of the maps."""
     expected = np.load(reference_file)
-    found = run(model, expected["frames"], description)
+    return measure(expected, run(model, expected["frames"], description))
+
+
+def differences(expected: Any, found: Answer) -> dict[str, Any]:
+    """How far an answer is from the reference: max_logit_difference, and pixel_agreement_pct of the maps."""
     # NumPy's max and not Python's, which loses NaN.
     difference = np.max([np.abs(getattr(found, name) - expected[name]).max() for name in LOGITS])
     return {
@@ -102,10 +105,15 @@ def compare(model: Any, reference_file: Path, description: Description) -> dict[
 def agreement_pct(expected: Any, found: list[Segments]) -> float:
     """Pixels with the same segment in the reference's maps and in `found`, in percent of all."""
     agreeing = 0
-    for ids, row, segments in zip(expected["ids"], expected["category_ids"], found, strict=True):
-        categories = {i: int(c) for i, c in enumerate(row) if c}
-        agreeing += agreement.agreeing_pixels(ids, categories, segments.ids, segments.category_ids)
+    for wanted, ours in zip(answers(expected), found, strict=True):
+        agreeing += agreement.agreeing_pixels(wanted.ids, wanted.category_ids, ours.ids, ours.category_ids)
     return float(100 * agreeing / expected["ids"].size)
+
+
+def answers(expected: Any) -> list[Segments]:
+    """The maps of a reference."""
+    rows = zip(expected["ids"], expected["category_ids"], strict=True)
+    return [Segments(ids, {i: int(c) for i, c in enumerate(row) if c}) for ids, row in rows]
 
 
 def require_equal(folder: Path, found: dict[str, Any], cfg: config.Deploy) -> None:

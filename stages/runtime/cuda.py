@@ -71,12 +71,6 @@ def gpu() -> Gpu | None:
     return Gpu(name.value.decode(), ".".join(capability), _driver_version(), cuda)
 
 
-def compute_capability() -> str | None:
-    """Compute capability of the GPU, such as 8.9, or None where there is no driver or no GPU; raises as `gpu`."""
-    found = gpu()
-    return found.compute_capability if found else None
-
-
 def _driver() -> ctypes.CDLL | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")

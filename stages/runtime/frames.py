@@ -37,14 +37,18 @@ def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pa
     return height, width
 
 
+def frame_in_input(cfg: config.Deploy) -> Size:
+    """What a frame takes of the network's input."""
+    return fitted_size(cfg.frame_size, cfg.input_size, cfg.resize)
+
+
 def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
     """Scale a picture to fit into a frame and pad it with 0 at the bottom and the right.
 
     Returns the frame and the (height, width) that the picture takes of it.
     """
-    size = (cfg.frame_height_px, cfg.frame_width_px)
-    height, width = fitted_size((picture.shape[0], picture.shape[1]), size)
-    frame = np.zeros((*size, 3), np.uint8)
+    height, width = fitted_size((picture.shape[0], picture.shape[1]), cfg.frame_size)
+    frame = np.zeros((*cfg.frame_size, 3), np.uint8)
     frame[:height, :width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
     return frame, (height, width)
 
@@ -53,8 +57,7 @@ def to_picture(labels: npt.NDArray[Any], used: Size, picture: Size, cfg: config.
     """Undo `fit` for a graph's map of labels [H, W]: what the picture takes of it, at the picture's size, unblended."""
     if cfg.graph is config.GraphKind.tao:
         # Its maps have the size of the network's input, not the frame's.
-        size, frame = (cfg.height_px, cfg.width_px), (cfg.frame_height_px, cfg.frame_width_px)
-        labels = _cut(labels, fitted_size(frame, size, cfg.resize), frame)
+        labels = _cut(labels, frame_in_input(cfg), cfg.frame_size)
     return _cut(labels, used, picture)
 
 
@@ -68,9 +71,8 @@ def network_input(frames: npt.NDArray[np.uint8], cfg: config.Deploy, mean: list[
 
     mean and std are of RGB in [0, 1]. The same values as inside the fused graph.
     """
-    size = (cfg.height_px, cfg.width_px)
-    height, width = fitted_size((cfg.frame_height_px, cfg.frame_width_px), size, cfg.resize)
-    result = np.zeros((len(frames), *size, 3), np.float32)
+    height, width = frame_in_input(cfg)
+    result = np.zeros((len(frames), *cfg.input_size, 3), np.float32)
     for frame, out in zip(frames, result, strict=True):
         scaled = frame.astype(np.float32)
         if (height, width) != frame.shape[:2]:

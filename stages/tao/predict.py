@@ -1,6 +1,7 @@
 """Predictions of a TAO checkpoint by TAO's own PyTorch path and post-processing: the reference of everything."""
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,18 @@ from stages.runtime import frames, segments
 from stages.runtime.segments import Segments
 from stages.tao import wheel
 from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer on one picture."""
+
+    class_logits: torch.Tensor
+    """float32 [Q, 1 + C], no-object at 0."""
+    mask_logits: torch.Tensor
+    """float32 [Q, h, w]."""
+    segments: dict[config.Mode, Segments]
+    """Maps at the picture's own size."""
 
 
 class Checkpoint:
@@ -52,22 +65,23 @@ class Checkpoint:
         For the graph `tao` to the input alone, as TAO's exporter does.
         """
         cfg = self.deploy
-        size, frame = (cfg.height_px, cfg.width_px), (cfg.frame_height_px, cfg.frame_width_px)
-        used = frames.fitted_size(frame, size, cfg.resize)
-        masks = F.interpolate(masks[None], size=size, mode="bilinear", align_corners=False)
+        height, width = frames.frame_in_input(cfg)
+        masks = F.interpolate(masks[None], size=cfg.input_size, mode="bilinear", align_corners=False)
         if cfg.graph is config.GraphKind.tao:
             return masks[0]
-        masks = masks[..., : used[0], : used[1]]
-        return F.interpolate(masks, size=frame, mode="bilinear", align_corners=False)[0]
+        masks = masks[..., :height, :width]
+        return F.interpolate(masks, size=cfg.frame_size, mode="bilinear", align_corners=False)[0]
 
-    def merge(self, logits: torch.Tensor, masks: torch.Tensor) -> Segments:
-        """TAO's post-processing of deploy.mode on pred_logits [Q, 1 + C] and masks at the frame's size [Q, H, W]."""
+    def merge(self, mode: config.Mode, logits: torch.Tensor, masks: torch.Tensor) -> Segments:
+        """TAO's post-processing of a mode on pred_logits [Q, 1 + C] and masks at the frame's size [Q, H, W]."""
         with torch.inference_mode():
-            if self.deploy.mode is config.Mode.semantic:
-                return segments.semantic(self._class_ids(logits, masks))
-            if self.deploy.mode is config.Mode.instance:
+            if mode is config.Mode.semantic:
+                classes = self._module.semantic_inference(self._self, logits, masks).argmax(0) + 1
+                return segments.semantic(classes.numpy().astype(np.uint8))
+            if mode is config.Mode.instance:
                 return segments.instances(*self.instances(logits, masks), self.deploy)
-            return self._panoptic(logits, masks)
+            ids, found = self._module.panoptic_inference(self._self, logits, masks)
+            return Segments(ids.numpy(), {s["id"]: s["category_id"] + 1 for s in found})
 
     def instances(self, logits: torch.Tensor, masks: torch.Tensor) -> tuple[Any, Any, Any]:
         """TAO's instance inference: masks bool [K, H, W], scores float32 [K], category_ids int [K], in any order."""
@@ -75,36 +89,17 @@ class Checkpoint:
         found = self._module.instance_inference(self._self, logits, masks)
         return found.pred_masks.numpy().astype(bool), found.scores.numpy(), found.pred_classes.numpy() + 1
 
-    def predict(self, picture: frames.Frame) -> dict[config.Mode, Segments]:
-        """Maps of a picture at its own size: panoptic, semantic, and deploy.mode's where that is instance."""
-        logits, masks, used = self._at_frame(picture)
-        with torch.inference_mode():
-            found = {
-                config.Mode.panoptic: self._panoptic(logits, masks),
-                config.Mode.semantic: segments.semantic(self._class_ids(logits, masks)),
-            }
-        if self.deploy.mode not in found:
-            found[self.deploy.mode] = self.merge(logits, masks)
-        return {mode: self._restore(answer, used, picture) for mode, answer in found.items()}
+    def predict(self, picture: frames.Frame, *more: config.Mode) -> Prediction:
+        """Answer on a picture, uint8 [H, W, 3] of any size, in deploy.mode and `more` modes."""
+        frame, used = frames.fit(picture, self.deploy)
+        logits, quarter_masks = self.logits(frame)
+        masks, size = self.at_frame(quarter_masks), (picture.shape[0], picture.shape[1])
+        found = {}
+        for mode in {self.deploy.mode, *more}:
+            merged = self.merge(mode, logits, masks)
+            found[mode] = Segments(frames.to_picture(merged.ids, used, size, self.deploy), merged.category_ids)
+        return Prediction(logits, quarter_masks, found)
 
     def segments(self, picture: frames.Frame) -> Segments:
         """Map of a picture in deploy.mode, at its own size."""
-        logits, masks, used = self._at_frame(picture)
-        return self._restore(self.merge(logits, masks), used, picture)
-
-    def _at_frame(self, picture: frames.Frame) -> tuple[torch.Tensor, torch.Tensor, frames.Size]:
-        frame, used = frames.fit(picture, self.deploy)
-        logits, masks = self.logits(frame)
-        return logits, self.at_frame(masks), used
-
-    def _restore(self, answer: Segments, used: frames.Size, picture: frames.Frame) -> Segments:
-        size = (picture.shape[0], picture.shape[1])
-        return Segments(frames.to_picture(answer.ids, used, size, self.deploy), answer.category_ids)
-
-    def _class_ids(self, logits: torch.Tensor, masks: torch.Tensor) -> Any:
-        classes = self._module.semantic_inference(self._self, logits, masks).argmax(0) + 1
-        return classes.numpy().astype(np.uint8)
-
-    def _panoptic(self, logits: torch.Tensor, masks: torch.Tensor) -> Segments:
-        ids, found = self._module.panoptic_inference(self._self, logits, masks)
-        return Segments(ids.numpy(), {s["id"]: s["category_id"] + 1 for s in found})
+        return self.predict(picture).segments[self.deploy.mode]

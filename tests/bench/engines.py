@@ -11,16 +11,16 @@ import argparse
 import logging
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages import config, engine, files
-from stages.engines import base, sidecar
+from stages.engines import sidecar
+from stages.graph import reference
 from stages.metrics import agreement
-from stages.runtime import cuda
+from stages.runtime import loading
 from stages.runtime.predictor import Predictor
 
 
@@ -45,12 +45,11 @@ def measure(predictor: Predictor, frames: Any, seconds: float) -> dict[str, floa
 def agree(predictor: Predictor, expected: Any) -> dict[str, Any]:
     """Agreement of maps in percent of pixels, over all frames and in the worst, and segments in both."""
     shares, segments = [], []
-    for frame, ids, row in zip(expected["frames"], expected["ids"], expected["category_ids"], strict=True):
-        categories = {i: int(c) for i, c in enumerate(row) if c}
+    for frame, wanted in zip(expected["frames"], reference.answers(expected), strict=True):
         (found,) = predictor.segments([frame])
-        same = agreement.agreeing_pixels(ids, categories, found.ids, found.category_ids)
-        shares.append(100 * same / ids.size)
-        segments.append([len(categories), len(found.category_ids)])
+        same = agreement.agreeing_pixels(wanted.ids, wanted.category_ids, found.ids, found.category_ids)
+        shares.append(100 * same / wanted.ids.size)
+        segments.append([len(wanted.category_ids), len(found.category_ids)])
     mean, worst = float(np.mean(shares)), float(np.min(shares))
     return {"pixel_agreement_pct": round(mean, 4), "worst_frame_agreement_pct": round(worst, 4), "segments": segments}
 
@@ -76,21 +75,17 @@ def main() -> None:
     target = config.target(args.target, content)
 
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
         engine.build(args.graph, Path(folder) / "engine", args.target, target, args.timing_cache)
-        seconds = time.perf_counter() - start
-        found = sidecar.verified_engine(Path(folder) / "engine", args.target, target)
-        size = found.path.stat().st_size
-        predictor = Predictor(base.backend(target).load(found.path, target).infer, found.description)
+        predictor = loading.load(Path(folder) / "engine", args.target, target)
+        sidecar_file = files.read_json(Path(folder) / "engine" / sidecar.NAME)
         expected = np.load(args.reference)
-        gpu = cuda.gpu()
         result = {
             "graph": str(args.graph),
             "target": config.plain(target),
-            "gpu": asdict(gpu) if gpu else None,
-            "builder_version": base.backend(target).installed_version(),
-            "build_seconds": round(seconds, 1),
-            "engine_bytes": size,
+            "gpu": sidecar_file["build_host"]["gpu"],
+            "builder_version": sidecar_file["builder_version"],
+            "build_seconds": sidecar_file["build_seconds"],
+            "engine_bytes": sidecar_file["engine"]["bytes"],
             "output_bytes": sum(a.nbytes for a in predictor.run(expected["frames"][:1]).values()),
             **agree(predictor, expected),
             **measure(predictor, expected["frames"], args.seconds),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import config, files, precision
+from stages import config, export, files, precision
 from stages.graph import description, fp16, reference
 
 GROUPS = {
@@ -47,17 +47,11 @@ def group_of(place: str) -> str:
 def larger_reference(path: Path, checkpoint: Path, coco: Path, images: Path, count: int, cfg: config.Deploy) -> None:
     """Write reference.npz of the first `count` validation pictures, as the export stage does."""
     from stages.coco import panoptic
-    from stages.runtime import frames
     from stages.tao.predict import Checkpoint
 
     truth = panoptic.read(coco)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
-    entries = truth.entries[:count]
-    pictures = [frames.fit(frames.read_rgb(images / entry.image), cfg)[0] for entry in entries]
-    logits = [tao.logits(picture) for picture in pictures]
-    class_logits, mask_logits = (np.stack([pair[i].numpy() for pair in logits]) for i in (0, 1))
-    answers = [tao.segments(picture) for picture in pictures]
-    reference.save(path, np.stack(pictures), class_logits, mask_logits, answers)
+    export.answer(tao, [images / entry.image for entry in truth.entries[:count]], path)
 
 
 def rounded(half: Any) -> Any:
@@ -116,8 +110,8 @@ def measure(model: Any, kept: set[str], reference_file: Path, about: description
     return {
         "nodes_in_float32": len(kept),
         "nodes_added": len(half.graph.node) - len(model.graph.node),
-        "onnxruntime": precision.differences(half, reference_file, about),
-        "rounded": precision.differences(rounded(half), reference_file, about),
+        "onnxruntime": reference.check(half, reference_file, about, precision.differences),
+        "rounded": reference.check(rounded(half), reference_file, about, precision.differences),
     }
 
 

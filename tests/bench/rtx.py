@@ -30,16 +30,15 @@ def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
     import torch
     from omegaconf import OmegaConf
 
-    from stages import export
-    from stages.graph import fp16, passes, reference
+    from stages import export, simplify
+    from stages.graph import fp16, passes
     from stages.tao import spec, wheel
 
     OmegaConf.save(spec.train_spec(folder, {"train": folder, "val": folder}, 116, cfg), folder / "spec.yaml")
     torch.manual_seed(0)
     net = wheel.build_network(folder / "spec.yaml").eval()
     traced = export.trace(net, config.Sampler.grid_sample, 70, cfg.deploy)
-    simplified, _ = onnxsim.simplify(traced, check_n=0)
-    passes.remove_outputs(simplified.graph, reference.LOGITS)
+    simplified = simplify.simplify(traced, cfg.deploy)
     half = fp16.convert(simplified, fp16.kept_names(simplified, cfg.deploy.keep_float32))
     found = {}
     for name, model in (("ours, fp16", half), ("ours, fp32", simplified)):

@@ -18,14 +18,14 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture
 def target() -> config.Target:
     """This machine."""
-    capability = cuda.compute_capability()
-    assert capability is not None, "these tests need an NVIDIA GPU"
+    gpu = cuda.gpu()
+    assert gpu is not None, "these tests need an NVIDIA GPU"
     version = tensorrt.installed_version()
     strong = config.version_numbers(version) >= (10, 12)
     here = config.Target(
         builder=config.Builder.tensorrt,
         builder_version=".".join(version.split(".")[:2]),
-        compute_capabilities=[capability],
+        compute_capabilities=[gpu.compute_capability],
         typing=config.Typing.strong if strong else config.Typing.weak,
         optimization_level=1,
     )

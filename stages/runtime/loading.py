@@ -1,0 +1,13 @@
+"""An engine of a target, checked, loaded and ready for pictures."""
+
+from pathlib import Path
+
+from stages import config
+from stages.engines import base, sidecar
+from stages.runtime.predictor import Predictor
+
+
+def load(folder: Path, name: str, target: config.Target) -> Predictor:
+    """Load the engine that the engine stage wrote to `folder`; raises as sidecar.verified_engine and Backend.load."""
+    engine = sidecar.verified_engine(folder, name, target)
+    return Predictor(base.backend(target).load(engine.path, target).infer, engine.description)
