@@ -225,6 +225,7 @@ class Sampler(Enum):
 
     grid_sample = "grid_sample"
     gather = "gather"
+    kernels = "kernels"
     plugin_v1 = "plugin_v1"
     plugin_v2 = "plugin_v2"
 
@@ -272,9 +273,9 @@ class Deploy:
     reference_frames: int = 2
     """Validation pictures on which TAO's answer is kept, to compare every graph with. 1 or more."""
     max_logit_difference: float = 0.01
-    """Largest difference of a logit between the exported or simplified graph and TAO's network on the reference
-    frames; more fails the stage. Above 0. Logits of masks reach hundreds, and float32 rounds them the more the larger
-    the network is."""
+    """Largest difference of logits between the exported or simplified graph and TAO's network on the reference frames,
+    at the 99th percentile; more fails the stage. Above 0. At most it says little: a query whose mask is empty but for a
+    pixel near 0 attends to that pixel or, by rounding, to the whole picture (arXiv:2112.01527, eq. 4)."""
     min_pixel_agreement_pct: float = 99.99
     """Pixels with the same segment as by TAO's post-processing, in the exported and the simplified graph on the
     reference frames, in percent; fewer fails the stage. 0 to 100."""
@@ -306,6 +307,9 @@ class Deploy:
         _divisible("deploy.height_px", self.height_px, 32)
         _divisible("deploy.width_px", self.width_px, 32)
         require(bool(self.deformable_attention), "deploy.deformable_attention", "one form or more", [])
+        if self.graph is GraphKind.tao:
+            rule = "without kernels for the graph tao, which is one ONNX file for other runtimes"
+            require(Sampler.kernels not in self.deformable_attention, "deploy.deformable_attention", rule, "kernels")
         lower = [p.value for p in self.lower_precisions]
         require(Precision.fp32 not in self.lower_precisions, "deploy.lower_precisions", "without fp32", lower)
         require(17 <= self.opset <= 20, "deploy.opset", "17 to 20", self.opset)
@@ -371,8 +375,9 @@ class Target:
     """Which ONNX file is compiled: data/onnx/<deformable_attention>/<precision>."""
     deformable_attention: Sampler = Sampler.grid_sample
     """grid_sample: ONNX's operator. gather: bilinear sampling by gathers, for TensorRT versions that get GridSample
-    wrong. plugin_v1, plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in that version; 2 from TensorRT
-    10.11 on."""
+    wrong. kernels: our own CUDA kernels between engines of the other parts, for deformable attention and the panoptic
+    merge; GPUs alone. plugin_v1, plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in that version; 2
+    from TensorRT 10.11 on."""
     typing: Typing = Typing.strong
     """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may choose lower types
     as precision allows, but for what the file has in float32; up to 10.x."""
@@ -407,8 +412,11 @@ class Target:
             self._check_tensorrt(key)
         if self.builder is not Builder.tensorrt:
             sampler = self.deformable_attention
-            rule = f"grid_sample or gather, as {self.builder.value} has no plugin"
+            rule = f"one without plugins, which {self.builder.value} does not have"
             require(sampler not in PLUGINS, f"{key}.deformable_attention", rule, sampler.value)
+        if self.builder in CPU_BUILDERS:
+            rule = "another for a CPU target: our kernels are CUDA's"
+            require(self.deformable_attention is not Sampler.kernels, f"{key}.deformable_attention", rule, "kernels")
 
     def _check_tensorrt(self, key: str) -> None:
         version = version_numbers(self.builder_version)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from stages import config, files
-from stages.engines import base, sidecar
+from stages.engines import base, chain, sidecar
 from stages.graph import description
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,10 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
         draft.mkdir()
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()
-        backend.build(graph / description.ONNX, engine, target, timing_cache)
+        if about.steps:
+            chain.build(backend, graph, about.steps, engine, target, timing_cache)
+        else:
+            backend.build(graph / description.ONNX, engine, target, timing_cache)
         seconds = time.perf_counter() - start
         sidecar.write(draft, name, engine, about, seconds, target)
         log.info("%s: %.1f MB in %.1f s", name, engine.stat().st_size / 1e6, seconds)

@@ -32,7 +32,7 @@ def build(
     `coco`, which are in `images`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
     differs from TAO's answer by more than deploy allows.
     """
-    from stages.graph import reference
+    from stages.graph import artifact, reference
     from stages.tao.predict import Checkpoint
 
     truth = panoptic.read(coco)
@@ -50,9 +50,13 @@ def build(
             raise RuntimeError(
                 f"the exported graph holds {found}, whose shapes depend on data; see stages/graph/network.py"
             )
-        description.save(model, draft, about)
+        artifact.save(model, draft, about, cut=False)
         result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
-        result |= reference.check(model, reference_file, about, reference.differences)
+        if form is config.Sampler.kernels:
+            # Only a simplified graph tells the shapes that its parts need.
+            result["compared"] = "not yet: by simplify@kernels"
+        else:
+            result |= reference.check(model, reference_file, about, reference.differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
         reference.require_equal(out, result, cfg)
@@ -78,7 +82,7 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
     import onnx
     import torch
 
-    from stages.graph import network, passes
+    from stages.graph import deformable, network, passes
 
     deployed = network.GRAPHS[cfg.graph](tao, form, num_things, cfg).eval()
     if cfg.graph is config.GraphKind.tao:
@@ -97,7 +101,7 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
             output_names=list(deployed.output_names),
             opset_version=cfg.opset,
             do_constant_folding=True,
-            custom_opsets={"trt": 1} if form in config.PLUGINS else None,
+            custom_opsets=deformable.CUSTOM_OPSETS.get(form),
             dynamo=False,
         )
     model = onnx.load_from_string(file.getvalue())

@@ -37,7 +37,7 @@ def build(
     """
     import onnx
 
-    from stages.graph import fp16, reference
+    from stages.graph import artifact, fp16, reference
 
     about = replace(description.read(graph), precision=precision.value)
     model = onnx.load(graph / description.ONNX)
@@ -47,7 +47,7 @@ def build(
     lowered = fp16.convert(model, kept)
     with files.aside(out) as draft:
         draft.mkdir()
-        description.save(lowered, draft, about)
+        artifact.save(lowered, draft, about)
         result: dict[str, Any] = {"nodes": len(lowered.graph.node), "bytes": (draft / description.ONNX).stat().st_size}
         result |= reference.check(lowered, reference_file, about, differences)
         files.write_json(metrics, result)

@@ -23,14 +23,14 @@ def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
     """
     import onnx
 
-    from stages.graph import reference
+    from stages.graph import artifact, reference
 
     about = description.read(exported)
     model = onnx.load(exported / description.ONNX)
     simplified = simplify(model, cfg)
     with files.aside(out) as draft:
         draft.mkdir()
-        description.save(simplified, draft, about)
+        artifact.save(simplified, draft, about)
         result: dict[str, Any] = {
             "nodes_before": len(model.graph.node),
             "nodes": len(simplified.graph.node),

@@ -16,25 +16,37 @@ from stages.graph import deformable
 SIZES = [(5, 8), (10, 16), (20, 31)]
 
 
+HEADS, DEPTH, POINTS = 4, 8, 4
+
+
 def arguments(seed: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Value, locations, some of them far outside, and weights."""
+    """Value, offsets, some of them far outside, and logits, as deformable.sample takes them."""
     generator = torch.Generator().manual_seed(seed)
-    stacked = sum(h * w for h, w in SIZES)
-    value = torch.randn(batch, stacked, 4, 8, generator=generator)
-    locations = 1.6 * torch.rand(batch, stacked, 4, len(SIZES), 4, 2, generator=generator) - 0.3
-    weights = torch.rand(batch, stacked, 4, len(SIZES) * 4, generator=generator).softmax(-1)
-    return value, locations, weights.view(batch, stacked, 4, len(SIZES), 4)
+    stacked, samples = sum(h * w for h, w in SIZES), HEADS * len(SIZES) * POINTS
+    value = torch.randn(batch, stacked, HEADS * DEPTH, generator=generator)
+    offsets = 6 * torch.randn(batch, stacked, 2 * samples, generator=generator)
+    return value, offsets, torch.randn(batch, stacked, samples, generator=generator)
 
 
 @pytest.mark.parametrize("form", config.Sampler)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_form_equals_tao(tao_wheel: None, form: config.Sampler, batch: int) -> None:
     modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.modules")
-    value, locations, weights = arguments(0, batch)
-    expected = modules.multi_scale_deformable_attn_pytorch(value, SIZES, locations, weights)
-    found = deformable.SAMPLERS[form]()(value, SIZES, locations, weights)
+    value, offsets, logits = arguments(0, batch)
+    found = deformable.sample(deformable.SAMPLERS[form](), value, offsets, logits, SIZES, HEADS, POINTS)
+
+    shape = (batch, value.shape[1], HEADS, len(SIZES), POINTS)
+    centres = []
+    for h, w in SIZES:
+        y, x = torch.meshgrid(torch.linspace(0.5, h - 0.5, h) / h, torch.linspace(0.5, w - 0.5, w) / w, indexing="ij")
+        centres.append(torch.stack([x, y], -1).flatten(0, 1))
+    scale = torch.tensor([[w, h] for h, w in SIZES])
+    locations = torch.cat(centres)[:, None, None, None] + offsets.view(*shape, 2) / scale[:, None]
+    weights = logits.view(*shape[:3], -1).softmax(-1).view(shape)
+    by_head = value.view(*shape[:3], DEPTH)
+    expected = modules.multi_scale_deformable_attn_pytorch(by_head, SIZES, locations, weights)
     assert found.shape == value.shape
-    assert torch.allclose(found.flatten(2), expected, atol=1e-5)
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 class Alone(torch.nn.Module):
@@ -42,8 +54,8 @@ class Alone(torch.nn.Module):
         super().__init__()
         self.sampler = deformable.SAMPLERS[form]()
 
-    def forward(self, value: Any, locations: Any, weights: Any) -> Any:
-        return self.sampler(value, SIZES, locations, weights)
+    def forward(self, value: Any, offsets: Any, logits: Any) -> Any:
+        return deformable.sample(self.sampler, value, offsets, logits, SIZES, HEADS, POINTS)
 
 
 def export(form: config.Sampler, path: Path) -> onnx.ModelProto:
@@ -51,9 +63,9 @@ def export(form: config.Sampler, path: Path) -> onnx.ModelProto:
         Alone(form),
         arguments(0, 2),
         str(path),
-        input_names=["value", "locations", "weights"],
+        input_names=["value", "offsets", "logits"],
         opset_version=17,
-        custom_opsets={"trt": 1} if form in config.PLUGINS else None,
+        custom_opsets=deformable.CUSTOM_OPSETS.get(form),
         dynamo=False,
     )
     return onnx.load(path)
@@ -65,7 +77,7 @@ def test_grid_sample_and_gather_agree_in_onnx_runtime(tmp_path: Path) -> None:
     for form in (config.Sampler.grid_sample, config.Sampler.gather):
         export(form, tmp_path / "x.onnx")
         session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
-        names = ("value", "locations", "weights")
+        names = ("value", "offsets", "logits")
         answers += session.run(None, dict(zip(names, (a.numpy() for a in arguments(1, 2)), strict=True)))
     assert np.abs(answers[0] - answers[1]).max() < 1e-5
 

@@ -12,7 +12,7 @@ from stages import config, files
 from tests import graphs
 from tests.conftest import REPO, run
 
-FOLDERS = ["engines", "runtime", "metrics"]
+FOLDERS = ["engines", "kernels", "runtime", "metrics"]
 STAGES = ["stages.engine", "stages.verify"]
 """Stages of the device side; what they import is of it too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]
@@ -56,7 +56,7 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("params") / "params.json"
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
     more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx")]
-    forms = "deploy.deformable_attention=[grid_sample,gather,plugin_v1]"
+    forms = "deploy.deformable_attention=[grid_sample,kernels]"
     done = run("python", "-m", "stages.params", "--out", str(out), forms, *more, cwd=REPO)
     assert done.returncode == 0, done.stderr
     assert sorted(config.load(out).targets) == targets

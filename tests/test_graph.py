@@ -10,8 +10,8 @@ import onnx
 import pytest
 import torch
 
-from stages import config, export
-from stages.graph import description, reference
+from stages import config, export, simplify
+from stages.graph import artifact, description, reference
 from stages.graph.network import Decoder, Network
 from tests.conftest import REPO
 
@@ -80,19 +80,23 @@ def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+PANOPTIC, FUSED, TAO = config.Mode.panoptic, config.GraphKind.fused, config.GraphKind.tao
 CASES = [
-    (config.Mode.panoptic, config.GraphKind.fused, 2, (256, 384), config.Resize.pad),
-    (config.Mode.panoptic, config.GraphKind.fused, 1, (190, 250), config.Resize.stretch),
-    (config.Mode.semantic, config.GraphKind.fused, 1, (190, 288), config.Resize.pad),
-    (config.Mode.instance, config.GraphKind.fused, 1, (256, 384), config.Resize.pad),
-    (config.Mode.panoptic, config.GraphKind.tao, 2, (190, 288), config.Resize.pad),
-    (config.Mode.semantic, config.GraphKind.tao, 1, (256, 384), config.Resize.pad),
-    (config.Mode.instance, config.GraphKind.tao, 1, (256, 384), config.Resize.pad),
+    (PANOPTIC, FUSED, 2, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
+    (PANOPTIC, FUSED, 1, (190, 250), config.Resize.stretch, config.Sampler.grid_sample),
+    (PANOPTIC, FUSED, 2, (256, 384), config.Resize.pad, config.Sampler.kernels),
+    (PANOPTIC, FUSED, 1, (190, 250), config.Resize.stretch, config.Sampler.kernels),
+    (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Sampler.grid_sample),
+    (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Sampler.kernels),
+    (config.Mode.instance, FUSED, 1, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
+    (PANOPTIC, TAO, 2, (190, 288), config.Resize.pad, config.Sampler.grid_sample),
+    (config.Mode.semantic, TAO, 1, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
+    (config.Mode.instance, TAO, 1, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
 ]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("mode", "kind", "batch", "frame", "resize"), CASES)
+@pytest.mark.parametrize(("mode", "kind", "batch", "frame", "resize", "form"), CASES)
 def test_exported_graph_answers_as_tao(
     tao: Any,
     tmp_path: Path,
@@ -101,6 +105,7 @@ def test_exported_graph_answers_as_tao(
     batch: int,
     frame: tuple[int, int],
     resize: config.Resize,
+    form: config.Sampler,
 ) -> None:
     from stages.tao import predict
 
@@ -121,11 +126,18 @@ def test_exported_graph_answers_as_tao(
     assert any(a.category_ids for a in answers)
     reference.save(tmp_path / "r.npz", frames, *stacked, answers)
 
-    model = export.trace(tao, config.Sampler.grid_sample, NUM_THINGS, cfg)
+    model = export.trace(tao, form, NUM_THINGS, cfg)
     assert not export.DATA_DEPENDENT & {n.op_type for n in model.graph.node}
-    about = description.Description(config.plain(cfg), "grid_sample", [{"isthing": i < NUM_THINGS} for i in range(116)])
+    about = description.Description(config.plain(cfg), form.value, [{"isthing": i < NUM_THINGS} for i in range(116)])
+    if form is config.Sampler.kernels:
+        # Its shapes are known once it is simplified.
+        model = simplify.simplify(model, cfg)
+        artifact.save(model, tmp_path, about)
+        steps = [step.get("kernel", "part") for step in description.read(tmp_path).steps]
+        merge = ["PanopticMerge"] if mode is config.Mode.panoptic else []
+        assert steps == ["part", *["DeformableAttention", "part"] * 2, *merge]
     found = reference.check(model, tmp_path / "r.npz", about, reference.differences)
-    assert found["max_logit_difference"] < 1e-4 * np.abs(stacked[1]).max()
+    assert found["logit_difference_max"] < 1e-4 * np.abs(stacked[1]).max()
     assert found["pixel_agreement_pct"] >= 99.99
 
 
@@ -150,7 +162,7 @@ def test_description_vouches_for_its_file(tmp_path: Path) -> None:
     graph.output[0].name = "y"
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
     about = description.Description(config.plain(config.Deploy()), "gather", [{"id": 1, "isthing": 1}], {"data": "1"})
-    description.save(model, tmp_path, about)
+    artifact.save(model, tmp_path, about)
     assert description.read(tmp_path).num_things == 1
     assert description.read(tmp_path).config == config.Deploy()
     kept = {p.key: p.value for p in onnx.load(tmp_path / description.ONNX).metadata_props}

@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import REPO, run
 
 TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}}
-GRAPH_STAGES = {"export@grid_sample", "simplify@grid_sample", "precision@grid_sample-fp16"}
+FORMS = ("grid_sample", "kernels")
+GRAPH_STAGES = {s for f in FORMS for s in (f"export@{f}", f"simplify@{f}", f"precision@{f}-fp16")}
 FROM_TRAIN_ON = {"train", "evaluate", "report", *GRAPH_STAGES, *TARGET_STAGES["cpu"], "engine@rtx"}
 ALL = {"sample", "convert", *FROM_TRAIN_ON}
 
@@ -71,8 +72,8 @@ def test_touching_a_file_runs_nothing(clone: Path) -> None:
     [
         ("targets.cpu.threads=1", {*TARGET_STAGES["cpu"], "report"}),
         # The merge is in the graph; --dry does not know that the ONNX files change in consequence.
-        ("deploy.overlap_threshold=0.1", {"evaluate", "export@grid_sample", "benchmark@cpu", "report"}),
-        ("deploy.keep_float32=[Softmax]", {"precision@grid_sample-fp16", "report"}),
+        ("deploy.overlap_threshold=0.1", {"evaluate", *(f"export@{f}" for f in FORMS), "benchmark@cpu", "report"}),
+        ("deploy.keep_float32=[Softmax]", {*(f"precision@{f}-fp16" for f in FORMS), "report"}),
         ("model.name=other", {"report"}),
         ("verify.max_pq_difference=0.3", {"verify@cpu", "report"}),
         ("benchmark.frames=11", {"benchmark@cpu", "report"}),
@@ -100,7 +101,7 @@ def test_artifacts(clone: Path) -> None:
     exported, simplified = metrics["export_grid_sample"], metrics["simplify_grid_sample"]
     assert simplified["nodes"] < exported["nodes"] / 2
     for found in (exported, simplified):
-        assert found["max_logit_difference"] < 1e-3
+        assert found["logit_difference_max"] < 1e-3
         assert found["pixel_agreement_pct"] >= 99.99
     assert metrics["benchmark_cpu"]["engine"]["end_to_end"]["hz"] > 0
     assert metrics["train"]["epochs"] == 2
@@ -119,6 +120,15 @@ def test_summary_names_the_results(clone: Path) -> None:
     assert re.search(r"^engine cpu .* Hz end to end", shown, re.MULTILINE)
     assert re.search(r"^engine rtx .* built, not run on this host$", shown, re.MULTILINE)
     assert "data/report/index.html" in shown
+
+
+def test_polygraphy_runs_a_graph_on_real_frames(clone: Path) -> None:
+    """The command of docs/targets.md, with ONNX Runtime in TensorRT's place."""
+    graph = "data/onnx/grid_sample/fp16/graph.onnx"
+    command = ("polygraphy", "run", graph, "--onnxrt", "--onnxrt", "--data-loader-script", "scripts/frames.py")
+    shown = must(*command, "--atol", "0.05", "--onnx-outputs", "mark", "all", cwd=clone)
+    assert "Pass Rate: 100.00%" in shown
+    assert "query_ids" in shown
 
 
 @pytest.mark.parametrize("mode", ["semantic", "instance"])

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from stages import config, files, precision
-from stages.graph import description, fp16, int8, reference
+from stages.graph import artifact, description, fp16, int8, reference
 from tests.bench import precision as bench
 
 SIDE, BRIGHTNESS = 32, 100
@@ -82,7 +82,7 @@ def folder(tmp_path: Path) -> Path:
         categories=[{"id": 1, "name": "road", "isthing": 0}],
     )
     (tmp_path / "fp32").mkdir()
-    description.save(network(), tmp_path / "fp32", about)
+    artifact.save(network(), tmp_path / "fp32", about)
     frames = np.full(SHAPE, BRIGHTNESS, np.uint8)
     answer = reference.run(network(), frames, about)
     reference.save(tmp_path / "reference.npz", frames, answer.class_logits, answer.mask_logits, answer.segments)
@@ -171,7 +171,7 @@ def test_int8_without_pictures_is_refused(folder: Path) -> None:
 
 def test_int8_of_a_graph_with_a_plugin_is_refused(folder: Path) -> None:
     about = replace(description.read(folder / "fp32"), deformable_attention="plugin_v2")
-    description.save(network(), folder / "fp32", about)
+    artifact.save(network(), folder / "fp32", about)
     with pytest.raises(ValueError, match="which has no plugin_v2"):
         build(folder, kind=config.Precision.int8, calibration=(folder, folder))
 

@@ -32,7 +32,7 @@ def test_nan_in_either_output_is_a_difference(
     reference_file: Path, monkeypatch: pytest.MonkeyPatch, spoiled: tuple[float, float]
 ) -> None:
     found = reference.check(None, reference_file, answer(monkeypatch, *spoiled), reference.differences)
-    assert np.isnan(found["max_logit_difference"])
+    assert np.isnan(found["logit_difference_p99"])
     with pytest.raises(RuntimeError, match=r"deploy\.max_logit_difference"):
         reference.require_equal(reference_file, found, CFG)
 

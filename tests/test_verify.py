@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stages import config, engine, files, verify
 from stages.coco import panoptic
-from stages.graph import description, reference
+from stages.graph import artifact, description, reference
 from tests.conftest import REPO
 
 SIZE = 32
@@ -58,7 +58,7 @@ def built(tmp_path: Path, cfg: config.Config) -> Path:
     """A folder with an engine, two pictures, and their truth: a car in the left half, road in the right."""
     (tmp_path / "graph").mkdir()
     about = description.Description(config.plain(cfg.deploy), "grid_sample", CATEGORIES)
-    description.save(constant_graph(), tmp_path / "graph", about)
+    artifact.save(constant_graph(), tmp_path / "graph", about)
     engine.build(tmp_path / "graph", tmp_path / "engine", "cpu", cfg.targets["cpu"], tmp_path / "timing")
     (tmp_path / "images").mkdir()
     ids = np.ones((SIZE, SIZE), np.int32)

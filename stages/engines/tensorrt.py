@@ -82,8 +82,9 @@ def _keep_float32(api: ModuleType, started: tensorrt_common.Build) -> None:
     Else it may compute those parts in fp16 too: areas in pixels overflow there, and no segment is found.
     """
     started.options.set_flag(api.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    # These compute nothing, or change types themselves, and take no precision.
-    untyped = {api.LayerType.CONSTANT, api.LayerType.SHAPE, api.LayerType.CAST, api.LayerType.IDENTITY}
+    # These compute nothing, change types themselves, or choose their own, and take no precision.
+    names = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
+    untyped = {getattr(api.LayerType, name) for name in names if hasattr(api.LayerType, name)}
     network = started.network
     for i in range(network.num_layers):
         layer = network.get_layer(i)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.onnx import symbolic_helper
 
 from stages import config
+from stages.kernels import catalog
 
 Sizes = list[tuple[int, int]]
 """(height, width) of each level, in the order in which they are stacked."""
@@ -37,20 +38,47 @@ def attend(
 ) -> torch.Tensor:
     """TAO's MSDeformAttn.forward over the layer's weights: query [B, S, C] and stacked levels [B, S, C] -> [B, S, C].
 
-    reference_points: [B, S, L, 2] as (x, y) in [0, 1]. The last three arguments are TAO's and change nothing here.
+    Frames are not padded for the network, so reference_points are the levels' own pixel centres, and they and the last
+    three arguments change nothing here.
     """
-    batch, length, _ = query.shape
-    heads, levels, points = layer.n_heads, layer.n_levels, layer.n_points
     # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
     sizes = [(int(h), int(w)) for h, w in spatial_shapes]
-    value = layer.value_proj(stacked).view(batch, length, heads, -1)
-    offsets = layer.sampling_offsets(query).view(batch, length, heads, levels, points, 2)
-    weights = layer.attention_weights(query).view(batch, length, heads, levels * points)
-    weights = F.softmax(weights, -1).view(batch, length, heads, levels, points)
-    scale = torch.tensor([[w, h] for h, w in sizes], dtype=torch.float32, device=query.device)
-    locations = reference_points[:, :, None, :, None, :] + offsets / scale[None, None, None, :, None, :]
-    sampled = layer.sampler(value, sizes, locations, weights)
-    return layer.output_proj(sampled.reshape(batch, length, -1))  # type: ignore[no-any-return]
+    value, offsets, logits = layer.value_proj(stacked), layer.sampling_offsets(query), layer.attention_weights(query)
+    return layer.output_proj(sample(layer.sampler, value, offsets, logits, sizes, layer.n_heads, layer.n_points))  # type: ignore[no-any-return]
+
+
+def sample(
+    sampler: Any,
+    value: torch.Tensor,
+    offsets: torch.Tensor,
+    logits: torch.Tensor,
+    sizes: Sizes,
+    heads: int,
+    points: int,
+) -> torch.Tensor:
+    """What each of S positions samples around its own place in each of L levels, for M heads of D channels.
+
+    value [B, S, M * D], offsets [B, S, M * L * P * 2] as (x, y) in pixels of the level, logits [B, S, M * L * P] of the
+    samples' weights -> [B, S, M * D].
+    """
+    if isinstance(sampler, Kernel):
+        return sampler(value, offsets, logits, sizes, heads, points)  # type: ignore[no-any-return]
+    batch, length, _ = value.shape
+    levels = len(sizes)
+    weights = F.softmax(logits.view(batch, length, heads, levels * points), -1)
+    shifts = offsets.view(batch, length, heads, levels, points, 2)
+    scale = torch.tensor([[w, h] for h, w in sizes], dtype=torch.float32, device=value.device)
+    locations = centres(sizes).to(value.device)[:, None, None, None] + shifts / scale[:, None]
+    by_head = weights.view(batch, length, heads, levels, points)
+    sampled = sampler(value.view(batch, length, heads, -1), sizes, locations, by_head)
+    return sampled.reshape(batch, length, -1)  # type: ignore[no-any-return]
+
+
+def centres(sizes: Sizes) -> torch.Tensor:
+    """Centres of the pixels of stacked levels, as (x, y) in [0, 1]: float32 [S, 2]."""
+    planes = [torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij") for h, w in sizes]
+    levels = zip(planes, sizes, strict=True)
+    return torch.cat([torch.stack([(x + 0.5) / w, (y + 0.5) / h], -1).flatten(0, 1) for (y, x), (h, w) in levels])
 
 
 class GridSample(nn.Module):
@@ -179,8 +207,52 @@ torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public 
 )
 
 
+class Kernel(nn.Module):
+    """By our own CUDA kernel, softmax and locations included; stages/kernels/deformable_attention.cu."""
+
+    def forward(
+        self, value: torch.Tensor, offsets: torch.Tensor, logits: torch.Tensor, sizes: Sizes, heads: int, points: int
+    ) -> torch.Tensor:
+        """See `sample`."""
+        flat = [axis for size in sizes for axis in size]
+        sampled: torch.Tensor = kernel_node(value, offsets, logits, flat, heads, points)
+        return sampled
+
+
+@torch.library.custom_op("stages::deformable_attention", mutates_args=())
+def kernel_node(
+    value: torch.Tensor, offsets: torch.Tensor, logits: torch.Tensor, sizes: list[int], heads: int, points: int
+) -> torch.Tensor:
+    """Exported as a node of the kernel; see `sample`. Computed in float32 and rounded to the type of `value`."""
+    pairs = list(zip(sizes[::2], sizes[1::2], strict=True))
+    single = value.float(), offsets.float(), logits.float()
+    return sample(GridSample(), *single, pairs, heads, points).to(value.dtype).clone()
+
+
+def _kernel_symbolic(g: Any, value: Any, offsets: Any, logits: Any, sizes: Any, heads: Any, points: Any) -> Any:
+    attributes = {
+        "sizes_i": symbolic_helper._maybe_get_const(sizes, "is"),
+        "heads_i": symbolic_helper._maybe_get_const(heads, "i"),
+        "points_i": symbolic_helper._maybe_get_const(points, "i"),
+    }
+    output = g.op(f"{catalog.DOMAIN}::DeformableAttention", value, offsets, logits, **attributes)
+    output.setType(g.original_node.output().type())
+    return output
+
+
+torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public in its documentation
+    "stages::deformable_attention", _kernel_symbolic, 17
+)
+
+CUSTOM_OPSETS = {
+    config.Sampler.kernels: {catalog.DOMAIN: 1},
+    **{form: {"trt": 1} for form in config.PLUGINS},
+}
+"""ONNX domains beside the standard one, of the forms that need one, with versions."""
+
 SAMPLERS: dict[config.Sampler, Callable[[], nn.Module]] = {
     config.Sampler.grid_sample: GridSample,
     config.Sampler.gather: Gather,
+    config.Sampler.kernels: Kernel,
     **{form: partial(Plugin, version) for form, version in config.PLUGINS.items()},
 }

@@ -3,8 +3,7 @@
 Read on machines without onnx.
 """
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,10 @@ class Description:
     """A value of config.Precision."""
     sha256: str = ""
     """Of the ONNX file."""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    """Of a graph with kernels of ours: its parts, `onnx` and `sha256` of a file beside it, and between them kernels,
+    `kernel`, `attributes`, the names of `inputs` and `outputs`, and as `tensors` shape and dtype of each input. Of
+    other graphs: empty."""
 
     @property
     def num_things(self) -> int:
@@ -44,25 +47,17 @@ class Description:
         return config.deploy(self.deploy)
 
 
-def save(model: Any, folder: Path, about: Description) -> None:
-    """Check an onnx.ModelProto and write folder/graph.onnx, with its provenance inside, and folder/graph.json."""
-    import onnx
-
-    onnx.helper.set_model_props(model, {PROVENANCE: json.dumps(about.provenance)})
-    onnx.checker.check_model(model)
-    onnx.save(model, folder / ONNX)
-    files.write_json(folder / NAME, asdict(replace(about, sha256=files.sha256(folder / ONNX))))
-
-
 def read(folder: Path) -> Description:
     """Read folder/graph.json. Raises RuntimeError where it is missing or the ONNX file is another than it describes."""
     path = folder / NAME
     if not path.exists():
         raise RuntimeError(f"{path} not found; run `dvc repro` or `dvc pull` for {folder}")
     found = Description(**files.read_json(path))
-    onnx_file = folder / ONNX
-    if not onnx_file.exists():
-        raise RuntimeError(f"{onnx_file} not found; run `dvc repro` or `dvc pull` for {folder}")
-    if files.sha256(onnx_file) != found.sha256:
-        raise RuntimeError(f"{onnx_file} is not the file that {path} describes; run `dvc checkout {folder}`")
+    described = {ONNX: found.sha256, **{step["onnx"]: step["sha256"] for step in found.steps if "onnx" in step}}
+    for name, sha256 in described.items():
+        onnx_file = folder / name
+        if not onnx_file.exists():
+            raise RuntimeError(f"{onnx_file} not found; run `dvc repro` or `dvc pull` for {folder}")
+        if files.sha256(onnx_file) != sha256:
+            raise RuntimeError(f"{onnx_file} is not the file that {path} describes; run `dvc checkout {folder}`")
     return found

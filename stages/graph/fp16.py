@@ -6,14 +6,22 @@ from typing import Any
 import numpy as np
 import onnx
 
-from stages.graph import reference
+from stages import config
+from stages.graph import parts, reference
 
-ALWAYS_FLOAT32 = ("GridSample", "/corners/")
-"""Where pixels are sampled. Builders lack GridSample in half precision; corners of gathers are counted up to the number
-of pixels, beyond 2048 of which half precision skips some. The coordinates that they read stay in float32 too."""
+ALWAYS_FLOAT32 = ("GridSample", config.PLUGIN, "/corners/")
+"""Where pixels are sampled. Builders lack GridSample in half precision, and TensorRT 8.6's plugin has float32 alone;
+corners of gathers are counted up to the number of pixels, beyond 2048 of which half precision skips some. The
+coordinates that they read stay in float32 too."""
+
+COORDINATES = {"GridSample": [1], config.PLUGIN: [3]}
+"""Inputs of these that are coordinates; of others, all are."""
 
 FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Inputs of operators that ONNX has in float32 alone: Resize's region and scales."""
+
+MIXED = ("PanopticMerge",)
+"""Our kernels that read either type, compute in float32 and write the same types always."""
 
 
 def kept_names(model: Any, keep: list[str]) -> list[str]:
@@ -41,7 +49,7 @@ def coordinates(graph: Any, sampling: Collection[str]) -> set[str]:
         name
         for node in graph.node
         if node.name in sampling
-        for name in (node.input[1:2] if node.op_type == "GridSample" else node.input)
+        for name in (node.input[i] for i in COORDINATES.get(node.op_type, range(len(node.input))))
     ]
     while pending:
         node = writers.get(pending.pop())
@@ -77,7 +85,7 @@ def convert(model: Any, kept: Collection[str]) -> Any:
     has several readers.
     """
     single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-    result = onnx.shape_inference.infer_shapes(model)
+    result = parts.infer_shapes(model)
     graph = result.graph
     constants = {i.name: i for i in graph.initializer}
     for node in graph.node:
@@ -110,6 +118,10 @@ def convert(model: Any, kept: Collection[str]) -> Any:
         return other
 
     for node in graph.node:
+        if node.op_type in MIXED:
+            node.input[:] = [read(name, half) for name in node.input]
+            nodes.append(node)
+            continue
         wanted = single if node.name in kept or node.op_type in ("Cast", "Constant") else half
         fixed = FLOAT32_INPUTS.get(node.op_type, ())
         node.input[:] = [read(name, single if i in fixed else wanted) for i, name in enumerate(node.input)]

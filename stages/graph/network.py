@@ -65,7 +65,8 @@ class Fused(nn.Module):
         super().__init__()
         self.input, self.scaled = cfg.input_size, frames.frame_in_input(cfg)
         self.network = Network(tao, sampler)
-        self.merge = merge.MERGES[cfg.mode](cfg, num_things)
+        by_kernel = sampler is config.Sampler.kernels and cfg.mode is config.Mode.panoptic
+        self.merge = (merge.PanopticKernel if by_kernel else merge.MERGES[cfg.mode])(cfg, num_things)
         self.input_name, self.output_names = reference.INPUT, (*self.merge.OUTPUTS, *reference.LOGITS)
         self.register_buffer("mean", 255 * torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(PIXEL_STD).view(1, 3, 1, 1))

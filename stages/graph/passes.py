@@ -33,6 +33,20 @@ def float64_to_float32(graph: onnx.GraphProto) -> None:
             value.type.tensor_type.elem_type = single
 
 
+def constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Turn every Constant node with a tensor into an initializer, in place."""
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def expand_instance_normalization(model: onnx.ModelProto) -> None:
     """Write each InstanceNormalization as means and elementary operators, in place.
 

@@ -117,7 +117,7 @@ def _graph(sources: Sources, form: str, name: str, stem: str, stage: str) -> dic
     row |= {"nodes": found["nodes"], "mb": found["bytes"] / 1e6}
     # Such as "not on this host: ONNX Runtime has no plugin of TensorRT".
     row["not_compared"] = found.get("compared", "").partition(": ")[2]
-    row["logits"] = scientific(found.get("max_logit_difference"))
+    row["logits"] = scientific(found.get("logit_difference_p99"))
     row["agreement"] = "" if row["not_compared"] else number(found["pixel_agreement_pct"], 3)
     for kind in ("class", "mask"):
         for what in ("p999", "max"):

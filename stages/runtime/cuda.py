@@ -8,6 +8,7 @@ at import.
 import ctypes
 import importlib.util
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ _ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE, _ERROR_RUNTIME_UNLOADING = 34, 100, 4
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _STREAM_NON_BLOCKING = 1
+_CAPTURE_THREAD_LOCAL = 1
 
 _POINTER, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
 _SIGNATURES: dict[str, list[Any]] = {
@@ -35,6 +37,16 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cudaStreamSynchronize": [_POINTER],
     "cudaStreamDestroy": [_POINTER],
     "cudaMemcpyAsync": [_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_int, _POINTER],
+    "cudaStreamBeginCapture": [_POINTER, ctypes.c_int],
+    "cudaStreamEndCapture": [_POINTER, _OUT],
+    "cudaGraphInstantiateWithFlags": [_OUT, _POINTER, ctypes.c_ulonglong],
+    "cudaGraphLaunch": [_POINTER, _POINTER],
+    "cudaGraphDestroy": [_POINTER],
+    "cudaGraphExecDestroy": [_POINTER],
+    "cudaEventCreate": [_OUT],
+    "cudaEventRecord": [_POINTER, _POINTER],
+    "cudaEventElapsedTime": [ctypes.POINTER(ctypes.c_float), _POINTER, _POINTER],
+    "cudaEventDestroy": [_POINTER],
 }
 
 
@@ -103,25 +115,33 @@ def library() -> ctypes.CDLL:
 
     Raises RuntimeError where there is none that the driver serves, saying what to install.
     """
+    mend = "(JetPack's own, the system's package cuda-cudart, or pip's nvidia-cuda-runtime or nvidia-cuda-runtime-cu12)"
+    loaded = find_library("CUDA's runtime", LIBRARIES, mend)
+    for function, arguments in _SIGNATURES.items():
+        getattr(loaded, function).argtypes = arguments
+    loaded.cudaGetErrorString.restype = ctypes.c_char_p
+    return loaded
+
+
+def find_library(what: str, libraries: Mapping[int, str], mend: str) -> ctypes.CDLL:
+    """The newest of CUDA's `libraries`, by major version, that is installed and that the driver serves.
+
+    Raises RuntimeError where there is none; `mend` says which packages have it.
+    """
     found = gpu()
-    newest = int(found.cuda.partition(".")[0]) if found else max(LIBRARIES)
-    names = [name for major, name in sorted(LIBRARIES.items(), reverse=True) if major <= newest]
+    newest = int(found.cuda.partition(".")[0]) if found else max(libraries)
+    names = [name for major, name in sorted(libraries.items(), reverse=True) if major <= newest]
     folders = _folders()
     for name in names:
         # The bare name is what the loader finds: LD_LIBRARY_PATH and the system's folders.
         for candidate in (name, *(str(folder / name) for folder in folders)):
             try:
-                loaded = ctypes.CDLL(candidate)
+                return ctypes.CDLL(candidate)
             except OSError:
                 continue
-            for function, arguments in _SIGNATURES.items():
-                getattr(loaded, function).argtypes = arguments
-            loaded.cudaGetErrorString.restype = ctypes.c_char_p
-            return loaded
     raise RuntimeError(
-        f"none of {', '.join(names)} found on the loader's path or in {', '.join(map(str, folders))}; install CUDA's "
-        "runtime (JetPack's own, the system's package cuda-cudart, or pip's nvidia-cuda-runtime or "
-        "nvidia-cuda-runtime-cu12), and name its folder in LD_LIBRARY_PATH if it is elsewhere"
+        f"none of {', '.join(names)} found on the loader's path or in {', '.join(map(str, folders))}; install {what} "
+        f"{mend}, and name its folder in LD_LIBRARY_PATH if it is elsewhere"
     )
 
 
@@ -130,7 +150,7 @@ def _folders() -> list[Path]:
     folders = [toolkit / "lib64" for toolkit in toolkits]
     spec = importlib.util.find_spec("nvidia")
     for package in (spec.submodule_search_locations or []) if spec else []:
-        folders += [Path(package) / wheel / "lib" for wheel in ("cu13", "cuda_runtime")]
+        folders += [Path(package) / wheel / "lib" for wheel in ("cu13", "cuda_runtime", "cuda_nvrtc")]
     return [folder for folder in folders if folder.is_dir()]
 
 
@@ -177,39 +197,155 @@ class Stream:
         self.close()
 
 
+class Event:
+    """A moment in a stream."""
+
+    def __init__(self) -> None:
+        self._handle = ctypes.c_void_p()
+        call("cudaEventCreate", ctypes.byref(self._handle))
+
+    def record(self, stream: Stream) -> None:
+        """The moment is when all that is queued by now is done."""
+        call("cudaEventRecord", self._handle, stream.handle)
+
+    def ms_until(self, later: "Event") -> float:
+        """Milliseconds on the GPU from this moment to a later one; both must have passed."""
+        result = ctypes.c_float()
+        call("cudaEventElapsedTime", ctypes.byref(result), self._handle, later._handle)
+        return result.value
+
+    def __del__(self) -> None:
+        _free("cudaEventDestroy", self._handle)
+
+
+class Graph:
+    """What a function queues on a stream, captured once to be replayed by one call (a CUDA graph)."""
+
+    def __init__(self, stream: Stream, enqueue: Callable[[Stream], None]) -> None:
+        """Capture what `enqueue` queues, which does not run. Raises RuntimeError where it does more than queue."""
+        captured = ctypes.c_void_p()
+        self._handle = ctypes.c_void_p()
+        call("cudaStreamBeginCapture", stream.handle, _CAPTURE_THREAD_LOCAL)
+        try:
+            enqueue(stream)
+        finally:
+            call("cudaStreamEndCapture", stream.handle, ctypes.byref(captured))
+        try:
+            call("cudaGraphInstantiateWithFlags", ctypes.byref(self._handle), captured, 0)
+        finally:
+            _free("cudaGraphDestroy", captured)
+
+    def launch(self, stream: Stream) -> None:
+        """Queue a replay."""
+        call("cudaGraphLaunch", self._handle, stream.handle)
+
+    def close(self) -> None:
+        """Free it; a second call does nothing."""
+        _free("cudaGraphExecDestroy", self._handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Memory:
+    """Memory on the device."""
+
+    def __init__(self, size: int) -> None:
+        """Take `size` bytes."""
+        self._handle = ctypes.c_void_p()
+        # CUDA gives no address for nothing.
+        call("cudaMalloc", ctypes.byref(self._handle), max(size, 1))
+
+    @property
+    def address(self) -> int:
+        """Address in device memory."""
+        assert self._handle.value is not None, "the memory is closed"
+        return self._handle.value
+
+    def close(self) -> None:
+        """Free it; a second call does nothing."""
+        _free("cudaFree", self._handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Buffer:
     """A tensor in device memory, with a pinned copy in host memory that transfers go through."""
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self._device, self._pinned = ctypes.c_void_p(), ctypes.c_void_p()
+        self._pinned = ctypes.c_void_p()
         count = int(np.prod(shape, dtype=np.int64))
         self._bytes = count * np.dtype(dtype).itemsize
-        # CUDA gives no address for nothing.
+        self._memory = Memory(self._bytes)
         size = max(self._bytes, 1)
-        call("cudaMalloc", ctypes.byref(self._device), size)
         call("cudaMallocHost", ctypes.byref(self._pinned), size)
         assert self._pinned.value is not None
         memory = (ctypes.c_byte * size).from_address(self._pinned.value)
         self.host: npt.NDArray[Any] = np.frombuffer(memory, dtype, count).reshape(shape)
 
     @property
-    def device(self) -> int:
+    def address(self) -> int:
         """Address in device memory."""
-        assert self._device.value is not None, "the buffer is closed"
-        return self._device.value
+        return self._memory.address
 
     def upload(self, stream: Stream) -> None:
         """Queue the copy of `host` to the device."""
-        call("cudaMemcpyAsync", self.device, self._pinned, self._bytes, _HOST_TO_DEVICE, stream.handle)
+        call("cudaMemcpyAsync", self.address, self._pinned, self._bytes, _HOST_TO_DEVICE, stream.handle)
 
     def download(self, stream: Stream) -> None:
         """Queue the copy of the device's memory to `host`, which is valid once the stream is synchronized."""
-        call("cudaMemcpyAsync", self._pinned, self.device, self._bytes, _DEVICE_TO_HOST, stream.handle)
+        call("cudaMemcpyAsync", self._pinned, self.address, self._bytes, _DEVICE_TO_HOST, stream.handle)
 
     def close(self) -> None:
         """Free both; `host` is not to be used after. A second call does nothing."""
-        _free("cudaFree", self._device)
+        self._memory.close()
         _free("cudaFreeHost", self._pinned)
 
     def __del__(self) -> None:
-        self.close()
+        # Where the device gave no memory there is none on the host.
+        if hasattr(self, "_memory"):
+            self.close()
+
+
+class Module:
+    """Functions of compiled machine code (cubin), on this process's GPU."""
+
+    def __init__(self, code: bytes) -> None:
+        """Load `code`. Raises RuntimeError where it is not for this GPU."""
+        # CUDA's runtime makes the driver's context current in this thread.
+        call("cudaFree", None)
+        self._driver = _driver()
+        assert self._driver is not None, "there is a GPU where there is CUDA's runtime"
+        self._handle = ctypes.c_void_p()
+        _ask(self._driver, "cuModuleLoadData", ctypes.byref(self._handle), code)
+        self._functions: dict[str, ctypes.c_void_p] = {}
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        pointers: Sequence[int],
+        stream: Stream,
+    ) -> None:
+        """Queue a function whose arguments are all addresses in device memory."""
+        assert self._driver is not None
+        if name not in self._functions:
+            function = ctypes.c_void_p()
+            _ask(self._driver, "cuModuleGetFunction", ctypes.byref(function), self._handle, name.encode())
+            self._functions[name] = function
+        values = [ctypes.c_void_p(pointer) for pointer in pointers]
+        arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        no_extra = None
+        _ask(
+            self._driver,
+            "cuLaunchKernel",
+            self._functions[name],
+            *grid,
+            *block,
+            0,
+            ctypes.c_void_p(stream.handle),
+            arguments,
+            no_extra,
+        )

@@ -1,26 +1,23 @@
-"""Build, check and time one engine on the machine that it is for, without DVC, ONNX or PyTorch.
+"""Check and time one engine on the machine that it is for, without DVC, ONNX or PyTorch.
 
-Run: python3 -m tests.bench.engines --params params.json --target h100 --graph data/onnx/gather/fp16
---reference data/onnx/gather/exported/reference.npz --out data/bench/h100.json
+Run: python3 -m tests.bench.engines --params params.json --target h100 --engine data/engines/h100
+--reference data/onnx/kernels/exported/reference.npz --out data/bench/h100.json
 
 Agreement is of the engine's maps with those of TAO's PyTorch network and post-processing on the reference's frames.
 Times are from a frame's bytes in host memory to the graph's outputs there, and with the maps decoded.
 """
 
 import argparse
-import logging
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages import config, engine, files
-from stages.engines import sidecar
+from stages import config, files
+from stages.engines import base, sidecar, tensorrt_common
 from stages.graph import reference
 from stages.metrics import agreement
-from stages.runtime import loading
 from stages.runtime.predictor import Predictor
 
 
@@ -59,39 +56,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     parser.add_argument("--target", required=True, help="target id, a key of targets in the parameters")
-    parser.add_argument("--graph", type=Path, required=True, help="folder of graph.onnx and graph.json")
+    parser.add_argument("--engine", type=Path, required=True, help="folder that the engine stage wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
-    parser.add_argument("--timing-cache", type=Path, default=Path(".timing_cache/bench"), help="TensorRT's timings")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of timing")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of the target to change")
+    parser.add_argument("--profile", type=int, default=0, help="runs over which each layer is timed, on a GPU; 0: none")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    cfg = config.load(args.params)
-    content = config.plain(cfg.target(args.target))
-    for pair in args.set:
-        key, _, value = pair.partition("=")
-        content[key] = type(content[key])(value)
-    target = config.target(args.target, content)
-
-    with tempfile.TemporaryDirectory() as folder:
-        engine.build(args.graph, Path(folder) / "engine", args.target, target, args.timing_cache)
-        predictor = loading.load(Path(folder) / "engine", args.target, target)
-        sidecar_file = files.read_json(Path(folder) / "engine" / sidecar.NAME)
-        expected = np.load(args.reference)
-        result = {
-            "graph": str(args.graph),
-            "target": config.plain(target),
-            "gpu": sidecar_file["build_host"]["gpu"],
-            "builder_version": sidecar_file["builder_version"],
-            "build_seconds": sidecar_file["build_seconds"],
-            "engine_bytes": sidecar_file["engine"]["bytes"],
-            "output_bytes": sum(a.nbytes for a in predictor.run(expected["frames"][:1]).values()),
-            **agree(predictor, expected),
-            **measure(predictor, expected["frames"], args.seconds),
-        }
-    files.write_json(args.out, result)
+    target = config.load(args.params).target(args.target)
+    found = sidecar.verified_engine(args.engine, args.target, target)
+    runtime = base.backend(target).load(found.path, target)
+    predictor = Predictor(runtime.infer, found.description)
+    about = files.read_json(args.engine / sidecar.NAME)
+    expected = np.load(args.reference)
+    one = expected["frames"][: predictor.cfg.batch_size]
+    result = {
+        "target": config.plain(target),
+        "gpu": about["build_host"]["gpu"],
+        "builder_version": about["builder_version"],
+        "build_seconds": about["build_seconds"],
+        "engine_bytes": about["engine"]["bytes"],
+        "output_bytes": sum(a.nbytes for a in predictor.run(one).values()),
+        **agree(predictor, expected),
+        **measure(predictor, expected["frames"], args.seconds),
+    }
     print(result)
+    if args.profile:
+        assert isinstance(runtime, tensorrt_common.GpuRuntime), "--profile is for engines on a GPU"
+        rows = runtime.profile(args.profile)
+        result["layers"] = [{"step": step, "layer": layer, "ms": round(ms, 4)} for step, layer, ms in rows]
+    files.write_json(args.out, result)
 
 
 if __name__ == "__main__":

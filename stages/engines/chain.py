@@ -1,0 +1,91 @@
+"""An engine of several parts with our own kernels between them, in one file: an uncompressed ZIP archive.
+
+STEPS in it lists the steps in order, as graph.json does, and each names its files: a part its engine, a kernel its
+machine code for each compute capability.
+"""
+
+import hashlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages import config
+from stages.engines import base
+from stages.kernels import catalog, compiler
+
+STEPS = "steps.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of an engine, or a kernel with the tensors that it reads and writes."""
+
+    code: bytes
+    """The part's engine or, for this machine's GPU, the kernel's machine code."""
+    kernel: str = ""
+    """Operator of the kernel; empty for a part."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+
+
+def build(
+    backend: base.Backend, graph: Path, steps: list[dict[str, Any]], out: Path, target: config.Target, cache: Path
+) -> None:
+    """Build the parts of a graph with the steps of its graph.json, compile its kernels, and write both to `out`.
+
+    Raises as Backend.build and compiler.compile_source do.
+    """
+    written: list[dict[str, Any]] = []
+    content: dict[str, bytes] = {}
+    for step in steps:
+        if "onnx" in step:
+            with tempfile.TemporaryDirectory() as folder:
+                part = Path(folder) / "part"
+                backend.build(graph / step["onnx"], part, target, cache)
+                name = str(Path(step["onnx"]).with_suffix(backend.SUFFIX))
+                content[name] = part.read_bytes()
+            written.append({"part": name})
+            continue
+        inputs = [catalog.Tensor(tuple(t["shape"]), t["dtype"]) for t in step["tensors"]]
+        plan = catalog.KERNELS[step["kernel"]](step["attributes"], inputs)
+        # Layers of one kind share their code.
+        constants = hashlib.sha256(repr(sorted(plan.defines.items())).encode()).hexdigest()[:8]
+        code = {}
+        for capability in target.compute_capabilities:
+            code[capability] = f"{Path(plan.source).stem}_{constants}_sm{capability.replace('.', '')}.cubin"
+            if code[capability] not in content:
+                content[code[capability]] = compiler.compile_source(plan.source, plan.defines, capability)
+        written.append({**step, "code": code})
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(STEPS, json.dumps(written))
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+def read(engine: Path, compute_capability: str) -> list[Step]:
+    """Steps of an engine file for a GPU; one alone where it is no archive.
+
+    Raises RuntimeError where the kernels were not compiled for that compute capability.
+    """
+    if not zipfile.is_zipfile(engine):
+        return [Step(engine.read_bytes())]
+    found = []
+    with zipfile.ZipFile(engine) as archive:
+        for step in json.loads(archive.read(STEPS)):
+            if "part" in step:
+                found.append(Step(archive.read(step["part"])))
+                continue
+            name = step["code"].get(compute_capability)
+            if name is None:
+                raise RuntimeError(
+                    f"{engine} has kernels for compute capability {', '.join(step['code'])}, found "
+                    f"{compute_capability}; name it in compute_capabilities of conf/target and build again"
+                )
+            about = step["kernel"], step["attributes"], step["inputs"], step["outputs"]
+            found.append(Step(archive.read(name), *about))
+    return found

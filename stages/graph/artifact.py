@@ -1,0 +1,52 @@
+"""The folder of a deployable graph: graph.onnx, graph.json, and for a graph with kernels of ours its parts."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from stages import files
+from stages.graph import description, parts
+
+
+def save(model: Any, folder: Path, about: description.Description, *, cut: bool = True) -> None:
+    """Check an onnx.ModelProto and write folder/graph.onnx, with its provenance inside, and folder/graph.json.
+
+    A graph with kernels of ours is written in parts too if `cut`; its shapes must be known then.
+    """
+    onnx.helper.set_model_props(model, {description.PROVENANCE: json.dumps(about.provenance)})
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / description.ONNX)
+    steps = _save_steps(model, folder) if cut else []
+    files.write_json(
+        folder / description.NAME, asdict(replace(about, sha256=files.sha256(folder / description.ONNX), steps=steps))
+    )
+
+
+def _save_steps(model: Any, folder: Path) -> list[dict[str, Any]]:
+    if not any(map(parts.is_kernel, model.graph.node)):
+        return []
+    steps: list[dict[str, Any]] = []
+    known: dict[str, Any] = {}
+    for step in parts.split(model):
+        if isinstance(step, onnx.ModelProto):
+            file = folder / f"part_{len(steps)}.onnx"
+            onnx.checker.check_model(step)
+            onnx.save(step, file)
+            known |= parts.tensors(step.graph)
+            steps.append({"onnx": file.name, "sha256": files.sha256(file)})
+        else:
+            plan = parts.plan(step, known)
+            known |= dict(zip(step.output, plan.outputs, strict=True))
+            steps.append(
+                {
+                    "kernel": step.op_type,
+                    "attributes": parts.attributes(step),
+                    "inputs": list(step.input),
+                    "outputs": list(step.output),
+                    "tensors": [asdict(known[name]) for name in step.input],
+                }
+            )
+    return steps

@@ -1,0 +1,159 @@
+"""The kernels that graphs of the form `kernels` name between TensorRT's parts: constants, outputs and launches of each.
+
+A kernel is an ONNX node of our own domain. Its attributes and the tensors that it reads fix everything else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+DOMAIN = "stages"
+"""ONNX domain of the nodes."""
+
+Attributes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Shape and type of a tensor between steps."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """As NumPy names it: float16, float32, uint8, int32."""
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """Its type."""
+        return np.dtype(self.dtype)
+
+    @property
+    def bytes(self) -> int:
+        """Its size in memory."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a function of a kernel's source."""
+
+    function: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    arguments: tuple[str, ...]
+    """Its pointers: i0, i1, ... for inputs, o0, ... for outputs, w for the workspace."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kernel for tensors of given shapes and types."""
+
+    source: str
+    """File in this folder."""
+    defines: Mapping[str, object]
+    """Preprocessor constants."""
+    outputs: tuple[Tensor, ...]
+    launches: tuple[Launch, ...]
+    workspace_bytes: int = field(default=0)
+
+
+class Kernel(Protocol):
+    """Plans a kernel."""
+
+    def __call__(self, attributes: Attributes, inputs: list[Tensor]) -> Plan:
+        """Raises ValueError where the kernel can't serve such tensors, saying what it needs."""
+        ...
+
+
+def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+    """From value [B, S, M * D], offsets [B, S, M * L * P * 2], logits [B, S, M * L * P] to [B, S, M * D].
+
+    Attributes: heads M, points P and sizes, height and width of each of L levels.
+    """
+    value, offsets, logits = inputs
+    half = _is_half("DeformableAttention", value, offsets, logits)
+    heads, points, sizes = attributes["heads"], attributes["points"], attributes["sizes"]
+    batch, length, channels = value.shape
+    depth, levels = channels // heads, len(sizes) // 2
+    vector = 8 if half else 4
+    if depth % vector:
+        raise ValueError(
+            f"deformable_attention `kernels` needs a multiple of {vector} channels a head in {value.dtype}, found "
+            f"{depth}; choose another form in conf/target"
+        )
+    pairs = 64
+    return Plan(
+        "deformable_attention.cu",
+        {
+            "HALF": half,
+            "HEADS": heads,
+            "DEPTH": depth,
+            "LEVELS": levels,
+            "POINTS": points,
+            "LENGTH": length,
+            "SIZES": ",".join(f"{{{h},{w}}}" for h, w in zip(sizes[::2], sizes[1::2], strict=True)),
+        },
+        (value,),
+        (
+            Launch(
+                "deformable_attention",
+                (-(-length * heads // pairs), batch, 1),
+                (pairs * depth // vector, 1, 1),
+                ("i0", "i1", "i2", "o0"),
+            ),
+        ),
+    )
+
+
+def panoptic_merge(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+    """From class_logits [B, Q, 1 + C] and mask_logits [B, Q, h, w] to the outputs of stages/graph/merge.py's Panoptic.
+
+    Attributes: things, score_threshold, overlap_threshold, and as height and width the sizes input, used and frame.
+    """
+    class_logits, mask_logits = inputs
+    half = _is_half("PanopticMerge", class_logits, mask_logits)
+    batch, queries, low_h, low_w = mask_logits.shape
+    names = ("IN", attributes["input"]), ("USED", attributes["used"])
+    height, width = attributes["frame"]
+    outputs = (
+        Tensor((batch, height, width), "uint8"),
+        Tensor((batch, queries), "int32"),
+        Tensor((batch, queries), "float32"),
+        Tensor((batch, queries), "int32"),
+    )
+    rows = 8
+    return Plan(
+        "panoptic_merge.cu",
+        {
+            "HALF": half,
+            "QUERIES": queries,
+            "CLASSES": class_logits.shape[2] - 1,
+            "THINGS": attributes["things"],
+            "LOW_H": low_h,
+            "LOW_W": low_w,
+            **{f"{name}_{axis}": size for name, pair in names for axis, size in zip("HW", pair, strict=True)},
+            "H": height,
+            "W": width,
+            "SCORE_THRESHOLD": float(attributes["score_threshold"]),
+            "OVERLAP_THRESHOLD": float(attributes["overlap_threshold"]),
+        },
+        outputs,
+        (
+            Launch("select_queries", (batch, 1, 1), (1024, 1, 1), ("i0", "w", "o2", "o3")),
+            Launch("vote", (-(-width // 32), -(-height // rows), batch), (32, rows, 1), ("i1", "o2", "w", "o0")),
+            Launch("label", (-(-height * width // (256 * 16)), batch, 1), (256, 1, 1), ("w", "o3", "o0", "o1")),
+        ),
+        workspace_bytes=4 * (4 * queries + 1) * batch,
+    )
+
+
+KERNELS: dict[str, Kernel] = {"DeformableAttention": deformable_attention, "PanopticMerge": panoptic_merge}
+"""By operator of the node."""
+
+
+def _is_half(name: str, *tensors: Tensor) -> bool:
+    found = sorted({tensor.dtype for tensor in tensors})
+    if found not in (["float16"], ["float32"]):
+        raise ValueError(f"{name} takes tensors of one type, float16 or float32; found {found}")
+    return found == ["float16"]

@@ -1,0 +1,72 @@
+"""CUDA C++ of this folder to machine code, by NVIDIA's runtime compiler (NVRTC): without nvcc and without a GPU.
+
+Engines carry the result, so that only the machine that builds them needs the compiler.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from stages.runtime import cuda
+
+LIBRARIES = {13: "libnvrtc.so.13", 12: "libnvrtc.so.12", 11: "libnvrtc.so.11.2"}
+"""CUDA's major version -> name of its runtime compiler."""
+
+_HEADER = "types.cuh"
+
+
+def compile_source(name: str, defines: Mapping[str, object], compute_capability: str) -> bytes:
+    """Machine code (cubin) of the file `name` for GPUs of one compute capability, such as 8.9.
+
+    `defines` are its preprocessor constants. Raises RuntimeError with the compiler's whole log, or where there is no
+    compiler that knows the capability.
+    """
+    folder, nvrtc = Path(__file__).parent, library()
+    source, header = ((folder / file).read_bytes() for file in (name, _HEADER))
+    constants = [f"-D{key}={_literal(value)}" for key, value in defines.items()]
+    options = [f"--gpu-architecture=sm_{compute_capability.replace('.', '')}", "--std=c++17", *constants]
+    program = ctypes.c_void_p()
+    headers, header_names = (ctypes.c_char_p * 1)(header), (ctypes.c_char_p * 1)(_HEADER.encode())
+    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, name.encode(), 1, headers, header_names))
+    try:
+        texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        if nvrtc.nvrtcCompileProgram(program, len(options), texts):
+            log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).rstrip(b"\0")
+            raise RuntimeError(f"NVRTC can't compile {folder / name} with {' '.join(options)}:\n{log.decode()}")
+        return _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """NVRTC, found as CUDA's runtime library is. Raises RuntimeError where there is none, saying what to install."""
+    mend = "(JetPack's own, the system's package cuda-nvrtc, or pip's nvidia-cuda-nvrtc or nvidia-cuda-nvrtc-cu12)"
+    found = cuda.find_library("CUDA's runtime compiler", LIBRARIES, mend)
+    # It opens this one by its bare name, which the loader knows only of what is loaded already.
+    for part in Path(found._name).parent.glob("libnvrtc-builtins.so.*"):
+        ctypes.CDLL(str(part))
+    return found
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    # repr of a float gives back the same double; f would round it to float32, as the graph's constants are.
+    return f"{value!r}f" if isinstance(value, float) else str(value)
+
+
+def _read(size_of: object, read: object, program: ctypes.c_void_p) -> bytes:
+    size = ctypes.c_size_t()
+    _check(size_of(program, ctypes.byref(size)))  # type: ignore[operator]
+    content = ctypes.create_string_buffer(size.value)
+    _check(read(program, content))  # type: ignore[operator]
+    return content.raw
+
+
+def _check(status: int) -> None:
+    if status:
+        nvrtc = library()
+        nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
+        raise RuntimeError(f"NVRTC: {nvrtc.nvrtcGetErrorString(status).decode()}")

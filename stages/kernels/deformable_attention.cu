@@ -1,0 +1,84 @@
+// Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) in one pass: from the offsets and logits
+// that the linear layers give, to the weighted sum of samples. Nothing in between is written to memory.
+//
+// value [B, LENGTH, HEADS, DEPTH], offsets [B, LENGTH, HEADS, LEVELS, POINTS, 2] as (x, y) in pixels of the level,
+// logits [B, LENGTH, HEADS, LEVELS * POINTS] -> sampled [B, LENGTH, HEADS, DEPTH]; all of one type, T. A position of the
+// stacked levels samples around its own place in each level, bilinearly at pixel centres, with zeros outside.
+// PAIRS of position and head make a block. Defined by the caller: HALF, HEADS, DEPTH, LEVELS, POINTS, LENGTH, SIZES.
+
+#include "types.cuh"
+
+constexpr int PAIRS = 64;
+constexpr int SAMPLES = LEVELS * POINTS;
+constexpr int VECTOR = 16 / sizeof(T);
+constexpr int LANES = DEPTH / VECTOR;  // threads for one pair
+static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
+
+__constant__ const int sizes[LEVELS][2] = {SIZES};  // height, width
+
+extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
+    deformable_attention(const T* __restrict__ value, const T* __restrict__ offsets, const T* __restrict__ logits,
+                         T* __restrict__ sampled) {
+    // Of each sample: how its four corners weigh, and where each is, counted in channels.
+    __shared__ float4 shares[SAMPLES][PAIRS];
+    __shared__ int4 corners[SAMPLES][PAIRS];
+
+    const size_t image = blockIdx.y;
+    value += image * LENGTH * HEADS * DEPTH;
+    offsets += image * LENGTH * HEADS * SAMPLES * 2;
+    logits += image * LENGTH * HEADS * SAMPLES;
+    sampled += image * LENGTH * HEADS * DEPTH;
+    const int first = blockIdx.x * PAIRS;
+
+    for (int i = threadIdx.x; i < PAIRS * SAMPLES; i += blockDim.x) {
+        const int pair = i / SAMPLES, sample = i % SAMPLES, level = sample / POINTS;
+        if (first + pair >= LENGTH * HEADS) continue;
+        const int query = (first + pair) / HEADS, head = (first + pair) % HEADS;
+
+        const T* row = logits + size_t(first + pair) * SAMPLES;
+        float largest = -INFINITY, sum = 0;
+        for (int k = 0; k < SAMPLES; ++k) largest = fmaxf(largest, to_float(row[k]));
+        for (int k = 0; k < SAMPLES; ++k) sum += __expf(to_float(row[k]) - largest);
+        const float weight = __expf(to_float(row[sample]) - largest) / sum;
+
+        int own = 0, place = query, start = 0;
+        while (place >= sizes[own][0] * sizes[own][1]) place -= sizes[own][0] * sizes[own][1], ++own;
+        for (int k = 0; k < level; ++k) start += sizes[k][0] * sizes[k][1];
+        const int height = sizes[level][0], width = sizes[level][1];
+        const T* offset = offsets + (size_t(first + pair) * SAMPLES + sample) * 2;
+        const float x = (place % sizes[own][1] + 0.5f) / sizes[own][1] * width + to_float(offset[0]) - 0.5f;
+        const float y = (place / sizes[own][1] + 0.5f) / sizes[own][0] * height + to_float(offset[1]) - 0.5f;
+        // Beyond these nothing is sampled, and integers would overflow.
+        const float column = floorf(fminf(fmaxf(x, -2.f), width + 1.f));
+        const float row_up = floorf(fminf(fmaxf(y, -2.f), height + 1.f));
+        const float dx = x - column, dy = y - row_up;
+        const int x0 = int(column), y0 = int(row_up);
+
+        float share[4];
+        int corner[4];
+        for (int k = 0; k < 4; ++k) {
+            const int cx = x0 + (k & 1), cy = y0 + (k >> 1);
+            const bool inside = cx >= 0 && cx < width && cy >= 0 && cy < height;
+            share[k] = inside ? weight * ((k & 1) ? dx : 1 - dx) * ((k >> 1) ? dy : 1 - dy) : 0;
+            corner[k] = inside ? ((start + cy * width + cx) * HEADS + head) * DEPTH : 0;
+        }
+        shares[sample][pair] = make_float4(share[0], share[1], share[2], share[3]);
+        corners[sample][pair] = make_int4(corner[0], corner[1], corner[2], corner[3]);
+    }
+    __syncthreads();
+
+    const int pair = threadIdx.x / LANES, channel = threadIdx.x % LANES * VECTOR;
+    if (first + pair >= LENGTH * HEADS) return;
+    float total[VECTOR] = {};
+    const T* here = value + channel;
+#pragma unroll 4
+    for (int sample = 0; sample < SAMPLES; ++sample) {
+        const float4 share = shares[sample][pair];
+        const int4 corner = corners[sample][pair];
+        add<VECTOR>(total, here + corner.x, share.x);
+        add<VECTOR>(total, here + corner.y, share.y);
+        add<VECTOR>(total, here + corner.z, share.z);
+        add<VECTOR>(total, here + corner.w, share.w);
+    }
+    store<VECTOR>(sampled + size_t(first + pair) * DEPTH + channel, total);
+}

@@ -1,0 +1,107 @@
+"""Our CUDA kernels against PyTorch's answer. Needs an NVIDIA GPU, NVRTC and torch, and no TensorRT.
+
+Run: python3 -m pytest tests/gpu/test_kernels.py -m gpu
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages import config
+from stages.graph import deformable, merge
+from stages.kernels import catalog, compiler
+from stages.runtime import cuda
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.gpu
+
+
+def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
+    """Outputs of a kernel for NumPy arrays, as NumPy arrays."""
+    gpu = cuda.gpu()
+    assert gpu is not None, "these tests need an NVIDIA GPU"
+    plan = catalog.KERNELS[name](attributes, [catalog.Tensor(a.shape, str(a.dtype)) for a in inputs])
+    module = cuda.Module(compiler.compile_source(plan.source, plan.defines, gpu.compute_capability))
+    stream = cuda.Stream()
+    buffers = {f"i{i}": cuda.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
+    for i, array in enumerate(inputs):
+        np.copyto(buffers[f"i{i}"].host, array)
+        buffers[f"i{i}"].upload(stream)
+    for i, tensor in enumerate(plan.outputs):
+        buffers[f"o{i}"] = cuda.Buffer(tensor.shape, tensor.dtype)
+        # What is not written shows.
+        buffers[f"o{i}"].host.fill(77)
+        buffers[f"o{i}"].upload(stream)
+    buffers["w"] = cuda.Buffer((plan.workspace_bytes,), np.uint8)
+    for _ in range(2):  # the second time over what the first left
+        for launch in plan.launches:
+            pointers = [buffers[a].address for a in launch.arguments]
+            module.launch(launch.function, launch.grid, launch.block, pointers, stream)
+    outputs = [buffers[f"o{i}"] for i in range(len(plan.outputs))]
+    for buffer in outputs:
+        buffer.download(stream)
+    stream.synchronize()
+    return [buffer.host.copy() for buffer in outputs]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("sizes", "heads", "depth", "batch"),
+    [([(23, 40), (46, 80), (92, 160)], 8, 32, 1), ([(3, 5), (6, 9), (12, 18)], 8, 8, 2), ([(4, 7)], 3, 16, 1)],
+)
+def test_deformable_attention(dtype: str, sizes: list[tuple[int, int]], heads: int, depth: int, batch: int) -> None:
+    rng, points, levels = np.random.default_rng(0), 4, len(sizes)
+    length = sum(h * w for h, w in sizes)
+    value = rng.standard_normal((batch, length, heads * depth)).astype(dtype)
+    # Some samples leave the picture, a few by far.
+    offsets = (4 * rng.standard_normal((batch, length, heads * levels * points * 2))).astype(dtype)
+    offsets[:, ::97] *= 1000
+    logits = (3 * rng.standard_normal((batch, length, heads * levels * points))).astype(dtype)
+    attributes = {"heads": heads, "points": points, "sizes": [axis for size in sizes for axis in size]}
+    (found,) = run("DeformableAttention", attributes, [value, offsets, logits])
+
+    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (value, offsets, logits)]
+    expected = deformable.sample(deformable.GridSample(), *tensors, sizes, heads, points).cpu().numpy()
+    assert np.isfinite(found).all()
+    difference = np.abs(found.astype(np.float32) - expected).max()
+    assert difference <= (1e-4 if dtype == "float32" else 4e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("frame", "size", "batch"), [((720, 1280), (736, 1280), 1), ((100, 200), (96, 160), 2), ((96, 160), (96, 160), 1)]
+)
+@pytest.mark.parametrize("confident", [True, False])
+def test_panoptic_merge(dtype: str, frame: tuple[int, int], size: tuple[int, int], batch: int, confident: bool) -> None:
+    rng, queries, classes, things = np.random.default_rng(1), 100, 65, 37
+    cfg = config.Deploy(
+        frame_height_px=frame[0],
+        frame_width_px=frame[1],
+        height_px=size[0],
+        width_px=size[1],
+        batch_size=batch,
+        object_mask_threshold=0.6,
+        overlap_threshold=0.6,
+    )
+    module = merge.Panoptic(cfg, things)
+    class_logits = rng.standard_normal((batch, queries, 1 + classes)).astype(dtype)
+    if confident:
+        rows = np.arange(queries)
+        class_logits[:, rows, 1 + rows // 2 % classes] += np.where(rows % 3, 9, 0).astype(dtype)
+    low = (size[0] // 4, size[1] // 4)
+    y, x = np.mgrid[: low[0], : low[1]]
+    centres = rng.random((batch, queries, 2)) * low
+    distance = np.hypot(y - centres[..., :1, None], x - centres[..., 1:, None])
+    mask_logits = (low[0] / 4 - distance + rng.standard_normal((batch, queries, *low))).astype(dtype)
+    names = ("things", "score_threshold", "overlap_threshold", "input", "used", "frame")
+    kernel = dict(zip(names, module.arguments, strict=True))
+    query_ids, areas, scores, category_ids = run("PanopticMerge", kernel, [class_logits, mask_logits])
+
+    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (class_logits, mask_logits)]
+    expected = [a.cpu().numpy() for a in module.cuda()(*tensors)]
+    assert (query_ids == expected[0]).mean() >= 0.9999
+    assert np.abs(areas - expected[1]).max() <= 1e-4 * frame[0] * frame[1]
+    assert (areas > 0).any() == confident
+    np.testing.assert_allclose(scores, expected[2], atol=1e-5)
+    np.testing.assert_array_equal(category_ids, expected[3])

@@ -1,0 +1,154 @@
+"""Our CUDA kernels as far as they go without a GPU: compiled for every GPU there is, planned, cut out and packed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from stages import config, engine, files
+from stages.engines import chain, sidecar
+from stages.graph import artifact, description, parts
+from stages.kernels import catalog, compiler
+from stages.kernels.catalog import Tensor
+from tests.test_engines import needs_no_gpu
+
+SIZES = [3, 5, 6, 10]
+LENGTH, HEADS, POINTS = 75, 2, 4
+ATTENTION = {"heads": HEADS, "points": POINTS, "sizes": SIZES}
+MERGE = {
+    "things": 2, "score_threshold": 0.5, "overlap_threshold": 0.5, "input": [32, 64], "used": [32, 64],
+    "frame": [32, 64],
+}  # fmt: skip
+RTX = config.Target(
+    builder=config.Builder.tensorrt_rtx, builder_version="1.7", compute_capabilities=["8.6", "8.9"],
+    deformable_attention=config.Sampler.kernels,
+)  # fmt: skip
+
+
+def attention_inputs(dtype: str, depth: int = 8) -> list[Tensor]:
+    samples = HEADS * POINTS * len(SIZES) // 2
+    return [Tensor((1, LENGTH, n), dtype) for n in (HEADS * depth, 2 * samples, samples)]
+
+
+def plan(name: str, dtype: str) -> catalog.Plan:
+    if name == "DeformableAttention":
+        return catalog.deformable_attention(ATTENTION, attention_inputs(dtype))
+    return catalog.panoptic_merge(MERGE, [Tensor((1, 20, 6), dtype), Tensor((1, 20, 8, 16), dtype)])
+
+
+@pytest.mark.parametrize("name", catalog.KERNELS)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("compute_capability", ["7.5", "8.7", "9.0", "12.0"])
+def test_every_kernel_compiles(name: str, dtype: str, compute_capability: str) -> None:
+    found = plan(name, dtype)
+    code = compiler.compile_source(found.source, found.defines, compute_capability)
+    assert code.startswith(b"\x7fELF")
+    for launch in found.launches:
+        assert launch.function.encode() in code
+        assert np.prod(launch.block) <= 1024
+
+
+def test_what_the_compiler_says_arrives() -> None:
+    defines = {**plan("DeformableAttention", "float16").defines, "DEPTH": 4}
+    with pytest.raises(RuntimeError, match=r"can't compile .*deformable_attention\.cu(.|\n)*vectors of 16 bytes"):
+        compiler.compile_source("deformable_attention.cu", defines, "8.9")
+    with pytest.raises(RuntimeError, match=r"can't compile(.|\n)*sm_11"):
+        compiler.compile_source("deformable_attention.cu", defines, "1.1")
+
+
+def test_tensors_that_a_kernel_cannot_serve_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a multiple of 8 channels a head in float16, found 4; choose another form"):
+        catalog.deformable_attention(ATTENTION, attention_inputs("float16", depth=4))
+    mixed = [*attention_inputs("float16")[:2], attention_inputs("float32")[2]]
+    with pytest.raises(ValueError, match=r"float16 or float32; found \['float16', 'float32'\]"):
+        catalog.deformable_attention(ATTENTION, mixed)
+
+
+def network() -> onnx.ModelProto:
+    """frame -> part -> attention -> part -> merge, with a tensor of the first part read by the second."""
+    channels, samples = HEADS * 8, HEADS * POINTS * len(SIZES) // 2
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        "to_value": rng.standard_normal((3, channels)), "to_offsets": rng.standard_normal((3, 2 * samples)),
+        "to_logits": rng.standard_normal((3, samples)), "to_classes": rng.standard_normal((channels, 6)),
+        "to_masks": rng.standard_normal((channels, 128)), "scale": np.array(0.01),
+    }  # fmt: skip
+    constants = [onnx.numpy_helper.from_array(a.astype(np.float32), name) for name, a in arrays.items()]
+    constants += [
+        onnx.numpy_helper.from_array(np.array(a, np.int64), name)
+        for name, a in {"rows": [1, LENGTH, 3], "queries": [1, 20, channels], "planes": [1, 20, 8, 16],
+                        "from": [0], "to": [20], "axis": [1]}.items()
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
+        helper.make_node("Reshape", ["scaled", "rows"], ["x"]),
+        helper.make_node("MatMul", ["x", "to_value"], ["value"]),
+        helper.make_node("MatMul", ["x", "to_offsets"], ["offsets"]),
+        helper.make_node("MatMul", ["x", "to_logits"], ["logits"]),
+        helper.make_node(
+            "DeformableAttention", ["value", "offsets", "logits"], ["sampled"], domain=catalog.DOMAIN, **ATTENTION
+        ),
+        helper.make_node("Add", ["sampled", "value"], ["sum"]),
+        helper.make_node("Slice", ["sum", "from", "to", "axis"], ["first"]),
+        helper.make_node("MatMul", ["first", "to_classes"], ["class_logits"]),
+        helper.make_node("MatMul", ["first", "to_masks"], ["masks"]),
+        helper.make_node("Reshape", ["masks", "planes"], ["mask_logits"]),
+        helper.make_node(
+            "PanopticMerge", ["class_logits", "mask_logits"], ["query_ids", "areas", "scores", "category_ids"],
+            domain=catalog.DOMAIN, **MERGE,
+        ),
+    ]  # fmt: skip
+    frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 1, LENGTH, 3])
+    kinds = {"query_ids": (TensorProto.UINT8, [1, 32, 64]), "areas": (TensorProto.INT32, [1, 20]),
+             "scores": (TensorProto.FLOAT, [1, 20]), "category_ids": (TensorProto.INT32, [1, 20])}  # fmt: skip
+    outputs = [helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()]
+    graph = helper.make_graph(nodes, "g", [frame], outputs, constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(catalog.DOMAIN, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+def test_a_graph_is_cut_at_its_kernels() -> None:
+    first, attention, second, merge = parts.split(network())
+    names = [
+        [value.name for value in values] for part in (first, second) for values in (part.graph.input, part.graph.output)
+    ]
+    assert names == [["frame"], ["value", "offsets", "logits"], ["sampled", "value"], ["class_logits", "mask_logits"]]
+    assert [attention.op_type, merge.op_type] == ["DeformableAttention", "PanopticMerge"]
+    for part in (first, second):
+        onnx.checker.check_model(part, full_check=True)
+    # Each constant is where it is read, and only there.
+    assert {i.name for i in second.graph.initializer} == {"to_classes", "to_masks", "planes", "from", "to", "axis"}
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """The folder of an engine with kernels."""
+    about = description.Description({}, "kernels", [{"id": 1, "name": "car", "isthing": 1}])
+    (tmp_path / "graph").mkdir()
+    artifact.save(network(), tmp_path / "graph", about)
+    engine.build(tmp_path / "graph", tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache")
+    return tmp_path / "rtx"
+
+
+def test_an_engine_holds_its_parts_and_kernels(built: Path) -> None:
+    file = built / files.read_json(built / sidecar.NAME)["engine"]["file"]
+    steps = {capability: chain.read(file, capability) for capability in RTX.compute_capabilities}
+    for found in steps.values():
+        assert [step.kernel for step in found] == ["", "DeformableAttention", "", "PanopticMerge"]
+        assert found[1].attributes == ATTENTION
+        assert found[3].inputs == ["class_logits", "mask_logits"]
+        assert all(step.code for step in found)
+    assert steps["8.6"][0] == steps["8.9"][0]
+    assert steps["8.6"][1].code != steps["8.9"][1].code
+    with pytest.raises(RuntimeError, match=r"kernels for compute capability 8\.6, 8\.9, found 9\.0; .*conf/target"):
+        chain.read(file, "9.0")
+
+
+@needs_no_gpu
+def test_kernels_are_not_loaded_without_a_gpu(built: Path) -> None:
+    with pytest.raises(RuntimeError, match="runs on a GPU, found no NVIDIA GPU"):
+        engine.base.backend(RTX).load(next(built.glob("*.engine")), RTX)
