@@ -138,14 +138,15 @@ class Kernel:
         self._plan = catalog.KERNELS[step.kernel](step.attributes, list(self.inputs.values()))
         self.outputs = dict(zip(step.outputs, self._plan.outputs, strict=True))
         self._module = cuda.Module(step.code)
-        self._workspace = cuda.Memory(self._plan.workspace_bytes)
+        self._workspaces = [cuda.Memory(size) for size in self._plan.workspace_bytes]
         self._addresses: dict[str, int] = {}
 
     def bind(self, addresses: Mapping[str, int]) -> None:
         """Read and write tensors at these addresses in device memory."""
         inputs = {f"i{i}": addresses[name] for i, name in enumerate(self.inputs)}
         outputs = {f"o{i}": addresses[name] for i, name in enumerate(self.outputs)}
-        self._addresses = {**inputs, **outputs, "w": self._workspace.address}
+        workspaces = {f"w{i}": memory.address for i, memory in enumerate(self._workspaces)}
+        self._addresses = {**inputs, **outputs, **workspaces}
 
     def enqueue(self, stream: cuda.Stream) -> None:
         """Queue its launches."""

@@ -4,7 +4,7 @@ A kernel is an ONNX node of our own domain. Its attributes and the tensors that 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,7 +42,7 @@ class Launch:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     arguments: tuple[str, ...]
-    """Its pointers: i0, i1, ... for inputs, o0, ... for outputs, w for the workspace."""
+    """Its pointers: i0, i1, ... for inputs, o0, ... for outputs, w0, ... for workspaces."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Plan:
     """Preprocessor constants."""
     outputs: tuple[Tensor, ...]
     launches: tuple[Launch, ...]
-    workspace_bytes: int = field(default=0)
+    workspace_bytes: tuple[int, ...] = ()
+    """Of memory that only the kernel uses, one for each w."""
 
 
 class Kernel(Protocol):
@@ -75,14 +76,8 @@ def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     half = _is_half("DeformableAttention", value, offsets, logits)
     heads, points, sizes = attributes["heads"], attributes["points"], attributes["sizes"]
     batch, length, channels = value.shape
-    depth, levels = channels // heads, len(sizes) // 2
-    vector = 8 if half else 4
-    if depth % vector:
-        raise ValueError(
-            f"deformable_attention `kernels` needs a multiple of {vector} channels a head in {value.dtype}, found "
-            f"{depth}; choose another form in conf/target"
-        )
-    pairs = 64
+    depth, levels = _depth(channels, heads, half), len(sizes) // 2
+    pairs, vector = 64, _vector(half)
     return Plan(
         "deformable_attention.cu",
         {
@@ -140,16 +135,105 @@ def panoptic_merge(attributes: Attributes, inputs: list[Tensor]) -> Plan:
         },
         outputs,
         (
-            Launch("select_queries", (batch, 1, 1), (1024, 1, 1), ("i0", "w", "o2", "o3")),
-            Launch("vote", (-(-width // 32), -(-height // rows), batch), (32, rows, 1), ("i1", "o2", "w", "o0")),
-            Launch("label", (-(-height * width // (256 * 16)), batch, 1), (256, 1, 1), ("w", "o3", "o0", "o1")),
+            Launch("select_queries", (batch, 1, 1), (1024, 1, 1), ("i0", "w0", "o2", "o3")),
+            Launch("vote", (-(-width // 32), -(-height // rows), batch), (32, rows, 1), ("i1", "o2", "w0", "o0")),
+            Launch("label", (-(-height * width // (256 * 16)), batch, 1), (256, 1, 1), ("w0", "o3", "o0", "o1")),
         ),
-        workspace_bytes=4 * (4 * queries + 1) * batch,
+        workspace_bytes=(4 * (4 * queries + 1) * batch,),
     )
 
 
-KERNELS: dict[str, Kernel] = {"DeformableAttention": deformable_attention, "PanopticMerge": panoptic_merge}
+def window_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+    """From qkv [B, S, 3 * M * D], its bias [3 * M * D] and position bias [M, N, N], N = window^2, to [B, S, M * D].
+
+    Attributes: heads M, height and width, of which S is the product, window and shift.
+    """
+    qkv, bias, position = inputs
+    half = _is_half("WindowAttention", qkv, bias, position)
+    heads, height, width, window = (attributes[name] for name in ("heads", "height", "width", "window"))
+    batch, length, channels = qkv.shape
+    depth = _depth(channels // 3, heads, half)
+    windows = -(-height // window) * -(-width // window)
+    return Plan(
+        "window_attention.cu",
+        {
+            "HALF": half,
+            "HEIGHT": height,
+            "WIDTH": width,
+            "HEADS": heads,
+            "DEPTH": depth,
+            "WINDOW": window,
+            "SHIFT": attributes["shift"],
+        },
+        (Tensor((batch, length, channels // 3), qkv.dtype),),
+        (
+            Launch(
+                "window_attention",
+                (windows, heads, batch),
+                (32 * -(-window * window // 16), 1, 1),
+                ("i0", "i1", "i2", "o0"),
+            ),
+        ),
+    )
+
+
+def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+    """From query [B, Q, M * D], key and value [B, S, M * D] and mask logits [B, Q, S] to [B, Q, M * D].
+
+    Attribute: heads M.
+    """
+    query, key, value, mask = inputs
+    half = _is_half("MaskedAttention", query, key, value, mask)
+    heads = attributes["heads"]
+    batch, queries, channels = query.shape
+    length, depth = key.shape[1], _depth(channels, heads, half)
+    chunk = 128 if half else 64
+    chunks = -(-length // chunk)
+    open_bytes = 4 * batch * queries
+    return Plan(
+        "masked_attention.cu",
+        {
+            "HALF": half,
+            "QUERIES": queries,
+            "HEADS": heads,
+            "DEPTH": depth,
+            "LENGTH": length,
+            "CHUNK_SIZE": chunk,
+        },
+        (query,),
+        (
+            Launch("find_open", (queries, batch, 1), (256, 1, 1), ("i3", "w0")),
+            Launch(
+                "attend", (chunks, heads, batch), (32 * -(-queries // 16), 1, 1), ("i0", "i1", "i2", "i3", "w0", "w1")
+            ),
+            Launch("add_chunks", (queries, heads, batch), (32, 1, 1), ("w1", "o0")),
+        ),
+        workspace_bytes=(open_bytes, 4 * batch * heads * chunks * queries * (2 + depth)),
+    )
+
+
+KERNELS: dict[str, Kernel] = {
+    "DeformableAttention": deformable_attention,
+    "MaskedAttention": masked_attention,
+    "PanopticMerge": panoptic_merge,
+    "WindowAttention": window_attention,
+}
 """By operator of the node."""
+
+
+def _vector(half: bool) -> int:
+    """Channels in 16 bytes."""
+    return 8 if half else 4
+
+
+def _depth(channels: int, heads: int, half: bool) -> int:
+    depth = channels // heads
+    if depth % _vector(half):
+        raise ValueError(
+            f"deformable_attention `kernels` needs a multiple of {_vector(half)} channels a head in "
+            f"{'float16' if half else 'float32'}, found {depth}; choose another form in conf/target"
+        )
+    return depth
 
 
 def _is_half(name: str, *tensors: Tensor) -> bool:

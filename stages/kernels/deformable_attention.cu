@@ -71,14 +71,19 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
     if (first + pair >= LENGTH * HEADS) return;
     float total[VECTOR] = {};
     const T* here = value + channel;
+    const auto add = [&](int corner, float share) {
+        const Pack<VECTOR> read(here + corner);
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) total[i] += share * to_float(read.each[i]);
+    };
 #pragma unroll 4
     for (int sample = 0; sample < SAMPLES; ++sample) {
         const float4 share = shares[sample][pair];
         const int4 corner = corners[sample][pair];
-        add<VECTOR>(total, here + corner.x, share.x);
-        add<VECTOR>(total, here + corner.y, share.y);
-        add<VECTOR>(total, here + corner.z, share.z);
-        add<VECTOR>(total, here + corner.w, share.w);
+        add(corner.x, share.x), add(corner.y, share.y), add(corner.z, share.z), add(corner.w, share.w);
     }
-    store<VECTOR>(sampled + size_t(first + pair) * DEPTH + channel, total);
+    Pack<VECTOR> written;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) written.each[i] = from_float(total[i]);
+    written.write(sampled + size_t(first + pair) * DEPTH + channel);
 }

@@ -1,6 +1,6 @@
 """Our CUDA kernels against PyTorch's answer. Needs an NVIDIA GPU, NVRTC and torch, and no TensorRT.
 
-Run: python3 -m pytest tests/gpu/test_kernels.py -m gpu
+Run: python3 -m pytest tests/gpu/test_cuda_kernels.py -m gpu
 """
 
 from typing import Any
