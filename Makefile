@@ -10,6 +10,9 @@ export PYTHONPATH := $(CURDIR)
 PROFILE ?=
 OVERRIDES ?=
 TARGET ?=
+ENGINE ?= data/engines/cpu
+SOURCE ?= data/raw/sample/validation/images
+OUT ?=
 ARGS ?=
 
 .PHONY: help
@@ -36,6 +39,10 @@ params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERR
 .PHONY: engines
 engines: params ## Build the engines that this host can build, or one with TARGET=id, and list the others
 	@python -m stages.build_engines --target "$(TARGET)"
+
+.PHONY: predict
+predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
+	@python -m stages.predict --engine "$(ENGINE)" --source "$(SOURCE)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 .PHONY: summary
 summary: env ## Print where report and engines are, and the key figures

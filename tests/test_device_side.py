@@ -12,9 +12,9 @@ from stages import config, files
 from tests import graphs
 from tests.conftest import REPO, run
 
-FOLDERS = ["engines", "kernels", "runtime", "metrics"]
-STAGES = ["stages.engine", "stages.verify"]
-"""Stages of the device side; what they import is of it too."""
+FOLDERS = ["engines", "kernels", "media", "runtime", "metrics"]
+STAGES = ["stages.engine", "stages.verify", "stages.predict"]
+"""Commands of the device side; what they import is of it too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]
 PACKAGES = ["numpy<2.3", "opencv-python-headless<5"]
 

@@ -47,6 +47,16 @@ def test_cpu_engine_answers_by_the_graphs_names(built: Path, target: config.Targ
 
 
 @pytest.mark.parametrize("target", [OPENVINO, ONNXRUNTIME], ids=lambda t: t.builder.value)
+def test_batches_in_flight_come_back_in_order(built: Path, target: config.Target) -> None:
+    runtime = base.backend(target).load(sidecar.verified_engine(built, "cpu", target).path, target, in_flight=2)
+    for value in (100, 200):
+        runtime.submit(np.full(graphs.SHAPE, value, np.uint8))
+    assert [runtime.result()["mean"].item() for _ in range(2)] == pytest.approx([1.0, 2.0])
+    with pytest.raises(RuntimeError, match="no batch is in flight; submit one first"):
+        runtime.result()
+
+
+@pytest.mark.parametrize("target", [OPENVINO, ONNXRUNTIME], ids=lambda t: t.builder.value)
 @pytest.mark.parametrize(
     ("wrong", "found"),
     [

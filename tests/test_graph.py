@@ -41,7 +41,7 @@ def tao(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("sampler", [config.Sampler.grid_sample, config.Sampler.gather])
+@pytest.mark.parametrize("sampler", [config.Sampler.grid_sample, config.Sampler.gather, config.Sampler.kernels])
 @pytest.mark.parametrize("shape", [(1, 192, 288), (3, 128, 160)])
 def test_network_equals_tao(tao: Any, sampler: config.Sampler, shape: tuple[int, int, int]) -> None:
     batch, height, width = shape
@@ -56,9 +56,13 @@ def test_network_equals_tao(tao: Any, sampler: config.Sampler, shape: tuple[int,
         assert ((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
 
 
-def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any) -> None:
+@pytest.mark.parametrize("by_kernel", [False, True])
+def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any, by_kernel: bool) -> None:
     """TAO's rule for a fully blocked query, on which the two paths differ in form."""
     decoder = tao.sem_seg_head.predictor
+    mask_features = torch.nn.Conv2d(64, 64, 1)
+    torch.nn.init.dirac_(mask_features.weight)
+    torch.nn.init.zeros_(mask_features.bias)
     generator = torch.Generator().manual_seed(1)
     levels = [torch.randn(2, 64, s, s, generator=generator) for s in (4, 8, 16)]
     features = torch.randn(2, 64, 32, 32, generator=generator)
@@ -68,7 +72,7 @@ def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any) -> None:
         features = features.abs() + 1
         decoder.mask_embed.layers[-1].bias.copy_(torch.full_like(saved, -500))
         expected = decoder([*levels], features)
-        class_logits, mask_logits = Decoder(decoder)(levels, features)
+        class_logits, mask_logits = Decoder(decoder, mask_features, by_kernel)(levels, features)
         decoder.mask_embed.layers[-1].bias.copy_(saved)
     assert (expected["pred_masks"] < 0).all()
     assert torch.allclose(class_logits, expected["pred_logits"], rtol=1e-4, atol=1e-3)
@@ -135,7 +139,8 @@ def test_exported_graph_answers_as_tao(
         artifact.save(model, tmp_path, about)
         steps = [step.get("kernel", "part") for step in description.read(tmp_path).steps]
         merge = ["PanopticMerge"] if mode is config.Mode.panoptic else []
-        assert steps == ["part", *["DeformableAttention", "part"] * 2, *merge]
+        kernels = [*["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 3]
+        assert [step for step in steps if step != "part"] == [*kernels, *merge]
     found = reference.check(model, tmp_path / "r.npz", about, reference.differences)
     assert found["logit_difference_max"] < 1e-4 * np.abs(stacked[1]).max()
     assert found["pixel_agreement_pct"] >= 99.99

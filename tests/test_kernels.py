@@ -136,7 +136,7 @@ def built(tmp_path: Path) -> Path:
 
 def test_an_engine_holds_its_parts_and_kernels(built: Path) -> None:
     file = built / files.read_json(built / sidecar.NAME)["engine"]["file"]
-    steps = {capability: chain.read(file, capability) for capability in RTX.compute_capabilities}
+    steps = {capability: chain.read(file, capability)[0] for capability in RTX.compute_capabilities}
     for found in steps.values():
         assert [step.kernel for step in found] == ["", "DeformableAttention", "", "PanopticMerge"]
         assert found[1].attributes == ATTENTION

@@ -4,6 +4,8 @@ This package is the device side: it needs NumPy, OpenCV and the backend's own li
 """
 
 import importlib
+from abc import ABC, abstractmethod
+from collections import deque
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -27,6 +29,38 @@ class Runtime(Protocol):
         """
         ...
 
+    def submit(self, frames: Array) -> None:
+        """Begin with a batch, as `infer`, and return before it is done where the backend can.
+
+        Raises RuntimeError where as many batches are in flight as the runtime was loaded for.
+        """
+        ...
+
+    def result(self) -> dict[str, Array]:
+        """Outputs of the oldest batch in flight, as `infer` returns them. Raises RuntimeError where there is none."""
+        ...
+
+
+class Immediate(ABC):
+    """`submit` and `result` of a backend that computes at once."""
+
+    def __init__(self) -> None:
+        self._done: deque[dict[str, Array]] = deque()
+
+    @abstractmethod
+    def infer(self, frames: Array) -> dict[str, Array]:
+        """See Runtime.infer."""
+
+    def submit(self, frames: Array) -> None:
+        """See Runtime.submit."""
+        self._done.append(self.infer(frames))
+
+    def result(self) -> dict[str, Array]:
+        """See Runtime.result."""
+        if not self._done:
+            raise RuntimeError("no batch is in flight; submit one first")
+        return self._done.popleft()
+
 
 class Backend(Protocol):
     """A module of this package."""
@@ -45,8 +79,11 @@ class Backend(Protocol):
         """
         ...
 
-    def load(self, engine: Path, target: config.Target) -> Runtime:
-        """Load an engine that this backend built. Raises RuntimeError where this host can't run it."""
+    def load(self, engine: Path, target: config.Target, in_flight: int = 1) -> Runtime:
+        """Load an engine that this backend built, for this many batches on their way at once.
+
+        Raises RuntimeError where this host can't run it.
+        """
         ...
 
 

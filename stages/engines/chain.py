@@ -1,10 +1,11 @@
 """An engine of several parts with our own kernels between them, in one file: an uncompressed ZIP archive.
 
 STEPS in it lists the steps in order, as graph.json does, and each names its files: a part its engine, a kernel its
-machine code for each compute capability.
+machine code for each compute capability. CONSTANTS is that of the graph.
 """
 
 import hashlib
+import io
 import json
 import tempfile
 import zipfile
@@ -13,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages import config
 from stages.engines import base
+from stages.graph.description import CONSTANTS
 from stages.kernels import catalog, compiler
 
 STEPS = "steps.json"
@@ -43,6 +47,9 @@ def build(
     written: list[dict[str, Any]] = []
     content: dict[str, bytes] = {}
     for step in steps:
+        if "constants" in step:
+            content[CONSTANTS] = (graph / CONSTANTS).read_bytes()
+            continue
         if "onnx" in step:
             with tempfile.TemporaryDirectory() as folder:
                 part = Path(folder) / "part"
@@ -67,15 +74,18 @@ def build(
             archive.writestr(name, data)
 
 
-def read(engine: Path, compute_capability: str) -> list[Step]:
-    """Steps of an engine file for a GPU; one alone where it is no archive.
+def read(engine: Path, compute_capability: str) -> tuple[list[Step], dict[str, base.Array]]:
+    """Steps of an engine file for a GPU, one alone where it is no archive, and constants that kernels read.
 
     Raises RuntimeError where the kernels were not compiled for that compute capability.
     """
     if not zipfile.is_zipfile(engine):
-        return [Step(engine.read_bytes())]
+        return [Step(engine.read_bytes())], {}
     found = []
+    constants: dict[str, base.Array] = {}
     with zipfile.ZipFile(engine) as archive:
+        if CONSTANTS in archive.namelist():
+            constants = dict(np.load(io.BytesIO(archive.read(CONSTANTS))))
         for step in json.loads(archive.read(STEPS)):
             if "part" in step:
                 found.append(Step(archive.read(step["part"])))
@@ -88,4 +98,4 @@ def read(engine: Path, compute_capability: str) -> list[Step]:
                 )
             about = step["kernel"], step["attributes"], step["inputs"], step["outputs"]
             found.append(Step(archive.read(name), *about))
-    return found
+    return found, constants

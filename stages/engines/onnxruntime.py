@@ -28,7 +28,7 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
     _session(ort, onnx_file, options)
 
 
-def load(engine: Path, target: config.Target) -> "OnnxRuntime":
+def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OnnxRuntime":
     """Load an optimised model as it is."""
     ort = _onnxruntime()
     return OnnxRuntime(_session(ort, engine, _options(ort, target, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)))
@@ -50,11 +50,12 @@ def _session(ort: Any, onnx_file: Path, options: Any) -> Any:
         raise RuntimeError(f"ONNX Runtime can't take {onnx_file}: {error}") from error
 
 
-class OnnxRuntime:
+class OnnxRuntime(base.Immediate):
     """A session on the CPU."""
 
     def __init__(self, session: Any) -> None:
         """Wrap an onnxruntime.InferenceSession with one input."""
+        super().__init__()
         self._session = session
         (self._input,) = session.get_inputs()
         self._outputs = [output.name for output in session.get_outputs()]

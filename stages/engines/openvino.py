@@ -34,16 +34,17 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
     out.write_bytes(compiled.export_model().getvalue())
 
 
-def load(engine: Path, target: config.Target) -> "OpenVinoRuntime":
+def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OpenVinoRuntime":
     """Import a blob on this CPU."""
     return OpenVinoRuntime(_openvino().Core().import_model(engine.read_bytes(), "CPU", _options(target)))
 
 
-class OpenVinoRuntime:
+class OpenVinoRuntime(base.Immediate):
     """A compiled model with one inference request."""
 
     def __init__(self, compiled: Any) -> None:
         """Wrap an openvino.CompiledModel with one input."""
+        super().__init__()
         self._request = compiled.create_infer_request()
         self._shape, self._dtype = tuple(compiled.input(0).shape), compiled.input(0).element_type.to_dtype()
         self._outputs = [output.any_name for output in compiled.outputs]

@@ -5,7 +5,7 @@ description is in it whole, so that an engine can be run where neither its ONNX 
 """
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,24 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
     if target.builder not in config.CPU_BUILDERS:
         _check_gpu(name, target, "run it on such a machine")
     return Engine(engine, description)
+
+
+def target_of(folder: Path) -> tuple[str, config.Target]:
+    """Id and target that the engine of a folder was built for, for those who have no parameters.
+
+    Raises RuntimeError where there is no engine.json, or one of another version of this project.
+    """
+    path = folder / NAME
+    if not path.exists():
+        raise RuntimeError(
+            f"{path} not found; name the folder of an engine, such as data/engines/cpu, or build it first"
+        )
+    content = files.read_json(path)
+    try:
+        name = str(content["target"])
+        return name, config.target(name, {field.name: content[field.name] for field in fields(config.Target)})
+    except (KeyError, ValueError) as error:
+        raise RuntimeError(f"{path} is not one of this version: {error}; run `make engines`") from error
 
 
 def cpu_model() -> str:

@@ -55,11 +55,11 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
         draft.write_bytes(memoryview(cache.serialize()))
 
 
-def load(engine: Path, target: config.Target) -> base.Runtime:
+def load(engine: Path, target: config.Target, in_flight: int = 1) -> base.Runtime:
     """Load an engine on this machine's GPU. Raises RuntimeError where there is none."""
     api = library()
     _register_plugins(api, target)
-    return tensorrt_common.GpuRuntime(api, engine)
+    return tensorrt_common.GpuRuntime(api, engine, in_flight)
 
 
 def network_flags(version: str, typing: config.Typing) -> list[str]:

@@ -5,7 +5,8 @@ are those of 10.13, by tensorrt-stubs.
 """
 
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -155,26 +156,59 @@ class Kernel:
             self._module.launch(launch.function, launch.grid, launch.block, pointers, stream)
 
 
-class GpuRuntime:
-    """An engine on this process's GPU, with buffers for one batch and a stream of its own.
+class Lane:
+    """Buffers of one batch on its way through the GPU, and what is queued for it, captured as a CUDA graph."""
 
-    What is queued for a batch, copies included, is captured as a CUDA graph once and replayed.
+    def __init__(self, tensors: Mapping[str, catalog.Tensor], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Take the memory of these inputs and outputs."""
+        self.inputs = {name: cuda.Buffer(tensors[name].shape, tensors[name].dtype) for name in inputs}
+        self.outputs = {name: cuda.Buffer(tensors[name].shape, tensors[name].dtype) for name in outputs}
+        self.uploaded, self.computed, self.done = cuda.Event(), cuda.Event(), cuda.Event()
+        self.graph: cuda.Graph | None = None
+
+    def upload(self, stream: cuda.Stream) -> None:
+        """Queue the copies to the device."""
+        for buffer in self.inputs.values():
+            buffer.upload(stream)
+
+    def download(self, stream: cuda.Stream) -> None:
+        """Queue the copies from the device."""
+        for buffer in self.outputs.values():
+            buffer.download(stream)
+
+    def close(self) -> None:
+        """Free all of it; a second call does nothing."""
+        if self.graph is not None:
+            self.graph.close()
+        for buffer in (*self.inputs.values(), *self.outputs.values()):
+            buffer.close()
+
+
+class GpuRuntime:
+    """An engine on this process's GPU, for one batch at a time or for several on their way.
+
+    What is queued for a batch is captured as a CUDA graph once and replayed. With one batch in flight its copies are in
+    the graph too; with more, copies have streams of their own and overlap with the computation of other batches.
     """
 
-    def __init__(self, api: ModuleType, engine_file: Path) -> None:
-        """Load an engine. Raises RuntimeError where there is no GPU, or with TensorRT's messages."""
+    def __init__(self, api: ModuleType, engine_file: Path, in_flight: int = 1) -> None:
+        """Load an engine. Raises RuntimeError where there is no GPU, or with TensorRT's messages.
+
+        `in_flight`: batches on their way at once, 1 or more.
+        """
         self._api = api
-        self._graph: cuda.Graph | None = None
-        self._inputs: dict[str, cuda.Buffer] = {}
-        self._outputs: dict[str, cuda.Buffer] = {}
-        self._between: dict[str, cuda.Memory] = {}
-        self._stream: cuda.Stream | None = None
+        self._lanes: list[Lane] = []
         self._steps: list[Part | Kernel] = []
+        self._between: dict[str, cuda.Memory] = {}
+        self._streams: list[cuda.Stream] = []
+        self._queued: deque[Lane] = deque()
+        self._next = 0
         gpu = cuda.gpu()
         if gpu is None:
             raise RuntimeError(f"{engine_file} runs on a GPU, found no NVIDIA GPU or no driver; run it on its target")
-        known: dict[str, catalog.Tensor] = {}
-        for i, step in enumerate(chain.read(engine_file, gpu.compute_capability)):
+        steps, constants = chain.read(engine_file, gpu.compute_capability)
+        known = {name: catalog.Tensor(array.shape, array.dtype.name) for name, array in constants.items()}
+        for i, step in enumerate(steps):
             new = Kernel(step, known) if step.kernel else Part(api, step.code, f"{engine_file}, part {i}")
             for name, tensor in new.inputs.items():
                 if known.setdefault(name, tensor) != tensor:
@@ -182,41 +216,84 @@ class GpuRuntime:
             known |= new.outputs
             self._steps.append(new)
         read = {name for step in self._steps for name in step.inputs}
-        written = {name for step in self._steps for name in step.outputs}
-        for name, tensor in known.items():
-            if name in read & written:
-                self._between[name] = cuda.Memory(tensor.bytes)
-            else:
-                (self._inputs if name in read else self._outputs)[name] = cuda.Buffer(tensor.shape, tensor.dtype)
-        if len(self._inputs) != 1:
-            raise RuntimeError(f"{engine_file}: one input is needed, found the inputs {sorted(self._inputs)}")
-        buffers: dict[str, cuda.Buffer | cuda.Memory] = {**self._inputs, **self._outputs, **self._between}
-        for part in self._steps:
-            part.bind({name: buffer.address for name, buffer in buffers.items()})
-        self._stream = cuda.Stream()
+        written = {*constants, *(name for step in self._steps for name in step.outputs)}
+        inputs, outputs = sorted(read - written), [name for name in known if name in written - read]
+        if len(inputs) != 1:
+            raise RuntimeError(f"{engine_file}: one input is needed, found the inputs {inputs}")
+        for name in read & written:
+            self._between[name] = cuda.Memory(known[name].bytes)
+            if name in constants:
+                self._between[name].fill(constants[name])
+        self._streams = [cuda.Stream() for _ in range(3)]
+        for _ in range(in_flight):
+            self._lanes.append(Lane(known, inputs, outputs))
+            self._capture(self._lanes[-1], alone=in_flight == 1)
+
+    def _capture(self, lane: Lane, alone: bool) -> None:
+        """Capture the computation of a lane, with its copies if it is `alone`."""
+        buffers: dict[str, cuda.Buffer | cuda.Memory] = {**lane.inputs, **lane.outputs, **self._between}
+        for step in self._steps:
+            step.bind({name: buffer.address for name, buffer in buffers.items()})
+
+        def enqueue(stream: cuda.Stream) -> None:
+            if alone:
+                lane.upload(stream)
+            for step in self._steps:
+                step.enqueue(stream)
+            if alone:
+                lane.download(stream)
+
         # The first run makes what TensorRT leaves for it, which a capture forbids.
-        self._enqueue(self._stream)
-        self._stream.synchronize()
-        self._graph = cuda.Graph(self._stream, self._enqueue)
+        enqueue(self._streams[1])
+        self._streams[1].synchronize()
+        lane.graph = cuda.Graph(self._streams[1], enqueue)
 
     def infer(self, frames: base.Array) -> dict[str, base.Array]:
         """See Runtime.infer. The arrays are copies out of pinned memory."""
-        if self._graph is None or self._stream is None:
+        self.submit(frames)
+        return self.result()
+
+    def submit(self, frames: base.Array) -> None:
+        """See Runtime.submit."""
+        if not self._lanes:
             raise RuntimeError("the engine is closed; load it again")
-        (entry,) = self._inputs.values()
+        if len(self._queued) == len(self._lanes):
+            raise RuntimeError(f"{len(self._queued)} batches are in flight, and no more may be; take a result first")
+        lane = self._lanes[self._next]
+        (entry,) = lane.inputs.values()
         base.require_input(frames, entry.host.shape, entry.host.dtype)
         np.copyto(entry.host, frames)
-        self._graph.launch(self._stream)
-        self._stream.synchronize()
-        return {name: buffer.host.copy() for name, buffer in self._outputs.items()}
+        self._next = (self._next + 1) % len(self._lanes)
+        self._queued.append(lane)
+        assert lane.graph is not None
+        copies_in, computation, copies_out = self._streams
+        if len(self._lanes) > 1:
+            lane.upload(copies_in)
+            lane.uploaded.record(copies_in)
+            lane.uploaded.hold(computation)
+        lane.graph.launch(computation)
+        if len(self._lanes) > 1:
+            lane.computed.record(computation)
+            lane.computed.hold(copies_out)
+            lane.download(copies_out)
+        lane.done.record(copies_out if len(self._lanes) > 1 else computation)
+
+    def result(self) -> dict[str, base.Array]:
+        """See Runtime.result. The arrays are copies out of pinned memory."""
+        if not self._queued:
+            raise RuntimeError("no batch is in flight; submit one first")
+        lane = self._queued.popleft()
+        lane.done.synchronize()
+        return {name: buffer.host.copy() for name, buffer in lane.outputs.items()}
 
     def profile(self, runs: int) -> list[tuple[str, str, float]]:
         """Step, layer and milliseconds on the GPU of each layer and kernel, mean of `runs` without a CUDA graph.
 
         TensorRT waits after each layer, so layers are timed apart and their sum is more than a run takes.
         """
-        if self._stream is None:
+        if not self._lanes:
             raise RuntimeError("the engine is closed; load it again")
+        stream = self._streams[1]
         found: dict[tuple[str, str], float] = {}
 
         class Profiler(self._api.IProfiler):  # type: ignore[misc, name-defined]  # known at run time only
@@ -235,37 +312,25 @@ class GpuRuntime:
             for i, step in enumerate(self._steps):
                 profiler.step = f"{i}"
                 before, after = cuda.Event(), cuda.Event()
-                before.record(self._stream)
-                step.enqueue(self._stream)
-                after.record(self._stream)
-                self._stream.synchronize()
+                before.record(stream)
+                step.enqueue(stream)
+                after.record(stream)
+                stream.synchronize()
                 if isinstance(step, Kernel):
                     key = (profiler.step, step.name)
                     found[key] = found.get(key, 0.0) + before.ms_until(after) / runs
         return [(step, layer, ms) for (step, layer), ms in found.items()]
 
-    def _enqueue(self, stream: cuda.Stream) -> None:
-        """Queue copies in, all steps and copies out. Nothing here waits or allocates, as a CUDA graph demands."""
-        for buffer in self._inputs.values():
-            buffer.upload(stream)
-        for step in self._steps:
-            step.enqueue(stream)
-        for buffer in self._outputs.values():
-            buffer.download(stream)
-
     def close(self) -> None:
         """Free the GPU's memory; the engine can't run after it. A second call does nothing."""
-        if self._graph is not None:
-            self._graph.close()
-            self._graph = None
-        self._steps = []
-        for buffer in (*self._inputs.values(), *self._outputs.values()):
-            buffer.close()
+        for lane in self._lanes:
+            lane.close()
         for memory in self._between.values():
             memory.close()
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        for stream in self._streams:
+            stream.close()
+        self._lanes, self._steps, self._streams = [], [], []
+        self._queued.clear()
 
     def __del__(self) -> None:
         self.close()

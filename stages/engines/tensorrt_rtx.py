@@ -55,6 +55,6 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
     started.write(out)
 
 
-def load(engine: Path, target: config.Target) -> base.Runtime:
+def load(engine: Path, target: config.Target, in_flight: int = 1) -> base.Runtime:
     """Load an engine on this machine's GPU, one of the target's. Raises RuntimeError where there is none."""
-    return tensorrt_common.GpuRuntime(library(), engine)
+    return tensorrt_common.GpuRuntime(library(), engine, in_flight)

@@ -5,10 +5,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from stages import files
 from stages.graph import description, parts
+from stages.kernels import catalog
 
 
 def save(model: Any, folder: Path, about: description.Description, *, cut: bool = True) -> None:
@@ -29,8 +31,13 @@ def _save_steps(model: Any, folder: Path) -> list[dict[str, Any]]:
     if not any(map(parts.is_kernel, model.graph.node)):
         return []
     steps: list[dict[str, Any]] = []
-    known: dict[str, Any] = {}
-    for step in parts.split(model):
+    cut = parts.split(model)
+    constants = parts.constants(model, cut)
+    known = {name: catalog.Tensor(array.shape, str(array.dtype)) for name, array in constants.items()}
+    if constants:
+        np.savez(folder / description.CONSTANTS, **constants)
+        steps.append({"constants": description.CONSTANTS, "sha256": files.sha256(folder / description.CONSTANTS)})
+    for step in cut:
         if isinstance(step, onnx.ModelProto):
             file = folder / f"part_{len(steps)}.onnx"
             onnx.checker.check_model(step)

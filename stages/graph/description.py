@@ -10,6 +10,8 @@ from typing import Any
 from stages import config, files
 
 ONNX, NAME = "graph.onnx", "graph.json"
+CONSTANTS = "constants.npz"
+"""Arrays that kernels of ours read, by the names of their tensors."""
 
 PROVENANCE = "provenance"
 """Key of the ONNX metadata that holds, as JSON, what Description.provenance does."""
@@ -32,9 +34,9 @@ class Description:
     sha256: str = ""
     """Of the ONNX file."""
     steps: list[dict[str, Any]] = field(default_factory=list)
-    """Of a graph with kernels of ours: its parts, `onnx` and `sha256` of a file beside it, and between them kernels,
-    `kernel`, `attributes`, the names of `inputs` and `outputs`, and as `tensors` shape and dtype of each input. Of
-    other graphs: empty."""
+    """Of a graph with kernels of ours: `constants` and `sha256` of a file beside it, where kernels read any; its parts,
+    `onnx` and `sha256` of a file beside it, and between them kernels, `kernel`, `attributes`, the names of `inputs` and
+    `outputs`, and as `tensors` shape and dtype of each input. Of other graphs: empty."""
 
     @property
     def num_things(self) -> int:
@@ -53,7 +55,8 @@ def read(folder: Path) -> Description:
     if not path.exists():
         raise RuntimeError(f"{path} not found; run `dvc repro` or `dvc pull` for {folder}")
     found = Description(**files.read_json(path))
-    described = {ONNX: found.sha256, **{step["onnx"]: step["sha256"] for step in found.steps if "onnx" in step}}
+    described = {ONNX: found.sha256}
+    described |= {step[kind]: step["sha256"] for step in found.steps for kind in ("onnx", "constants") if kind in step}
     for name, sha256 in described.items():
         onnx_file = folder / name
         if not onnx_file.exists():

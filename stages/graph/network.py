@@ -1,10 +1,12 @@
 """The network as it is deployed: TAO's Mask2Former with camera bytes in, maps out and no data-dependent operator.
 
-Same weights and same answer as TAO's model in eval mode. Four things differ:
+Same weights and same answer as TAO's model in eval mode. Five things differ:
 - TAO unmasks queries that may attend nowhere by index assignment, which exports as NonZero + ScatterND;
   here it is a logical AND with the same effect.
 - TAO computes each layer's full mask and resizes it to the attention's resolution. Resizing and the product with
   the queries are both linear, so here the features are resized, once per level.
+- The convolution that makes the mask features is 1 x 1, so here it is applied to the queries' embeddings, of which
+  there are hundreds, and not to the pixels, of which there are tens of thousands.
 - TAO assigns Swin's shifted-window masks slice by slice in each forward pass, which exports as ScatterND; they depend
   on sizes alone, so here they are constants.
 - The merge that TAO does in Python, query by query, is part of the graph: stages/graph/merge.py.
@@ -16,13 +18,12 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from stages import config
-from stages.graph import deformable, merge, reference
+from stages.graph import attention, deformable, merge, reference
 from stages.runtime import frames
 from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
@@ -37,17 +38,18 @@ class Network(nn.Module):
         """Wrap a copy of TAO's MaskFormerModel; the one given stays as it is."""
         super().__init__()
         network: Any = copy.deepcopy(tao)
+        by_kernel = sampler is config.Sampler.kernels
         for layer in network.backbone.layers:
-            layer.forward = partial(swin_stage, layer)
+            layer.forward = partial(swin_stage, layer, by_kernel)
         deformable.use(network.sem_seg_head.pixel_decoder, sampler)
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
-        self.decoder = Decoder(network.sem_seg_head.predictor)
+        self.decoder = Decoder(network.sem_seg_head.predictor, self.pixel_decoder.mask_features, by_kernel)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network; see the class for shapes."""
-        mask_features, levels = self.pixel_decoder(self.backbone(pixels))
-        class_logits, mask_logits = self.decoder(levels, mask_features)
+        pixel_features, levels = self.pixel_decoder(self.backbone(pixels))
+        class_logits, mask_logits = self.decoder(levels, pixel_features)
         return class_logits, mask_logits
 
 
@@ -130,89 +132,96 @@ GRAPHS: dict[config.GraphKind, Any] = {config.GraphKind.fused: Fused, config.Gra
 
 
 class PixelDecoder(nn.Module):
-    """TAO's pixel decoder: features -> mask features [B, D, H/4, W/4], and three levels, coarse to fine."""
+    """TAO's pixel decoder: features -> pixel features [B, C, H/4, W/4], and three levels, coarse to fine."""
 
-    def __init__(self, tao: nn.Module) -> None:
+    def __init__(self, tao: Any) -> None:
+        """`mask_features`, the convolution that TAO ends with, is left to others."""
         super().__init__()
+        self.mask_features = tao.mask_features
+        tao.mask_features = nn.Identity()
         self.tao: Any = tao
 
     def forward(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Without the coarsest level that TAO returns a second time."""
-        mask_features, _, levels = self.tao.forward_features(features)
-        return mask_features, levels
+        pixel_features, _, levels = self.tao.forward_features(features)
+        return pixel_features, levels
 
 
-def swin_stage(layer: Any, x: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, int, int, Any, int, int]:
+def swin_stage(
+    layer: Any, by_kernel: bool, x: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, int, int, Any, int, int]:
     """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> as TAO's BasicLayer returns it."""
     # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
     height, width = int(height), int(width)
-    mask = shifted_window_mask(height, width, layer.window_size, layer.shift_size)
+    mask = attention.shifted_window_mask(height, width, layer.window_size, layer.shift_size)
     for block in layer.blocks:
-        block.H, block.W = height, width
-        x = block(x, mask)
+        if by_kernel:
+            x = attention.swin_block(block, x, height, width)
+        else:
+            block.H, block.W = height, width
+            x = block(x, mask)
     if layer.downsample is None:
         return x, height, width, x, height, width
     return x, height, width, layer.downsample(x, height, width), (height + 1) // 2, (width + 1) // 2
 
 
-def shifted_window_mask(height: int, width: int, window: int, shift: int) -> torch.Tensor:
-    """What a shifted window hides from each of its positions (Swin, arXiv:2103.14030, section 3.2).
-
-    Returns float32 [windows, window^2, window^2]: 0 where two positions were neighbours before the shift, else -100.
-    """
-    padded_h, padded_w = -(-height // window) * window, -(-width // window) * window
-    # Positions fall into three bands along each axis; only those of one region may see each other.
-    rows, columns = (
-        (np.arange(size) >= size - window).astype(int) + (np.arange(size) >= size - shift)
-        for size in (padded_h, padded_w)
-    )
-    region = 3 * rows[:, None] + columns[None, :]
-    tiled = region.reshape(padded_h // window, window, padded_w // window, window)
-    windows = tiled.transpose(0, 2, 1, 3).reshape(-1, window * window)
-    hidden = windows[:, None, :] != windows[:, :, None]
-    return torch.from_numpy(np.where(hidden, np.float32(-100), np.float32(0)))
-
-
 class Decoder(nn.Module):
     """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2) over TAO's layers and weights."""
 
-    def __init__(self, tao: nn.Module) -> None:
-        """`tao`: TAO's MultiScaleMaskedTransformerDecoder."""
+    def __init__(self, tao: nn.Module, mask_features: nn.Conv2d, by_kernel: bool) -> None:
+        """Take TAO's MultiScaleMaskedTransformerDecoder, and of its pixel decoder the last convolution.
+
+        `by_kernel`: masked attention by a kernel of ours.
+        """
         super().__init__()
         self.tao: Any = tao
+        self.mask_features, self.by_kernel = mask_features, by_kernel
 
-    def forward(self, levels: list[torch.Tensor], mask_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """levels: three float32 [B, D, h, w], coarse to fine. mask_features: [B, D, H/4, W/4]. Returns as Network."""
-        tao, batch = self.tao, mask_features.shape[0]
+    def masks(self, queries: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """Mask logits [B, Q, S] of queries [Q, B, D] at S pixels with features [B, C, S]."""
+        embedding = self.tao.mask_embed(queries.transpose(0, 1))
+        # Constants add up to a constant, which resizing leaves as it is.
+        constant = embedding @ self.mask_features.bias[:, None]  # type: ignore[index]  # it has one
+        logits: torch.Tensor = embedding @ self.mask_features.weight.flatten(1) @ pixels + constant
+        return logits
+
+    def forward(self, levels: list[torch.Tensor], pixel_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """levels: three float32 [B, D, h, w], coarse to fine. pixel_features: [B, C, H/4, W/4]. Returns as Network."""
+        tao, (batch, _, *size) = self.tao, pixel_features.shape
         memory, position, attended = [], [], []
         for i, level in enumerate(levels):
             source = tao.input_proj[i](level).flatten(2) + tao.level_embed.weight[i][None, :, None]
             memory.append(source.permute(2, 0, 1))
             position.append(tao.pe_layer(level, None).flatten(2).permute(2, 0, 1))
-            resized = F.interpolate(mask_features, size=level.shape[-2:], mode="bilinear", align_corners=False)
+            resized = F.interpolate(pixel_features, size=level.shape[-2:], mode="bilinear", align_corners=False)
             attended.append(resized.flatten(2))
 
         query_position = tao.query_embed.weight.unsqueeze(1).repeat(1, batch, 1)
         queries = tao.query_feat.weight.unsqueeze(1).repeat(1, batch, 1)
         for i in range(tao.num_layers):
             level = i % tao.num_feature_levels
-            embedding = tao.mask_embed(tao.decoder_norm(queries).transpose(0, 1))
-            # True where a query must not look: sigmoid < 0.5 in the original.
-            blocked = (embedding @ attended[level]) < 0
-            blocked = blocked & ~blocked.all(-1, keepdim=True)
-            queries = tao.transformer_cross_attention_layers[i](
-                queries,
-                memory[level],
-                memory_mask=blocked.unsqueeze(1).repeat(1, tao.num_heads, 1, 1).flatten(0, 1),
-                memory_key_padding_mask=None,
-                pos=position[level],
-                query_pos=query_position,
-            )
+            logits = self.masks(tao.decoder_norm(queries), attended[level])
+            layer, seen = tao.transformer_cross_attention_layers[i], (memory[level], position[level])
+            if self.by_kernel:
+                queries = attention.masked_layer(layer, queries, query_position, *seen, logits)
+            else:
+                # True where a query must not look: sigmoid < 0.5 in the original.
+                blocked = logits < 0
+                blocked = blocked & ~blocked.all(-1, keepdim=True)
+                mask = blocked.unsqueeze(1).repeat(1, tao.num_heads, 1, 1).flatten(0, 1)
+                queries = layer(
+                    queries,
+                    seen[0],
+                    memory_mask=mask,
+                    memory_key_padding_mask=None,
+                    pos=seen[1],
+                    query_pos=query_position,
+                )
             queries = tao.transformer_self_attention_layers[i](
                 queries, tgt_mask=None, tgt_key_padding_mask=None, query_pos=query_position
             )
             queries = tao.transformer_ffn_layers[i](queries)
 
-        final = tao.decoder_norm(queries).transpose(0, 1)
-        masks = torch.einsum("bqc,bchw->bqhw", tao.mask_embed(final), mask_features)
-        return tao.class_embed(final), masks
+        final = tao.decoder_norm(queries)
+        masks = self.masks(final, pixel_features.flatten(2)).view(batch, -1, *size)
+        return tao.class_embed(final.transpose(0, 1)), masks

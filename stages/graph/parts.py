@@ -22,6 +22,7 @@ def infer_shapes(model: Any) -> Any:
     """A copy of an onnx.ModelProto with shapes and types of all tensors, those of our kernels' outputs too."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    passes.constants_to_initializers(result.graph)
     result = shape_inference.infer_shapes(result)
     for node in filter(is_kernel, result.graph.node):
         known = tensors(result.graph)
@@ -41,6 +42,9 @@ def plan(node: onnx.NodeProto, known: Mapping[str, catalog.Tensor]) -> catalog.P
 def tensors(graph: onnx.GraphProto) -> dict[str, catalog.Tensor]:
     """Shapes and types of the tensors whose shapes are known and fixed."""
     found = {}
+    for constant in graph.initializer:
+        dtype = str(helper.tensor_dtype_to_np_dtype(constant.data_type))
+        found[constant.name] = catalog.Tensor(tuple(constant.dims), dtype)
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.tensor_type
         if kind.elem_type and kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
@@ -67,7 +71,6 @@ def split(model: Any) -> list[Any]:
     names.
     """
     inferred = infer_shapes(model)
-    passes.constants_to_initializers(inferred.graph)
     graph, known = inferred.graph, tensors(inferred.graph)
     kernels = [node for node in graph.node if is_kernel(node)]
     place = _places(graph, len(kernels))
@@ -97,6 +100,14 @@ def split(model: Any) -> list[Any]:
             steps.append(helper.make_model(part, opset_imports=opsets, ir_version=model.ir_version))
         steps += kernels[number : number + 1]
     return steps
+
+
+def constants(model: Any, steps: list[Any]) -> dict[str, Any]:
+    """The constants that kernels among the `steps` of a model read, as NumPy arrays by name."""
+    values = {i.name: i for i in model.graph.initializer}
+    values |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
+    read = {name for step in steps if isinstance(step, onnx.NodeProto) for name in step.input}
+    return {name: onnx.numpy_helper.to_array(values[name]) for name in sorted(read & values.keys())}
 
 
 def _places(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int]:

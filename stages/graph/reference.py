@@ -71,34 +71,38 @@ def _runner(model: Any) -> Callable[[Any], dict[str, Any]]:
     import onnx
     import torch
 
-    from stages.graph import deformable, merge, parts
+    from stages.graph import attention, deformable, merge, parts
 
+    thresholds = ("things", "score_threshold", "overlap_threshold")
+    operators: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "DeformableAttention": (deformable.kernel_node, ("sizes", "heads", "points")),
+        "MaskedAttention": (attention.masked_attention, ("heads",)),
+        "PanopticMerge": (merge.panoptic_node, (*thresholds, "input", "used", "frame")),
+        "WindowAttention": (attention.window_attention, ("heads", "height", "width", "window", "shift")),
+    }
     name = model.graph.input[0].name
-    if not any(map(parts.is_kernel, model.graph.node)):
-        exposed = onnx.ModelProto()
-        exposed.CopyFrom(model)
-        shown = {output.name for output in exposed.graph.output}
-        exposed.graph.output.extend(onnx.ValueInfoProto(name=hidden) for hidden in LOGITS if hidden not in shown)
-        whole = _session(exposed)
-        return lambda batch: whole({name: batch})
-
-    steps = [step if isinstance(step, onnx.NodeProto) else _session(step) for step in parts.split(model)]
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    shown = {output.name for output in exposed.graph.output}
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=hidden) for hidden in LOGITS if hidden not in shown)
+    # A graph without kernels is one part, whose inner shapes need not be known.
+    cut = parts.split(exposed) if any(map(parts.is_kernel, model.graph.node)) else [exposed]
+    steps = [step if isinstance(step, onnx.NodeProto) else _session(step) for step in cut]
+    constants = parts.constants(model, cut)
+    wanted = [output.name for output in exposed.graph.output]
 
     def compute(batch: Any) -> dict[str, Any]:
-        tensors = {name: batch}
+        tensors = {name: batch, **constants}
         for step in steps:
             if not isinstance(step, onnx.NodeProto):
                 tensors |= step(tensors)
                 continue
             inputs, of = [torch.from_numpy(tensors[i]) for i in step.input], parts.attributes(step)
-            found: Any
-            if step.op_type == "DeformableAttention":
-                found = [deformable.kernel_node(*inputs, of["sizes"], of["heads"], of["points"])]
-            else:
-                thresholds = of["things"], of["score_threshold"], of["overlap_threshold"]
-                found = merge.panoptic_node(*inputs, *thresholds, of["input"], of["used"], of["frame"])
+            operator, names = operators[step.op_type]
+            found = operator(*inputs, *(of[name] for name in names))
+            found = found if isinstance(found, tuple) else (found,)
             tensors |= {output: value.numpy() for output, value in zip(step.output, found, strict=True)}
-        return tensors
+        return {output: tensors[output] for output in wanted}
 
     return compute
 

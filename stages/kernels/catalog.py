@@ -189,7 +189,6 @@ def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     length, depth = key.shape[1], _depth(channels, heads, half)
     chunk = 128 if half else 64
     chunks = -(-length // chunk)
-    open_bytes = 4 * batch * queries
     return Plan(
         "masked_attention.cu",
         {
@@ -202,13 +201,11 @@ def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
         },
         (query,),
         (
-            Launch("find_open", (queries, batch, 1), (256, 1, 1), ("i3", "w0")),
-            Launch(
-                "attend", (chunks, heads, batch), (32 * -(-queries // 16), 1, 1), ("i0", "i1", "i2", "i3", "w0", "w1")
-            ),
-            Launch("add_chunks", (queries, heads, batch), (32, 1, 1), ("w1", "o0")),
+            Launch("read_mask", (queries, batch, 1), (256, 1, 1), ("i3", "w0")),
+            Launch("attend", (chunks, heads, batch), (32 * -(-queries // 16), 1, 1), ("i0", "i1", "i2", "w0", "w1")),
+            Launch("add_chunks", (queries, heads, batch), (256, 1, 1), ("w1", "o0")),
         ),
-        workspace_bytes=(open_bytes, 4 * batch * heads * chunks * queries * (2 + depth)),
+        workspace_bytes=(16 * batch * queries * chunks, 4 * batch * heads * chunks * queries * (2 + depth)),
     )
 
 

@@ -125,7 +125,7 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
     bool holds = false;
     for (int i = 0; i < num_kept; ++i) {
         const float logit = at(mask_logits + size_t(kept[i]) * LOW_H * LOW_W);
-        const float weighted = score[i] / (1 + __expf(-logit));
+        const float weighted = __fdividef(score[i], 1 + __expf(-logit));
         const bool inside = real && logit >= 0;
         if (weighted > best) best = weighted, winner = i, holds = inside;
         const unsigned covers = __ballot_sync(ALL, inside);

@@ -36,6 +36,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cudaStreamCreateWithFlags": [_OUT, ctypes.c_uint],
     "cudaStreamSynchronize": [_POINTER],
     "cudaStreamDestroy": [_POINTER],
+    "cudaMemcpy": [_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_int],
     "cudaMemcpyAsync": [_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_int, _POINTER],
     "cudaStreamBeginCapture": [_POINTER, ctypes.c_int],
     "cudaStreamEndCapture": [_POINTER, _OUT],
@@ -45,6 +46,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cudaGraphExecDestroy": [_POINTER],
     "cudaEventCreate": [_OUT],
     "cudaEventRecord": [_POINTER, _POINTER],
+    "cudaEventSynchronize": [_POINTER],
+    "cudaStreamWaitEvent": [_POINTER, _POINTER, ctypes.c_uint],
     "cudaEventElapsedTime": [ctypes.POINTER(ctypes.c_float), _POINTER, _POINTER],
     "cudaEventDestroy": [_POINTER],
 }
@@ -165,6 +168,13 @@ def call(name: str, *arguments: Any, allowed: int = 0) -> None:
         raise RuntimeError(f"{name}: {loaded.cudaGetErrorString(status).decode()} (CUDA error {status})")
 
 
+def used_bytes() -> int:
+    """Device memory in use, by all processes on the GPU and CUDA itself."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+    return total.value - free.value
+
+
 def _free(name: str, memory: ctypes.c_void_p) -> None:
     if memory.value:
         address, memory.value = memory.value, None
@@ -207,6 +217,14 @@ class Event:
     def record(self, stream: Stream) -> None:
         """The moment is when all that is queued by now is done."""
         call("cudaEventRecord", self._handle, stream.handle)
+
+    def hold(self, stream: Stream) -> None:
+        """What is queued on the stream from now on starts when this moment has passed."""
+        call("cudaStreamWaitEvent", stream.handle, self._handle, 0)
+
+    def synchronize(self) -> None:
+        """Wait until this moment has passed; raises RuntimeError if what was queued before it failed."""
+        call("cudaEventSynchronize", self._handle)
 
     def ms_until(self, later: "Event") -> float:
         """Milliseconds on the GPU from this moment to a later one; both must have passed."""
@@ -261,6 +279,11 @@ class Memory:
         """Address in device memory."""
         assert self._handle.value is not None, "the memory is closed"
         return self._handle.value
+
+    def fill(self, array: npt.NDArray[Any]) -> None:
+        """Copy an array to its beginning, and wait until it is there."""
+        source = np.ascontiguousarray(array)
+        call("cudaMemcpy", self.address, source.ctypes.data, source.nbytes, _HOST_TO_DEVICE)
 
     def close(self) -> None:
         """Free it; a second call does nothing."""

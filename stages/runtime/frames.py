@@ -45,9 +45,12 @@ def frame_in_input(cfg: config.Deploy) -> Size:
 def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
     """Scale a picture to fit into a frame and pad it with 0 at the bottom and the right.
 
-    Returns the frame and the (height, width) that the picture takes of it.
+    Returns the frame, which is the picture itself where it has that size, and the (height, width) that the picture
+    takes of it.
     """
     height, width = fitted_size((picture.shape[0], picture.shape[1]), cfg.frame_size)
+    if picture.shape[:2] == cfg.frame_size:
+        return picture, (height, width)
     frame = np.zeros((*cfg.frame_size, 3), np.uint8)
     frame[:height, :width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
     return frame, (height, width)

@@ -22,7 +22,7 @@ class Predictor:
         """Maps of 1 to batch_size pictures, each uint8 [H, W, 3] of any size, at the pictures' own sizes."""
         cfg = self.cfg
         fitted = [frames.fit(picture, cfg) for picture in pictures]
-        batch = np.stack([frame for frame, _ in fitted])
+        batch = fitted[0][0][None] if len(fitted) == 1 else np.stack([frame for frame, _ in fitted])
         if len(batch) < cfg.batch_size:
             batch = np.concatenate([batch, np.repeat(batch[-1:], cfg.batch_size - len(batch), axis=0)])
         outputs = self.run(batch)

@@ -1,4 +1,4 @@
-"""What an engine returns, as maps of segments: the host's half of the deployed graph, with NumPy alone.
+"""What an engine returns, as maps of segments: the host's half of the deployed graph, with NumPy and OpenCV.
 
 In every mode a picture's answer is one map of segments, so that checkpoint and engines, and modes, are compared
 alike. Masks of instances overlap: those with a score above deploy.object_mask_threshold are drawn, the best on top.
@@ -7,6 +7,7 @@ alike. Masks of instances overlap: those with a score above deploy.object_mask_t
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -53,7 +54,9 @@ def _panoptic(
     segment_of = np.zeros(VOID + 1, np.int32)
     found = np.flatnonzero(areas)
     segment_of[found] = np.arange(1, len(found) + 1)
-    return Segments(segment_of[query_ids], {int(segment_of[q]): int(category_ids[q]) for q in found})
+    # OpenCV's look-up is several times faster than NumPy's index.
+    ids = cv2.LUT(query_ids, segment_of).astype(np.int32, copy=False)
+    return Segments(ids, {int(segment_of[q]): int(category_ids[q]) for q in found})
 
 
 def semantic(class_ids: npt.NDArray[np.uint8]) -> Segments:

@@ -18,6 +18,7 @@ from stages import config, files
 from stages.engines import base, sidecar, tensorrt_common
 from stages.graph import reference
 from stages.metrics import agreement
+from stages.runtime import cuda
 from stages.runtime.predictor import Predictor
 
 
@@ -37,6 +38,33 @@ def measure(predictor: Predictor, frames: Any, seconds: float) -> dict[str, floa
         for percent in (50, 99):
             found[f"{name}_p{percent}_ms"] = round(float(np.percentile(values, percent)), 3)
     return found
+
+
+def stream(runtime: base.Runtime, frames: Any, in_flight: int, seconds: float) -> dict[str, float]:
+    """Rate with batches in flight, after a second of warm-up, and milliseconds from a batch's submit to its result."""
+    spent: list[float] = []
+    begun: list[float] = []
+    for wanted in (1.0, seconds):
+        spent.clear()
+        start = time.perf_counter()
+        while time.perf_counter() - start < wanted or begun:
+            if time.perf_counter() - start < wanted:
+                begun.append(time.perf_counter())
+                runtime.submit(frames)
+                if len(begun) < in_flight:
+                    continue
+            runtime.result()
+            spent.append(1000 * (time.perf_counter() - begun.pop(0)))
+        rate = len(spent) / (time.perf_counter() - start)
+    tenth = len(spent) // 10
+    return {
+        "in_flight": in_flight,
+        "batches": len(spent),
+        "hz": round(rate, 2),
+        **{f"p{p}_ms": round(float(np.percentile(spent, p)), 3) for p in (50, 90, 99)},
+        "first_tenth_p50_ms": round(float(np.percentile(spent[:tenth], 50)), 3),
+        "last_tenth_p50_ms": round(float(np.percentile(spent[-tenth:], 50)), 3),
+    }
 
 
 def agree(predictor: Predictor, expected: Any) -> dict[str, Any]:
@@ -59,6 +87,7 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, required=True, help="folder that the engine stage wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of timing")
+    parser.add_argument("--in-flight", type=int, nargs="*", default=[], help="batches on their way at once, on a GPU")
     parser.add_argument("--profile", type=int, default=0, help="runs over which each layer is timed, on a GPU; 0: none")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
@@ -69,7 +98,7 @@ def main() -> None:
     about = files.read_json(args.engine / sidecar.NAME)
     expected = np.load(args.reference)
     one = expected["frames"][: predictor.cfg.batch_size]
-    result = {
+    result: dict[str, Any] = {
         "target": config.plain(target),
         "gpu": about["build_host"]["gpu"],
         "builder_version": about["builder_version"],
@@ -79,6 +108,12 @@ def main() -> None:
         **agree(predictor, expected),
         **measure(predictor, expected["frames"], args.seconds),
     }
+    for in_flight in args.in_flight:
+        before = cuda.used_bytes()
+        other = base.backend(target).load(found.path, target, in_flight)
+        result.setdefault("streams", []).append(
+            stream(other, one, in_flight, args.seconds) | {"device_mib": (cuda.used_bytes() - before) >> 20}
+        )
     print(result)
     if args.profile:
         assert isinstance(runtime, tensorrt_common.GpuRuntime), "--profile is for engines on a GPU"

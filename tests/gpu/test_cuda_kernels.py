@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages import config
-from stages.graph import deformable, merge
+from stages.graph import attention, deformable, merge
 from stages.kernels import catalog, compiler
 from stages.runtime import cuda
 
@@ -33,7 +33,8 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
         # What is not written shows.
         buffers[f"o{i}"].host.fill(77)
         buffers[f"o{i}"].upload(stream)
-    buffers["w"] = cuda.Buffer((plan.workspace_bytes,), np.uint8)
+    for i, size in enumerate(plan.workspace_bytes):
+        buffers[f"w{i}"] = cuda.Buffer((size,), np.uint8)
     for _ in range(2):  # the second time over what the first left
         for launch in plan.launches:
             pointers = [buffers[a].address for a in launch.arguments]
@@ -66,6 +67,58 @@ def test_deformable_attention(dtype: str, sizes: list[tuple[int, int]], heads: i
     assert np.isfinite(found).all()
     difference = np.abs(found.astype(np.float32) - expected).max()
     assert difference <= (1e-4 if dtype == "float32" else 4e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize(
+    ("height", "width", "heads", "depth", "window", "batch"),
+    [
+        (184, 320, 3, 32, 7, 1),
+        (23, 40, 24, 32, 7, 1),
+        (12, 18, 2, 24, 4, 2),
+        (5, 9, 3, 8, 7, 2),
+        (24, 24, 2, 32, 12, 1),
+    ],
+)
+def test_window_attention(
+    dtype: str, shift: int, height: int, width: int, heads: int, depth: int, window: int, batch: int
+) -> None:
+    rng, channels = np.random.default_rng(0), heads * depth
+    qkv = (2 * rng.standard_normal((batch, height * width, 3 * channels))).astype(dtype)
+    bias = rng.standard_normal(3 * channels).astype(dtype)
+    position = rng.standard_normal((heads, window**2, window**2)).astype(dtype)
+    sizes = {"heads": heads, "height": height, "width": width, "window": window, "shift": shift}
+    (found,) = run("WindowAttention", sizes, [qkv, bias, position])
+
+    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (qkv, bias, position)]
+    expected = attention.window_attention(*tensors, *sizes.values()).cpu().numpy()
+    assert np.isfinite(found).all()
+    difference = np.abs(found.astype(np.float32) - expected).max()
+    assert difference <= (1e-4 if dtype == "float32" else 2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("queries", "length", "heads", "depth", "batch"),
+    [(100, 14720, 8, 32, 1), (100, 920, 8, 32, 1), (200, 333, 4, 16, 2), (17, 54, 2, 8, 3)],
+)
+def test_masked_attention(dtype: str, queries: int, length: int, heads: int, depth: int, batch: int) -> None:
+    rng, channels = np.random.default_rng(0), heads * depth
+    arrays = [rng.standard_normal((batch, n, channels)).astype(dtype) for n in (queries, length, length)]
+    mask = rng.standard_normal((batch, queries, length)).astype(dtype)
+    # One query may look nowhere, and so everywhere; one at a single key; one where whole chunks are hidden.
+    mask[:, 3] = -1
+    mask[:, 5] = -1
+    mask[:, 5, length // 2] = 0
+    mask[:, 7, length // 3 :] = -1
+    (found,) = run("MaskedAttention", {"heads": heads}, [*arrays, mask])
+
+    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (*arrays, mask)]
+    expected = attention.masked_attention(*tensors, heads).cpu().numpy()
+    assert np.isfinite(found).all()
+    difference = np.abs(found.astype(np.float32) - expected).max()
+    assert difference <= (1e-4 if dtype == "float32" else 5e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

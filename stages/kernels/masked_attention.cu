@@ -1,0 +1,207 @@
+// Mask2Former's masked attention (arXiv:2112.01527, section 3.2.1): each query attends where its mask's logit is not below
+// zero, or everywhere where it is below zero everywhere. Keys are shared out to blocks in chunks; what the chunks found
+// is added up at the end (as in flash decoding), so that no score is ever written.
+//
+// query [B, QUERIES, HEADS, DEPTH], key and value [B, LENGTH, HEADS, DEPTH], mask [B, QUERIES, LENGTH] -> attended
+// [B, QUERIES, HEADS, DEPTH]; all of type T. Defined by the caller: HALF, QUERIES, HEADS, DEPTH, LENGTH.
+
+#include "types.cuh"
+
+#if HALF
+constexpr int CHUNK = 128;
+#else
+constexpr int CHUNK = 64;
+#endif
+constexpr int CHUNKS = (LENGTH + CHUNK - 1) / CHUNK;
+constexpr int CHANNELS = HEADS * DEPTH;
+constexpr int VECTOR = 16 / sizeof(T);
+constexpr int TILES = (QUERIES + 15) / 16;  // a warp each
+constexpr int THREADS = 32 * TILES;
+static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
+static_assert(CHUNK == CHUNK_SIZE, "the launch and the kernel share the keys out alike");
+
+// What a chunk found for one query and head: the largest score, and sums of exponentials relative to it.
+struct Found {
+    float largest, sum, total[DEPTH];
+};
+
+// What each query may look at, a bit for each key and a byte for eight; everything if that is nothing. A block for each.
+struct alignas(CHUNK / 8) Seen {
+    unsigned char keys[CHUNK / 8];
+};
+
+extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restrict__ seen) {
+    const int row = blockIdx.y * QUERIES + blockIdx.x;
+    mask += size_t(row) * LENGTH;
+    unsigned char* bytes = seen[size_t(row) * CHUNKS].keys;
+    int any = 0;
+    for (int i = threadIdx.x; i < CHUNKS * CHUNK / 8; i += blockDim.x) {
+        int byte = 0;
+        if (HALF && LENGTH % 8 == 0 && 8 * i < LENGTH) {
+            const Pack<VECTOR> read(mask + 8 * i);
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) byte |= !(to_float(read.each[k]) < 0) << k;
+        } else {
+            for (int k = 0; k < 8 && 8 * i + k < LENGTH; ++k) byte |= !(to_float(mask[8 * i + k]) < 0) << k;
+        }
+        bytes[i] = byte;
+        any |= byte;
+    }
+    if (__syncthreads_or(any)) return;
+    for (int i = threadIdx.x; i < CHUNKS * CHUNK / 8; i += blockDim.x)
+        bytes[i] = (1 << min(max(LENGTH - 8 * i, 0), 8)) - 1;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attend(const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
+           const Seen* __restrict__ seen, Found* __restrict__ found) {
+    const int first = blockIdx.x * CHUNK, head = blockIdx.y, image = blockIdx.z;
+    query += size_t(image) * QUERIES * CHANNELS + head * DEPTH;
+    key += size_t(image) * LENGTH * CHANNELS + head * DEPTH;
+    value += size_t(image) * LENGTH * CHANNELS + head * DEPTH;
+    seen += size_t(image) * QUERIES * CHUNKS + blockIdx.x;
+    found += (size_t(image * HEADS + head) * CHUNKS + blockIdx.x) * QUERIES;
+    const float scale = rsqrtf(float(DEPTH));
+#if HALF
+    constexpr int DEEP = (DEPTH + 15) / 16 * 16;
+    constexpr int WIDE = DEEP + 8, LONG = CHUNK + 8;  // rows in shared memory, apart from one another's banks
+    __shared__ alignas(16) T queries[TILES * 16][WIDE], keys[CHUNK][WIDE], values[DEEP][LONG];
+    const T zero = from_float(0);
+    constexpr int VECTORS = DEEP / VECTOR;
+    for (int i = threadIdx.x; i < TILES * 16 * VECTORS; i += THREADS) {
+        const int row = i / VECTORS, channel = i % VECTORS * VECTOR;
+        const bool real = row < QUERIES && channel < DEPTH;
+        (real ? Pack<VECTOR>(query + row * CHANNELS + channel) : Pack<VECTOR>()).write(&queries[row][channel]);
+    }
+    for (int i = threadIdx.x; i < CHUNK * VECTORS; i += THREADS) {
+        const int row = i / VECTORS, channel = i % VECTORS * VECTOR;
+        const bool real = first + row < LENGTH && channel < DEPTH;
+        const size_t at = size_t(first + row) * CHANNELS + channel;
+        (real ? Pack<VECTOR>(key + at) : Pack<VECTOR>()).write(&keys[row][channel]);
+        const Pack<VECTOR> read = real ? Pack<VECTOR>(value + at) : Pack<VECTOR>();
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) values[channel + k][row] = read.each[k];
+    }
+    __syncthreads();
+
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4 * 2;
+    float scores[CHUNK / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < DEEP; k += 16) {
+        const Fragment a(&queries[warp * 16][k], WIDE, g, t);
+#pragma unroll
+        for (int j = 0; j < CHUNK / 8; ++j)
+            multiply(scores[j], a, word(&keys[j * 8 + g][k + t]), word(&keys[j * 8 + g][k + 8 + t]));
+    }
+    float largest[2] = {-INFINITY, -INFINITY}, sums[2] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int row = min(warp * 16 + g + i * 8, QUERIES - 1);
+        const Seen own = seen[row * CHUNKS];
+#pragma unroll
+        for (int j = 0; j < CHUNK / 8; ++j)
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                float& score = scores[j][2 * i + k];
+                score = own.keys[j] >> (t + k) & 1 ? score * scale : -INFINITY;
+                largest[i] = fmaxf(largest[i], score);
+            }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+        for (int step = 1; step < 4; step *= 2) largest[i] = fmaxf(largest[i], __shfl_xor_sync(~0u, largest[i], step));
+#pragma unroll
+    for (int j = 0; j < CHUNK / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            // A chunk that a query may not look at at all has no largest score.
+            scores[j][i] = scores[j][i] == -INFINITY ? 0 : __expf(scores[j][i] - largest[i / 2]);
+            sums[i / 2] += scores[j][i];
+        }
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+        for (int step = 1; step < 4; step *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
+
+    float total[DEEP / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < CHUNK / 16; ++k) {
+        const Fragment a(scores[2 * k], scores[2 * k + 1]);
+#pragma unroll
+        for (int j = 0; j < DEPTH / 8; ++j)
+            multiply(total[j], a, word(&values[j * 8 + g][k * 16 + t]), word(&values[j * 8 + g][k * 16 + 8 + t]));
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int row = warp * 16 + g + i * 8;
+        if (row >= QUERIES) continue;
+        if (t == 0) found[row].largest = largest[i], found[row].sum = sums[i];
+#pragma unroll
+        for (int j = 0; j < DEPTH / 8; ++j) {
+            found[row].total[j * 8 + t] = total[j][2 * i];
+            found[row].total[j * 8 + t + 1] = total[j][2 * i + 1];
+        }
+    }
+#else
+    // Plain arithmetic, a thread for each query.
+    __shared__ float keys[CHUNK][DEPTH], values[CHUNK][DEPTH];
+    for (int i = threadIdx.x; i < CHUNK * DEPTH; i += THREADS) {
+        const int row = i / DEPTH, channel = i % DEPTH;
+        const size_t at = size_t(first + row) * CHANNELS + channel;
+        keys[row][channel] = first + row < LENGTH ? key[at] : 0;
+        values[row][channel] = first + row < LENGTH ? value[at] : 0;
+    }
+    __syncthreads();
+    const int row = threadIdx.x;
+    if (row >= QUERIES) return;
+    const Seen visible = seen[row * CHUNKS];
+    float own[DEPTH], total[DEPTH] = {}, largest = -INFINITY, sum = 0;
+    for (int c = 0; c < DEPTH; ++c) own[c] = query[row * CHANNELS + c] * scale;
+    for (int at = 0; at < CHUNK; ++at) {
+        if (!(visible.keys[at / 8] >> at % 8 & 1)) continue;
+        float score = 0;
+        for (int c = 0; c < DEPTH; ++c) score += own[c] * keys[at][c];
+        const float above = fmaxf(largest, score), shrink = expf(largest - above), weight = expf(score - above);
+        largest = above, sum = sum * shrink + weight;
+        for (int c = 0; c < DEPTH; ++c) total[c] = total[c] * shrink + weight * values[at][c];
+    }
+    found[row].largest = largest, found[row].sum = sum;
+    for (int c = 0; c < DEPTH; ++c) found[row].total[c] = total[c];
+#endif
+}
+
+// The chunks' findings, added up. A block of WARPS for each query and head, which share the chunks out.
+constexpr int WARPS = 8;
+
+extern "C" __global__ void add_chunks(const Found* __restrict__ found, T* __restrict__ attended) {
+    __shared__ float largests[WARPS], sums[WARPS], totals[WARPS][DEPTH];
+    const int row = blockIdx.x, head = blockIdx.y, image = blockIdx.z;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    found += size_t(image * HEADS + head) * CHUNKS * QUERIES + row;
+    float largest = -INFINITY, sum = 0;
+    for (int i = threadIdx.x; i < CHUNKS; i += 32 * WARPS) largest = fmaxf(largest, found[size_t(i) * QUERIES].largest);
+    for (int step = 16; step; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
+    if (lane == 0) largests[warp] = largest;
+    __syncthreads();
+    for (int i = 0; i < WARPS; ++i) largest = fmaxf(largest, largests[i]);
+    for (int i = threadIdx.x; i < CHUNKS; i += 32 * WARPS) {
+        const Found& one = found[size_t(i) * QUERIES];
+        sum += one.sum * __expf(one.largest - largest);
+    }
+    for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    if (lane == 0) sums[warp] = sum;
+    for (int c = lane; c < DEPTH; c += 32) {
+        float total = 0;
+#pragma unroll 4
+        for (int i = warp; i < CHUNKS; i += WARPS) {
+            const Found& one = found[size_t(i) * QUERIES];
+            total += one.total[c] * __expf(one.largest - largest);
+        }
+        totals[warp][c] = total;
+    }
+    __syncthreads();
+    for (int c = threadIdx.x; c < DEPTH; c += 32 * WARPS) {
+        float total = 0, weight = 0;
+        for (int i = 0; i < WARPS; ++i) total += totals[i][c], weight += sums[i];
+        attended[(size_t(image) * QUERIES + row) * CHANNELS + head * DEPTH + c] = from_float(total / weight);
+    }
+}

@@ -1,0 +1,175 @@
+// Attention in the windows of Swin (arXiv:2103.14030, section 3.2), from the tokens of a picture to those of a picture:
+// padding, shift, partition, softmax and the way back are addresses alone.
+//
+// qkv [B, HEIGHT * WIDTH, 3, HEADS, DEPTH], bias [3, HEADS, DEPTH] of its linear layer, position [HEADS, N, N] with
+// N = WINDOW^2 -> attended [B, HEIGHT * WIDTH, HEADS, DEPTH]; all of type T. Tokens that fill up the last windows are
+// zeros before the linear layer, and so its bias. SHIFT: rows and columns that windows are shifted by. A block for
+// each window and head. Defined by the caller: HALF, HEIGHT, WIDTH, HEADS, DEPTH, WINDOW, SHIFT.
+
+#include "types.cuh"
+
+constexpr int N = WINDOW * WINDOW;
+constexpr int ROWS = (HEIGHT + WINDOW - 1) / WINDOW, COLUMNS = (WIDTH + WINDOW - 1) / WINDOW;
+constexpr int CHANNELS = HEADS * DEPTH;
+constexpr int VECTOR = 16 / sizeof(T);
+constexpr int QUERY_TILES = (N + 15) / 16;  // a warp each
+constexpr int THREADS = 32 * QUERY_TILES;
+static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
+
+// A token of a window: where it is in the picture, or -1, and which of the regions that the shift brought together.
+struct Token {
+    int place, region;
+    __device__ Token(int token) {
+        const int row = blockIdx.x / COLUMNS * WINDOW + token / WINDOW;
+        const int column = blockIdx.x % COLUMNS * WINDOW + token % WINDOW;
+        constexpr int height = ROWS * WINDOW, width = COLUMNS * WINDOW;
+        const int y = (row + SHIFT) % height, x = (column + SHIFT) % width;
+        place = y < HEIGHT && x < WIDTH ? y * WIDTH + x : -1;
+        region = 0;
+        if (SHIFT)
+            region = 3 * ((row >= height - WINDOW) + (row >= height - SHIFT)) + (column >= width - WINDOW) +
+                     (column >= width - SHIFT);
+    }
+};
+
+constexpr float HIDDEN = -100;  // as in Swin, not minus infinity
+
+#if HALF
+constexpr int KEYS = (N + 15) / 16 * 16;
+constexpr int DEEP = (DEPTH + 15) / 16 * 16;
+constexpr int WIDE = DEEP + 8, LONG = KEYS + 8;  // rows in shared memory, apart from one another's banks
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    window_attention(const T* __restrict__ qkv, const T* __restrict__ bias, const T* __restrict__ position,
+                     T* __restrict__ attended) {
+    __shared__ alignas(16) T queries[QUERY_TILES * 16][WIDE], keys[KEYS][WIDE], values[DEEP][LONG];
+    __shared__ int places[KEYS], regions[KEYS];
+    const int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    qkv += size_t(blockIdx.z) * HEIGHT * WIDTH * 3 * CHANNELS;
+    attended += size_t(blockIdx.z) * HEIGHT * WIDTH * CHANNELS;
+    position += head * N * N;
+
+    // What no token fills must count as nothing.
+    const T zero = from_float(0);
+    if (DEEP > DEPTH || KEYS > N) {
+        for (int i = threadIdx.x; i < KEYS * WIDE; i += THREADS) {
+            queries[i / WIDE][i % WIDE] = zero;
+            keys[i / WIDE][i % WIDE] = zero;
+        }
+        for (int i = threadIdx.x; i < DEEP * LONG; i += THREADS) values[i / LONG][i % LONG] = zero;
+    }
+    for (int i = threadIdx.x; i < KEYS; i += THREADS) {
+        const Token token(min(i, N - 1));
+        places[i] = token.place, regions[i] = token.region;
+    }
+    __syncthreads();
+    constexpr int VECTORS = DEPTH / VECTOR;
+    for (int i = threadIdx.x; i < N * 3 * VECTORS; i += THREADS) {
+        const int token = i / (3 * VECTORS), which = i / VECTORS % 3, channel = i % VECTORS * VECTOR;
+        const T* row = places[token] < 0 ? bias : qkv + size_t(places[token]) * 3 * CHANNELS;
+        const Pack<VECTOR> read(row + (which * HEADS + head) * DEPTH + channel);
+        if (which == 2) {
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) values[channel + k][token] = read.each[k];
+        } else {
+            read.write(which ? &keys[token][channel] : &queries[token][channel]);
+        }
+    }
+    __syncthreads();
+
+    const int g = lane / 4, t = lane % 4 * 2;  // a fragment's row and first column
+    float scores[KEYS / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < DEEP; k += 16) {
+        const Fragment a(&queries[warp * 16][k], WIDE, g, t);
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; ++j) multiply(scores[j], a, word(&keys[j * 8 + g][k + t]), word(&keys[j * 8 + g][k + 8 + t]));
+    }
+    const float scale = rsqrtf(float(DEPTH));
+    float largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int query = warp * 16 + g + i / 2 * 8, key = j * 8 + t + i % 2;
+            if (key < N && query < N) {
+                scores[j][i] = scores[j][i] * scale + to_float(position[query * N + key]);
+                if (SHIFT && regions[query] != regions[key]) scores[j][i] += HIDDEN;
+            } else {
+                scores[j][i] = key < N ? 0 : -INFINITY;
+            }
+            largest[i / 2] = fmaxf(largest[i / 2], scores[j][i]);
+        }
+    float sums[2] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+        for (int step = 1; step < 4; step *= 2) largest[i] = fmaxf(largest[i], __shfl_xor_sync(~0u, largest[i], step));
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            scores[j][i] = __expf(scores[j][i] - largest[i / 2]);
+            sums[i / 2] += scores[j][i];
+        }
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+        for (int step = 1; step < 4; step *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
+
+    float total[DEEP / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < KEYS / 16; ++k) {
+        const Fragment a(scores[2 * k], scores[2 * k + 1]);
+#pragma unroll
+        for (int j = 0; j < DEPTH / 8; ++j)
+            multiply(total[j], a, word(&values[j * 8 + g][k * 16 + t]), word(&values[j * 8 + g][k * 16 + 8 + t]));
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int query = warp * 16 + g + i * 8;
+        if (query >= N || places[query] < 0) continue;
+        T* row = attended + size_t(places[query]) * CHANNELS + head * DEPTH + t;
+#pragma unroll
+        for (int j = 0; j < DEPTH / 8; ++j)
+            *reinterpret_cast<unsigned*>(row + j * 8) = pack(total[j][2 * i] / sums[i], total[j][2 * i + 1] / sums[i]);
+    }
+}
+#else
+// Plain arithmetic, a thread for each query.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    window_attention(const T* __restrict__ qkv, const T* __restrict__ bias, const T* __restrict__ position,
+                     T* __restrict__ attended) {
+    __shared__ float keys[N][DEPTH], values[N][DEPTH];
+    __shared__ int places[N], regions[N];
+    const int head = blockIdx.y;
+    qkv += size_t(blockIdx.z) * HEIGHT * WIDTH * 3 * CHANNELS;
+    attended += size_t(blockIdx.z) * HEIGHT * WIDTH * CHANNELS;
+    for (int i = threadIdx.x; i < N; i += THREADS) {
+        const Token token(i);
+        places[i] = token.place, regions[i] = token.region;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < N * DEPTH; i += THREADS) {
+        const int token = i / DEPTH, channel = i % DEPTH;
+        const T* row = (places[token] < 0 ? bias : qkv + size_t(places[token]) * 3 * CHANNELS) + head * DEPTH + channel;
+        keys[token][channel] = row[CHANNELS], values[token][channel] = row[2 * CHANNELS];
+    }
+    __syncthreads();
+    const int query = threadIdx.x;
+    if (query >= N || places[query] < 0) return;
+    const T* own = qkv + size_t(places[query]) * 3 * CHANNELS + head * DEPTH;
+    float scores[N], largest = -INFINITY, sum = 0;
+    for (int key = 0; key < N; ++key) {
+        float product = 0;
+        for (int c = 0; c < DEPTH; ++c) product += own[c] * keys[key][c];
+        scores[key] = product * rsqrtf(float(DEPTH)) + position[(head * N + query) * N + key];
+        if (SHIFT && regions[query] != regions[key]) scores[key] += HIDDEN;
+        largest = fmaxf(largest, scores[key]);
+    }
+    for (int key = 0; key < N; ++key) sum += scores[key] = expf(scores[key] - largest);
+    for (int c = 0; c < DEPTH; ++c) {
+        float total = 0;
+        for (int key = 0; key < N; ++key) total += scores[key] * values[key][c];
+        attended[size_t(places[query]) * CHANNELS + head * DEPTH + c] = total / sum;
+    }
+}
+#endif
