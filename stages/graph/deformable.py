@@ -38,8 +38,8 @@ def attend(
 ) -> torch.Tensor:
     """TAO's MSDeformAttn.forward over the layer's weights: query [B, S, C] and stacked levels [B, S, C] -> [B, S, C].
 
-    TAO masks no padding, so reference_points are the levels' own pixel centres; they and the last three arguments change
-    nothing here.
+    TAO masks no padding, so reference_points are the levels' own pixel centres; they and the last three arguments
+    change nothing here.
     """
     # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
     sizes = [(int(h), int(w)) for h, w in spatial_shapes]
