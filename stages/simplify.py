@@ -47,10 +47,11 @@ def simplify(model: Any, cfg: config.Deploy) -> Any:
     import onnx
     import onnxsim
 
-    from stages.graph import passes, reference
+    from stages.graph import passes
+    from stages.runtime import segments
 
     simplified, _ = onnxsim.simplify(model, check_n=0)
-    passes.remove_outputs(simplified.graph, reference.LOGITS)
+    passes.remove_outputs(simplified.graph, segments.LOGITS)
     if cfg.expand_instance_normalization:
         simplified = onnx.shape_inference.infer_shapes(simplified)
         passes.expand_instance_normalization(simplified)

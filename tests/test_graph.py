@@ -13,6 +13,7 @@ import torch
 from stages import config, export, simplify
 from stages.graph import artifact, description, reference
 from stages.graph.network import Decoder, Network
+from stages.runtime import segments
 from tests.conftest import REPO
 
 NUM_THINGS = 70
@@ -157,7 +158,7 @@ def test_outputs_of_tao_shaped_graph_are_those_of_its_exporter(tao: Any) -> None
     shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in model.graph.output}
     masks, queries = [2, 100, 192, 288], [2, 100]
     expected = {"prob_masks": masks, "pred_masks": masks, "pred_scores": queries, "pred_classes": queries}
-    assert {name: shape for name, shape in shapes.items() if name not in reference.LOGITS} == expected
+    assert {name: shape for name, shape in shapes.items() if name not in segments.LOGITS} == expected
     assert list(expected) == [o.name for o in model.graph.output][:4]
 
 

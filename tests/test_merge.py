@@ -85,6 +85,10 @@ def test_panoptic_equals_tao(tao: Any, tmp_path: Any, frame: tuple[int, int]) ->
         ours = segments.decode(found, index, cfg, NUM_THINGS)
         assert ours.category_ids == expected.category_ids
         assert (ours.ids == expected.ids).mean() >= 0.9999
+        logits = {"class_logits": class_logits.numpy()[None], "mask_logits": mask_logits.numpy()[None]}
+        on_host = segments.decode(logits, 0, cfg, NUM_THINGS)
+        assert on_host.category_ids == expected.category_ids
+        assert (on_host.ids == expected.ids).mean() >= 0.9999
         kinds += [c <= NUM_THINGS for c in expected.category_ids.values()]
         scores, classes = class_logits.softmax(-1)[:, 1:].max(-1)
         assert np.abs(found["scores"][index] - scores.numpy()).max() < 1e-5
@@ -102,6 +106,10 @@ def test_nothing_found_is_void(tao: Any, tmp_path: Any) -> None:
         found = merge.Panoptic(cfg, NUM_THINGS)(torch.zeros_like(class_logits)[None], mask_logits[None])
     assert (found[0] == VOID).all()
     assert not found[1].any()
+    logits = {"class_logits": np.zeros((1, *class_logits.shape), np.float32), "mask_logits": mask_logits.numpy()[None]}
+    on_host = segments.decode(logits, 0, cfg, NUM_THINGS)
+    assert not on_host.ids.any()
+    assert on_host.category_ids == {}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from stages import config, files, precision
 from stages.graph import artifact, description, fp16, int8, reference
+from stages.runtime import segments
 from tests.bench import precision as bench
 
 SIDE, BRIGHTNESS = 32, 100
@@ -146,7 +147,7 @@ def test_beyond_the_limit_fails_and_names_the_key(folder: Path) -> None:
     assert not (folder / "fp16").exists()
 
 
-@pytest.mark.parametrize("spoiled", reference.LOGITS)
+@pytest.mark.parametrize("spoiled", segments.LOGITS)
 def test_nan_in_either_logit_fails(folder: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str) -> None:
     answer = reference.run
 

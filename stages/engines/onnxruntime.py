@@ -5,6 +5,7 @@ from typing import Any
 
 from stages import config
 from stages.engines import base
+from stages.runtime import segments
 
 SUFFIX = ".onnx"
 
@@ -19,13 +20,29 @@ def installed_version() -> str:
 
 
 def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
-    """Optimise an ONNX file for this CPU and write it to `out`. Nothing is timed, so the cache is not used."""
+    """Optimise an ONNX file for this CPU and write it to `out`. Nothing is timed, so the cache is not used.
+
+    A panoptic merge is left to the host.
+    """
     ort = _onnxruntime()
     options = _options(ort, target, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     options.optimized_model_filepath = str(out)
     # ONNX Runtime warns that the file is for this kind of CPU alone; engine.json says so.
     options.log_severity_level = 3
-    _session(ort, onnx_file, options)
+    _session(ort, _without_merge(onnx_file), options)
+
+
+def _without_merge(onnx_file: Path) -> Path | bytes:
+    """The file, or the model in it that ends with logits where the merge is left to the host."""
+    onnx = base.library("onnx", "run `make env`, or `pip install onnx`")
+    model = onnx.load(onnx_file)
+    tensors = {name for node in model.graph.node for name in node.output}
+    if not segments.merges_on_host([output.name for output in model.graph.output], tensors):
+        return onnx_file
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in segments.LOGITS)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OnnxRuntime":
@@ -41,13 +58,15 @@ def _options(ort: Any, target: config.Target, level: Any) -> Any:
     return options
 
 
-def _session(ort: Any, onnx_file: Path, options: Any) -> Any:
+def _session(ort: Any, model: Path | bytes, options: Any) -> Any:
     state = ort.capi.onnxruntime_pybind11_state
     failures = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException)
     try:
-        return ort.InferenceSession(str(onnx_file), options, providers=["CPUExecutionProvider"])
+        content = model if isinstance(model, bytes) else str(model)
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except failures as error:
-        raise RuntimeError(f"ONNX Runtime can't take {onnx_file}: {error}") from error
+        name = "the graph" if isinstance(model, bytes) else model
+        raise RuntimeError(f"ONNX Runtime can't take {name}: {error}") from error
 
 
 class OnnxRuntime(base.Immediate):

@@ -5,6 +5,7 @@ from typing import Any
 
 from stages import config
 from stages.engines import base
+from stages.runtime import segments
 
 SUFFIX = ".blob"
 
@@ -28,9 +29,17 @@ def _options(target: config.Target) -> dict[str, Any]:
 
 
 def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
-    """Compile an ONNX file for this CPU and write the blob to `out`. Nothing is timed, so the cache is not used."""
-    core = _openvino().Core()
-    compiled = core.compile_model(core.read_model(onnx_file), "CPU", _options(target))
+    """Compile an ONNX file for this CPU and write the blob to `out`. Nothing is timed, so the cache is not used.
+
+    A panoptic merge is left to the host.
+    """
+    openvino = _openvino()
+    core = openvino.Core()
+    model = core.read_model(onnx_file)
+    tensors = {name: output for node in model.get_ops() for output in node.outputs() for name in output.names}
+    if segments.merges_on_host([output.any_name for output in model.outputs], tensors):
+        model = openvino.Model([tensors[name] for name in segments.LOGITS], model.get_parameters())
+    compiled = core.compile_model(model, "CPU", _options(target))
     out.write_bytes(compiled.export_model().getvalue())
 
 

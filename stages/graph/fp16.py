@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 
 from stages import config
-from stages.graph import parts, reference
+from stages.graph import parts
+from stages.runtime import segments
 
 ALWAYS_FLOAT32 = ("GridSample", config.PLUGIN, "/corners/")
 """Where pixels are sampled. Builders lack GridSample in half precision, and TensorRT 8.6's plugin has float32 alone;
@@ -69,7 +70,7 @@ def places(graph: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     readers: dict[str, str] = {}
     for node in reversed(graph.node):
-        names = [f"/network/{name}" if name in reference.LOGITS else name for name in (node.name, *node.output)]
+        names = [f"/network/{name}" if name in segments.LOGITS else name for name in (node.name, *node.output)]
         named = [name for name in names if name.startswith("/")]
         read = [readers[name] for name in node.output if name in readers]
         found[node.name] = [*named, *read, node.name][0]

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from stages import config
 from stages.graph import attention, deformable, merge, reference
-from stages.runtime import frames
+from stages.runtime import frames, segments
 from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
 
@@ -69,7 +69,7 @@ class Fused(nn.Module):
         self.network = Network(tao, sampler)
         by_kernel = sampler is config.Sampler.kernels and cfg.mode is config.Mode.panoptic
         self.merge = (merge.PanopticKernel if by_kernel else merge.MERGES[cfg.mode])(cfg, num_things)
-        self.input_name, self.output_names = reference.INPUT, (*self.merge.OUTPUTS, *reference.LOGITS)
+        self.input_name, self.output_names = reference.INPUT, (*self.merge.OUTPUTS, *segments.LOGITS)
         self.register_buffer("mean", 255 * torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
 
@@ -108,7 +108,7 @@ class TaoShaped(nn.Module):
         """As Fused; `num_things` is not used, as TAO's graph does not merge."""
         super().__init__()
         self.network = Network(tao, sampler)
-        self.input_name, self.output_names = reference.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *reference.LOGITS)
+        self.input_name, self.output_names = reference.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *segments.LOGITS)
         predictor: Any = self.network.decoder.tao
         model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
         # What TAO's Postprocessor reads of its spec.

@@ -16,12 +16,10 @@ from stages import config
 from stages.graph.description import Description
 from stages.metrics import agreement
 from stages.runtime.predictor import Predictor
-from stages.runtime.segments import Segments
+from stages.runtime.segments import LOGITS, Segments
 
 INPUT, TAO_INPUT = "frame", "inputs"
 """Names of the input of the fused graph, and of the graph of TAO's exporter."""
-LOGITS = ("class_logits", "mask_logits")
-"""Tensors inside each graph that are compared with TAO's."""
 
 
 @dataclass(frozen=True)

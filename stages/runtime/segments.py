@@ -4,14 +4,16 @@ In every mode a picture's answer is one map of segments, so that checkpoint and 
 alike. Masks of instances overlap: those with a score above deploy.object_mask_threshold are drawn, the best on top.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from stages import config
+from stages.runtime import frames
 
 VOID = 255
 """Query id of a pixel without a segment in the fused graph's map."""
@@ -29,6 +31,29 @@ class Segments:
 
 Outputs = dict[str, npt.NDArray[Any]]
 """A graph's outputs of one batch, by name; docs/outputs.md."""
+LOGITS = ("class_logits", "mask_logits")
+"""Tensors inside each graph. Engines for CPUs return them in place of the panoptic map; see `merges_on_host`."""
+Floats = npt.NDArray[np.float32]
+
+
+class _Merge(NamedTuple):
+    """What the merge on the host takes."""
+
+    scores: Floats
+    """float32 [Q]."""
+    classes: npt.NDArray[Any]
+    """[Q], from 0."""
+    size: frames.Size
+    mask: Callable[[int], tuple[Floats, npt.NDArray[np.bool_]]]
+    """Probability of a query's mask, float32 [H, W], and where it is 0.5 or more."""
+
+
+def merges_on_host(outputs: Collection[str], tensors: Collection[str]) -> bool:
+    """Whether an engine for a CPU leaves the merge of a graph with these outputs and inner tensors to `decode`.
+
+    That skips the queries below the threshold, which a graph of fixed shapes can't.
+    """
+    return "query_ids" in outputs and all(name in tensors for name in LOGITS)
 
 
 def decode(outputs: Outputs, index: int, cfg: config.Deploy, num_things: int) -> Segments:
@@ -36,7 +61,11 @@ def decode(outputs: Outputs, index: int, cfg: config.Deploy, num_things: int) ->
     one = {name: array[index] for name, array in outputs.items()}
     if cfg.mode is config.Mode.panoptic:
         if cfg.graph is config.GraphKind.tao:
-            return _merge(one, cfg, num_things)
+            masks, size = one["pred_masks"], one["pred_masks"].shape[1:]
+            queries = _Merge(one["pred_scores"], one["pred_classes"], size, lambda q: (masks[q], masks[q] >= 0.5))
+            return _merge(queries, cfg, num_things)
+        if "query_ids" not in one:
+            return _merge(_merge_logits(one["class_logits"], one["mask_logits"], cfg), cfg, num_things)
         return _panoptic(one["query_ids"], one["areas"], one["category_ids"])
     if cfg.mode is config.Mode.semantic:
         if cfg.graph is config.GraphKind.tao:
@@ -54,9 +83,7 @@ def _panoptic(
     segment_of = np.zeros(VOID + 1, np.int32)
     found = np.flatnonzero(areas)
     segment_of[found] = np.arange(1, len(found) + 1)
-    # OpenCV's look-up is several times faster than NumPy's index.
-    ids = cv2.LUT(query_ids, segment_of).astype(np.int32, copy=False)
-    return Segments(ids, {int(segment_of[q]): int(category_ids[q]) for q in found})
+    return Segments(_look_up(segment_of, query_ids), {int(segment_of[q]): int(category_ids[q]) for q in found})
 
 
 def semantic(class_ids: npt.NDArray[np.uint8]) -> Segments:
@@ -80,31 +107,57 @@ def instances(
     return Segments(ids, {number: c for number, c in categories.items() if number in visible})
 
 
-def _merge(one: Outputs, cfg: config.Deploy, num_things: int) -> Segments:
-    """The panoptic merge of TAO's exported graph on the host (Mask2Former, arXiv:2112.01527, appendix).
+def _merge_logits(class_logits: npt.NDArray[Any], mask_logits: npt.NDArray[Any], cfg: config.Deploy) -> _Merge:
+    """What `_merge` takes of class logits [Q, 1 + C], no-object at 0, and mask logits [Q, h, w], resized as in TAO."""
+    shifted = class_logits.astype(np.float32) - class_logits.max(-1, keepdims=True)
+    probabilities = np.exp(shifted)
+    probabilities = probabilities[:, 1:] / probabilities.sum(-1, keepdims=True)
+    used = frames.frame_in_input(cfg)
 
-    prob_masks and pred_masks: float32 [Q, H, W], mask probabilities with and without the class score. pred_scores and
-    pred_classes: [Q], classes from 0.
-    """
-    kept = np.flatnonzero(one["pred_scores"] > cfg.object_mask_threshold)
-    ids = np.zeros(one["pred_masks"].shape[1:], np.int32)
+    def mask(query: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        low = mask_logits[query].astype(np.float32, copy=False)
+        logits = cv2.resize(low, cfg.input_size[::-1], interpolation=cv2.INTER_LINEAR)[: used[0], : used[1]]
+        if used != cfg.frame_size:
+            logits = cv2.resize(logits, cfg.frame_size[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.asarray(1 / (1 + cv2.exp(-logits)), np.float32), logits >= 0
+
+    return _Merge(probabilities.max(-1), probabilities.argmax(-1), cfg.frame_size, mask)
+
+
+def _merge(queries: _Merge, cfg: config.Deploy, num_things: int) -> Segments:
+    """The panoptic merge on the host (Mask2Former, arXiv:2112.01527, appendix), of the queries above the threshold."""
+    kept = np.flatnonzero(queries.scores > cfg.object_mask_threshold)
+    best = np.full(queries.size, -1, np.float32)
+    winner = np.zeros(queries.size, np.uint8)
+    holds = np.zeros(queries.size, np.bool_)
+    covered = []
+    for k, q in enumerate(kept):
+        probability, inside = queries.mask(int(q))
+        weighted = probability * queries.scores[q]
+        better = weighted > best
+        for target, value in ((best, weighted), (winner, k), (holds, inside)):
+            np.copyto(target, value, where=better)
+        covered.append(np.count_nonzero(inside))
+    won = np.bincount(winner.ravel(), minlength=len(kept))
+    held = np.bincount(winner[holds], minlength=len(kept))
+    segment_of = np.zeros(VOID + 1, np.int32)
     category_ids: dict[int, int] = {}
-    if not kept.size:
-        return Segments(ids, category_ids)
-    winner = one["prob_masks"][kept].argmax(0)
     stuff: dict[int, int] = {}
     for k, q in enumerate(kept):
-        won, inside = winner == k, one["pred_masks"][q] >= 0.5
-        here = won & inside
-        if not here.any() or won.sum() / inside.sum() < cfg.overlap_threshold:
+        if not held[k] or won[k] / covered[k] < cfg.overlap_threshold:
             continue
-        category_id = int(one["pred_classes"][q]) + 1
-        is_thing = category_id <= num_things
-        segment_id = stuff.get(category_id, 0)
-        if is_thing or not segment_id:
+        category_id = int(queries.classes[q]) + 1
+        segment_id = 0 if category_id <= num_things else stuff.get(category_id, 0)
+        if not segment_id:
             segment_id = len(category_ids) + 1
             category_ids[segment_id] = category_id
-            if not is_thing:
+            if category_id > num_things:
                 stuff[category_id] = segment_id
-        ids[here] = segment_id
-    return Segments(ids, category_ids)
+        segment_of[k] = segment_id
+    winner[~holds] = VOID
+    return Segments(_look_up(segment_of, winner), category_ids)
+
+
+def _look_up(segment_of: npt.NDArray[np.int32], ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    # OpenCV's look-up is several times faster than NumPy's index.
+    return cv2.LUT(ids, segment_of).astype(np.int32, copy=False)
