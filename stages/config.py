@@ -375,9 +375,9 @@ class Target:
     """Which ONNX file is compiled: data/onnx/<deformable_attention>/<precision>."""
     deformable_attention: Sampler = Sampler.grid_sample
     """grid_sample: ONNX's operator. gather: bilinear sampling by gathers, for TensorRT versions that get GridSample
-    wrong. kernels: our own CUDA kernels between engines of the other parts, for deformable attention and the panoptic
-    merge; GPUs alone. plugin_v1, plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in that version; 2
-    from TensorRT 10.11 on."""
+    wrong. kernels: our own CUDA kernels between engines of the other parts, for this, Swin's windows, masked attention
+    and the panoptic merge; GPUs alone. plugin_v1, plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in
+    that version; 2 from TensorRT 10.11 on."""
     typing: Typing = Typing.strong
     """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may choose lower types
     as precision allows, but for what the file has in float32; up to 10.x."""

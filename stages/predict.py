@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from stages.engines import base, sidecar
@@ -57,7 +58,7 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
     ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        files = stack.enter_context(recording.Recording(out, source.fps, source.still)) if out else None
+        files = stack.enter_context(recording.Recording(out, source)) if out else None
         for picture in source:
             # A file waits for us, a camera's frame does not.
             start = picture.taken if source.live else time.perf_counter()
@@ -100,8 +101,11 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: source.stop())
         done = build(args.engine, source, args.out, args.limit)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError, cv2.error) as error:
         parser.exit(1, f"{error}\n")
+    except KeyboardInterrupt:
+        # While a source is opened there is nothing yet to end cleanly.
+        parser.exit(130)
     where = f"; see {args.out}" if args.out else ""
     log.info(
         "%d pictures in %.1f s (%.1f Hz), latency p50 %.1f ms, p99 %.1f ms; %d skipped, %d dropped%s",

@@ -51,6 +51,33 @@ def test_every_kernel_compiles(name: str, dtype: str, compute_capability: str) -
         assert np.prod(launch.block) <= 1024
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(("queries", "heads", "depth"), [(255, 4, 64), (100, 2, 96), (1, 8, 32)])
+def test_unusual_sizes_compile(dtype: str, queries: int, heads: int, depth: int) -> None:
+    channels, samples = heads * depth, heads * POINTS * 2
+    shapes = [(1, queries, channels), (1, LENGTH, channels), (1, LENGTH, channels), (1, queries, LENGTH)]
+    attention = [Tensor((1, LENGTH, n), dtype) for n in (channels, 2 * samples, samples)]
+    logits = [Tensor((1, queries, 6), dtype), Tensor((1, queries, 8, 16), dtype)]
+    for found in (
+        catalog.masked_attention({"heads": heads}, [Tensor(shape, dtype) for shape in shapes]),
+        catalog.deformable_attention({**ATTENTION, "heads": heads}, attention),
+        catalog.panoptic_merge(MERGE, logits),
+    ):
+        assert compiler.compile_source(found.source, found.defines, "8.9")
+        assert all(np.prod(launch.block) <= catalog.MAX_THREADS for launch in found.launches)
+
+
+def test_windows_beyond_a_block_are_refused() -> None:
+    def window(size: int) -> catalog.Plan:
+        sizes = {"heads": 4, "height": 48, "width": 48, "window": size, "shift": 0}
+        inputs = [Tensor((1, 48 * 48, 384), "float16"), Tensor((384,), "float16")]
+        return catalog.window_attention(sizes, [*inputs, Tensor((4, size**2, size**2), "float16")])
+
+    assert compiler.compile_source(window(12).source, window(12).defines, "8.9")
+    with pytest.raises(ValueError, match=r"can't serve windows of 16: a block would need \d+ bytes .* 49152 and 1024"):
+        window(16)
+
+
 def test_what_the_compiler_says_arrives() -> None:
     defines = {**plan("DeformableAttention", "float16").defines, "DEPTH": 4}
     with pytest.raises(RuntimeError, match=r"can't compile .*deformable_attention\.cu(.|\n)*vectors of 16 bytes"):

@@ -117,7 +117,7 @@ def test_a_folder_of_pictures(built: Path, tmp_path: Path, caplog: pytest.LogCap
     assert car == {"id": 1, "category_id": 1, "category": "object--car", "isthing": 1, "area_px": 32 * 48}
     assert sky["area_px"] == 32 * 48
     assert first["latency_ms"] > 0
-    painted = cv2.imread(str(tmp_path / "out/a.png"))
+    painted = cv2.imread(str(tmp_path / "out/a.png.png"))
     blue, _, red = painted[40, 50]
     assert blue > red + 50
 
@@ -145,6 +145,38 @@ def test_a_damaged_video_is_read_to_its_end(built: Path, tmp_path: Path) -> None
     done = predict.build(built, sources.open_source(str(path)), None)
     assert done.pictures + done.skipped == 40
     assert done.pictures > 20
+
+
+def test_a_cut_off_video_tells_what_is_missing(built: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20, SIZE[::-1])
+    for number in range(200):
+        writer.write(picture(number % 60)[..., ::-1])
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = predict.build(built, sources.open_source(str(path)), None)
+    assert 50 < done.pictures < 150
+    assert done.pictures + done.skipped == 200
+
+
+def test_the_sources_own_folder_is_left_alone(built: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(16)[..., ::-1])
+    before = (tmp_path / "a.png").read_bytes()
+    for source in (tmp_path, tmp_path / "a.png"):
+        with pytest.raises(ValueError, match="holds the source's own files; give OUT another folder"):
+            predict.build(built, sources.open_source(str(source)), tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_draft_of_a_killed_run_is_not_taken_for_its_video(built: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(16)[..., ::-1])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / recording.VIDEO).write_text("whole")
+    (out / f".part.{recording.VIDEO}").write_text("half")
+    predict.build(built, sources.open_source(str(tmp_path / "a.png")), out)
+    assert (out / recording.VIDEO).read_text() == "whole"
+    assert sorted(p.name for p in out.iterdir()) == ["a.png.png", recording.VIDEO, recording.SEGMENTS]
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -176,6 +208,10 @@ def test_a_stream_drops_frames_and_comes_back(
         time.sleep(0.05)
         if read[-1] > 45:
             source.stop()
+    # Whatever a URL's user and password are, they are not told.
+    assert sources.Live("http://me:secret@" + stream.partition("//")[2])._label.endswith(
+        "//" + stream.partition("//")[2]
+    )
     # It went on after the forty frames there are, and what came while this test slept was dropped.
     assert "is lost; it is opened again in 0.05 s (attempt 1)" in caplog.text
     assert source.dropped > 0
@@ -192,7 +228,7 @@ def test_ctrl_c_leaves_whole_files(built: Path, video: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     command = [sys.executable, "-m", "stages.predict", "--engine", str(built), "--source", str(long), "--out", str(out)]
     running = subprocess.Popen(command, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, stderr=subprocess.PIPE)
-    part = out / ".segments.part.jsonl"
+    part = out / f".part.{recording.SEGMENTS}"
     for _ in range(300):
         if part.exists() and part.stat().st_size > 0:
             break

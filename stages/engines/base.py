@@ -32,7 +32,7 @@ class Runtime(Protocol):
     def submit(self, frames: Array) -> None:
         """Begin with a batch, as `infer`, and return before it is done where the backend can.
 
-        Raises RuntimeError where as many batches are in flight as the runtime was loaded for.
+        Raises RuntimeError where as many batches are in flight as a GPU's runtime was loaded for.
         """
         ...
 

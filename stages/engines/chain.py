@@ -46,32 +46,38 @@ def build(
     """
     written: list[dict[str, Any]] = []
     content: dict[str, bytes] = {}
+    # Kernels first: they take seconds and tell what is missing, parts take minutes.
     for step in steps:
-        if "constants" in step:
+        if "kernel" in step:
+            written.append({**step, "code": _compile(step, target.compute_capabilities, content)})
+        elif "onnx" in step:
+            written.append({"part": str(Path(step["onnx"]).with_suffix(backend.SUFFIX))})
+        else:
             content[CONSTANTS] = (graph / CONSTANTS).read_bytes()
-            continue
-        if "onnx" in step:
-            with tempfile.TemporaryDirectory() as folder:
-                part = Path(folder) / "part"
-                backend.build(graph / step["onnx"], part, target, cache)
-                name = str(Path(step["onnx"]).with_suffix(backend.SUFFIX))
-                content[name] = part.read_bytes()
-            written.append({"part": name})
-            continue
-        inputs = [catalog.Tensor(tuple(t["shape"]), t["dtype"]) for t in step["tensors"]]
-        plan = catalog.KERNELS[step["kernel"]](step["attributes"], inputs)
-        # Layers of one kind share their code.
-        constants = hashlib.sha256(repr(sorted(plan.defines.items())).encode()).hexdigest()[:8]
-        code = {}
-        for capability in target.compute_capabilities:
-            code[capability] = f"{Path(plan.source).stem}_{constants}_sm{capability.replace('.', '')}.cubin"
-            if code[capability] not in content:
-                content[code[capability]] = compiler.compile_source(plan.source, plan.defines, capability)
-        written.append({**step, "code": code})
+    for step in (step for step in steps if "onnx" in step):
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / "part"
+            backend.build(graph / step["onnx"], part, target, cache)
+            content[str(Path(step["onnx"]).with_suffix(backend.SUFFIX))] = part.read_bytes()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(STEPS, json.dumps(written))
         for name, data in content.items():
             archive.writestr(name, data)
+
+
+def _compile(step: dict[str, Any], compute_capabilities: list[str], content: dict[str, bytes]) -> dict[str, str]:
+    """Compile a kernel into `content`; returns the name there for each compute capability."""
+    inputs = [catalog.Tensor(tuple(t["shape"]), t["dtype"]) for t in step["tensors"]]
+    plan = catalog.KERNELS[step["kernel"]](step["attributes"], inputs)
+    # Layers of one kind share their code.
+    constants = hashlib.sha256(repr(sorted(plan.defines.items())).encode()).hexdigest()[:8]
+    names = {}
+    for capability in compute_capabilities:
+        name = f"{Path(plan.source).stem}_{constants}_sm{capability.replace('.', '')}.cubin"
+        if name not in content:
+            content[name] = compiler.compile_source(plan.source, plan.defines, capability)
+        names[capability] = name
+    return names
 
 
 def read(engine: Path, compute_capability: str) -> tuple[list[Step], dict[str, base.Array]]:

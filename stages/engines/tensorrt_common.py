@@ -250,6 +250,8 @@ class GpuRuntime:
 
     def infer(self, frames: base.Array) -> dict[str, base.Array]:
         """See Runtime.infer. The arrays are copies out of pinned memory."""
+        if self._queued:
+            raise RuntimeError(f"{len(self._queued)} batches are in flight; take their results before `infer`")
         self.submit(frames)
         return self.result()
 

@@ -120,7 +120,9 @@ def convert(model: Any, kept: Collection[str]) -> Any:
 
     for node in graph.node:
         if node.op_type in MIXED:
-            node.input[:] = [read(name, half) for name in node.input]
+            # Of one type: half, unless all are float32.
+            wanted = half if any(types.get(name, single) == half for name in node.input) else single
+            node.input[:] = [read(name, wanted) for name in node.input]
             nodes.append(node)
             continue
         wanted = single if node.name in kept or node.op_type in ("Cast", "Constant") else half

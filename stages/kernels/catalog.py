@@ -14,6 +14,9 @@ DOMAIN = "stages"
 
 Attributes = Mapping[str, Any]
 
+MAX_SHARED_BYTES, MAX_THREADS = 48 << 10, 1024
+"""Of a block, on every GPU there is."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -77,7 +80,8 @@ def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     heads, points, sizes = attributes["heads"], attributes["points"], attributes["sizes"]
     batch, length, channels = value.shape
     depth, levels = _depth(channels, heads, half), len(sizes) // 2
-    pairs, vector = 64, _vector(half)
+    vector = _vector(half)
+    pairs = min(64, MAX_THREADS * vector // depth)
     return Plan(
         "deformable_attention.cu",
         {
@@ -87,6 +91,7 @@ def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             "LEVELS": levels,
             "POINTS": points,
             "LENGTH": length,
+            "PAIRS": pairs,
             "SIZES": ",".join(f"{{{h},{w}}}" for h, w in zip(sizes[::2], sizes[1::2], strict=True)),
         },
         (value,),
@@ -154,6 +159,9 @@ def window_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     batch, length, channels = qkv.shape
     depth = _depth(channels // 3, heads, half)
     windows = -(-height // window) * -(-width // window)
+    keys, deep = _tiles(window * window), _tiles(depth)
+    shared = 2 * (2 * keys * (deep + 8) + deep * (keys + 8)) + 8 * keys
+    _require_fit(f"windows of {window}", shared if half else 8 * window * window * (depth + 1), 2 * keys)
     return Plan(
         "window_attention.cu",
         {
@@ -187,7 +195,13 @@ def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     heads = attributes["heads"]
     batch, queries, channels = query.shape
     length, depth = key.shape[1], _depth(channels, heads, half)
-    chunk = 128 if half else 64
+    rows, deep = _tiles(queries), _tiles(depth)
+
+    def shared(chunk: int) -> int:
+        return 2 * ((rows + chunk) * (deep + 8) + deep * (chunk + 8)) if half else 8 * chunk * depth
+
+    chunk = next((size for size in (128, 64) if size < 128 or half if shared(size) <= MAX_SHARED_BYTES), 32)
+    _require_fit(f"{queries} queries and {depth} channels a head", shared(chunk), 2 * rows)
     chunks = -(-length // chunk)
     return Plan(
         "masked_attention.cu",
@@ -216,6 +230,20 @@ KERNELS: dict[str, Kernel] = {
     "WindowAttention": window_attention,
 }
 """By operator of the node."""
+
+
+def _tiles(count: int) -> int:
+    """Filled up to whole tiles of the tensor cores."""
+    return -(-count // 16) * 16
+
+
+def _require_fit(what: str, shared_bytes: int, threads: int) -> None:
+    if shared_bytes > MAX_SHARED_BYTES or threads > MAX_THREADS:
+        raise ValueError(
+            f"deformable_attention `kernels` can't serve {what}: a block would need {shared_bytes} bytes of shared "
+            f"memory and {threads} threads, there are {MAX_SHARED_BYTES} and {MAX_THREADS}; choose another form in "
+            "conf/target"
+        )
 
 
 def _vector(half: bool) -> int:

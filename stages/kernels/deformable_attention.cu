@@ -4,11 +4,10 @@
 // value [B, LENGTH, HEADS, DEPTH], offsets [B, LENGTH, HEADS, LEVELS, POINTS, 2] as (x, y) in pixels of the level,
 // logits [B, LENGTH, HEADS, LEVELS * POINTS] -> sampled [B, LENGTH, HEADS, DEPTH]; all of one type, T. A position of the
 // stacked levels samples around its own place in each level, bilinearly at pixel centres, with zeros outside.
-// PAIRS of position and head make a block. Defined by the caller: HALF, HEADS, DEPTH, LEVELS, POINTS, LENGTH, SIZES.
+// PAIRS of position and head make a block. Defined by the caller: HALF, HEADS, DEPTH, LEVELS, POINTS, LENGTH, SIZES, PAIRS.
 
 #include "types.cuh"
 
-constexpr int PAIRS = 64;
 constexpr int SAMPLES = LEVELS * POINTS;
 constexpr int VECTOR = 16 / sizeof(T);
 constexpr int LANES = DEPTH / VECTOR;  // threads for one pair

@@ -3,22 +3,17 @@
 // is added up at the end (as in flash decoding), so that no score is ever written.
 //
 // query [B, QUERIES, HEADS, DEPTH], key and value [B, LENGTH, HEADS, DEPTH], mask [B, QUERIES, LENGTH] -> attended
-// [B, QUERIES, HEADS, DEPTH]; all of type T. Defined by the caller: HALF, QUERIES, HEADS, DEPTH, LENGTH.
+// [B, QUERIES, HEADS, DEPTH]; all of type T. Defined by the caller: HALF, QUERIES, HEADS, DEPTH, LENGTH, CHUNK_SIZE.
 
 #include "types.cuh"
 
-#if HALF
-constexpr int CHUNK = 128;
-#else
-constexpr int CHUNK = 64;
-#endif
+constexpr int CHUNK = CHUNK_SIZE;
 constexpr int CHUNKS = (LENGTH + CHUNK - 1) / CHUNK;
 constexpr int CHANNELS = HEADS * DEPTH;
 constexpr int VECTOR = 16 / sizeof(T);
 constexpr int TILES = (QUERIES + 15) / 16;  // a warp each
 constexpr int THREADS = 32 * TILES;
 static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
-static_assert(CHUNK == CHUNK_SIZE, "the launch and the kernel share the keys out alike");
 
 // What a chunk found for one query and head: the largest score, and sums of exponentials relative to it.
 struct Found {

@@ -4,14 +4,14 @@
 //
 // class_logits [B, QUERIES, 1 + CLASSES], no-object at 0, and mask_logits [B, QUERIES, LOW_H, LOW_W], of types T; resized
 // bilinearly to IN_H x IN_W, cut to USED_H x USED_W and, where that is not its size, resized to the frame, H x W.
-// Defined by the caller: HALF, QUERIES (254 at most), CLASSES, THINGS, all sizes, SCORE_THRESHOLD, OVERLAP_THRESHOLD.
+// Defined by the caller: HALF, QUERIES (255 at most), CLASSES, THINGS, all sizes, SCORE_THRESHOLD, OVERLAP_THRESHOLD.
 
 #include "types.cuh"
 
 constexpr int VOID = 255;
 constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;
-static_assert(QUERIES < VOID, "query ids are bytes");
+static_assert(QUERIES <= VOID, "query ids are bytes");
 
 // How many pixels a query wins, covers with a probability of 0.5 or more, and both; and the queries above the threshold.
 struct Counts {
@@ -121,7 +121,7 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
     const bool real = row < H && column < W;
     const AtFrame at(min(row, H - 1), min(column, W - 1));
     float best = -1;
-    int winner = -1;
+    int winner = 0;  // also where every logit is NaN: held by none
     bool holds = false;
     for (int i = 0; i < num_kept; ++i) {
         const float logit = at(mask_logits + size_t(kept[i]) * LOW_H * LOW_W);

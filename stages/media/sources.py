@@ -5,6 +5,7 @@ again with growing pauses when it is lost.
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 """Suffixes of files that are read as pictures."""
 FAILURES = 50
 """Frames in a row that can't be read, after which a video is taken to be at its end."""
+LIVE_FAILURES = 5
+"""The same, after which a camera or a stream is taken to be lost."""
+LIMIT_MS = 5000
+"""For a stream to be opened, and for its next frame."""
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Before each attempt to open a lost stream again; the last is repeated."""
 
@@ -52,7 +57,7 @@ class Source:
     def __init__(self, text: str) -> None:
         self.text = text
         self.skipped = 0
-        """Frames or files that can't be read."""
+        """Files, or frames of a video, that can't be read."""
         self.dropped = 0
         """Frames of a live source that came while others were worked on."""
         self._stopped = threading.Event()
@@ -100,7 +105,7 @@ class Pictures(Source):
             if self._stopped.is_set():
                 return
             try:
-                rgb = frames.read_rgb(path)
+                rgb = frames.read_rgb(path, turn=True)
             except ValueError as error:
                 self.skipped += 1
                 log.warning("%s", error)
@@ -109,30 +114,29 @@ class Pictures(Source):
 
 
 class Video(Source):
-    """A file, every frame of it."""
+    """A file, every frame of it that can be read."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._capture = cv2.VideoCapture(text)
         if not self._capture.isOpened():
             raise ValueError(f"{text} can't be read as a video by this OpenCV; convert it, for example to H.264 in MP4")
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or self.fps
+        self.fps = _fps(self._capture)
 
     def __iter__(self) -> Iterator[Picture]:
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         number, failures = 0, 0
         while not self._stopped.is_set() and failures < FAILURES:
-            good, bgr = self._capture.read()
-            if not good:
-                if number >= count:
-                    break
+            bgr = _read(self._capture)
+            if bgr is None:
                 failures += 1
-                self.skipped += 1
-                number += 1
                 continue
             failures = 0
             yield Picture(f"{Path(self.text).name}:{number}", _rgb(bgr), time.perf_counter())
             number += 1
+        if not self._stopped.is_set():
+            # OpenCV steps over damaged frames itself; the file tells how many there should have been.
+            self.skipped = max(0, count - number)
         self._capture.release()
 
 
@@ -143,47 +147,76 @@ class Live(Source):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        # A camera's password is nobody else's.
+        self._label = re.sub(r"//[^/@]*@", "//", text)
         self._arrived = threading.Condition()
         self._newest: tuple[int, Any, float] | None = None
         self._capture = self._open()
         if not self._capture.isOpened():
-            raise ValueError(f"{text} can't be opened; is the camera there, is the URL right, does it answer?")
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or self.fps
+            raise ValueError(f"{self._label} can't be opened; is the camera there, is the URL right, does it answer?")
+        self.fps = _fps(self._capture)
 
     def _open(self) -> Any:
-        return cv2.VideoCapture(int(self.text) if self.text.isdigit() else self.text)
+        if self.text.isdigit():
+            return cv2.VideoCapture(int(self.text))
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, LIMIT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, LIMIT_MS]
+        return cv2.VideoCapture(self.text, cv2.CAP_FFMPEG, limits)
 
-    def _read(self) -> None:
-        number, lost = 0, 0
+    def _read_on(self) -> None:
+        number, lost, failures = 0, 0, 0
         while not self._stopped.is_set():
-            good, bgr = self._capture.read()
-            if good:
-                lost = 0
+            bgr = _read(self._capture)
+            if bgr is not None:
+                lost = failures = 0
                 with self._arrived:
                     self.dropped += self._newest is not None
                     self._newest = (number, bgr, time.perf_counter())
                     self._arrived.notify()
                 number += 1
                 continue
+            if failures < LIVE_FAILURES and self._capture.isOpened():
+                failures += 1
+                continue
             pause = PAUSES_S[min(lost, len(PAUSES_S) - 1)]
             lost += 1
-            log.warning("%s is lost; it is opened again in %g s (attempt %d)", self.text, pause, lost)
+            log.warning("%s is lost; it is opened again in %g s (attempt %d)", self._label, pause, lost)
             self._capture.release()
             if not self._stopped.wait(pause):
+                failures = 0
                 self._capture = self._open()
 
     def __iter__(self) -> Iterator[Picture]:
-        reader = threading.Thread(target=self._read, daemon=True)
+        reader = threading.Thread(target=self._read_on, daemon=True)
         reader.start()
-        while not self._stopped.is_set():
-            with self._arrived:
-                self._arrived.wait_for(lambda: self._newest is not None or self._stopped.is_set(), timeout=0.5)
-                newest, self._newest = self._newest, None
-            if newest is not None:
-                number, bgr, taken = newest
-                yield Picture(f"{self.text}:{number}", _rgb(bgr), taken)
-        reader.join(timeout=5)
-        self._capture.release()
+        try:
+            while not self._stopped.is_set():
+                with self._arrived:
+                    self._arrived.wait_for(lambda: self._newest is not None or self._stopped.is_set(), timeout=0.5)
+                    newest, self._newest = self._newest, None
+                if newest is not None:
+                    number, bgr, taken = newest
+                    yield Picture(f"{self._label}:{number}", _rgb(bgr), taken)
+        finally:
+            self.stop()
+            reader.join(timeout=1)
+            # A reader that waits for a stalled stream still needs it.
+            if not reader.is_alive():
+                self._capture.release()
+
+
+def _read(capture: Any) -> Any:
+    """The next frame, or None where it can't be read."""
+    try:
+        good, bgr = capture.read()
+    except cv2.error:
+        return None
+    return bgr if good else None
+
+
+def _fps(capture: Any) -> float:
+    """What a capture tells, where that can be true: streams tell a clock's rate, or nothing."""
+    told = float(capture.get(cv2.CAP_PROP_FPS))
+    return told if 1 <= told <= 240 else Source.fps
 
 
 def _rgb(bgr: Any) -> frames.Frame:

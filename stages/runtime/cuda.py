@@ -102,7 +102,9 @@ def _driver() -> ctypes.CDLL | None:
 def _ask(driver: ctypes.CDLL, name: str, *arguments: Any) -> None:
     status = getattr(driver, name)(*arguments)
     if status:
-        raise RuntimeError(f"{name}: CUDA error {status}; mend the NVIDIA driver until nvidia-smi lists the GPU")
+        text = ctypes.c_char_p()
+        driver.cuGetErrorString(status, ctypes.byref(text))
+        raise RuntimeError(f"{name}: {(text.value or b'unknown error').decode()} (CUDA error {status})")
 
 
 def _driver_version() -> str:
@@ -246,8 +248,12 @@ class Graph:
         call("cudaStreamBeginCapture", stream.handle, _CAPTURE_THREAD_LOCAL)
         try:
             enqueue(stream)
-        finally:
-            call("cudaStreamEndCapture", stream.handle, ctypes.byref(captured))
+        except BaseException:
+            # What went wrong is told, and not that the capture is broken by it.
+            library().cudaStreamEndCapture(stream.handle, ctypes.byref(captured))
+            _free("cudaGraphDestroy", captured)
+            raise
+        call("cudaStreamEndCapture", stream.handle, ctypes.byref(captured))
         try:
             call("cudaGraphInstantiateWithFlags", ctypes.byref(self._handle), captured, 0)
         finally:
@@ -284,6 +290,8 @@ class Memory:
         """Copy an array to its beginning, and wait until it is there."""
         source = np.ascontiguousarray(array)
         call("cudaMemcpy", self.address, source.ctypes.data, source.nbytes, _HOST_TO_DEVICE)
+        # From memory that is not pinned the copy may still be under way.
+        call("cudaStreamSynchronize", None)
 
     def close(self) -> None:
         """Free it; a second call does nothing."""

@@ -20,9 +20,12 @@ Size = tuple[int, int]
 """(height, width)."""
 
 
-def read_rgb(path: Path) -> Frame:
-    """Read a picture as it is stored, without turning it by EXIF, as masks aren't. Raises ValueError if it can't."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+def read_rgb(path: Path, *, turn: bool = False) -> Frame:
+    """Read a picture as it is stored or, with `turn`, as EXIF says. A data set's is not turned, as its masks aren't.
+
+    Raises ValueError if it can't be read.
+    """
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if bgr is None:
         raise ValueError(f"{path}: can't be read as a picture; restore the file")
     return np.ascontiguousarray(bgr[..., ::-1])
@@ -33,7 +36,7 @@ def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pa
     if resize is config.Resize.stretch:
         return into
     scale = min(into[0] / size[0], into[1] / size[1])
-    height, width = (min(int(a * scale + 0.5), b) for a, b in zip(size, into, strict=True))
+    height, width = (max(1, min(int(a * scale + 0.5), b)) for a, b in zip(size, into, strict=True))
     return height, width
 
 
