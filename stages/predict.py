@@ -18,11 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stages.engines import base, sidecar
+from stages.engines import sidecar
 from stages.media import recording
 from stages.media.drawing import Painter
 from stages.media.sources import Source, open_source
-from stages.runtime.predictor import Predictor
+from stages.runtime import loading
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,8 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
     engine is not for this host.
     """
     name, target = sidecar.target_of(engine)
-    found = sidecar.verified_engine(engine, name, target)
-    predictor = Predictor(base.backend(target).load(found.path, target).infer, found.description)
-    categories = {c["id"]: c for c in found.description.categories}
-    painter = Painter(found.description.categories)
+    predictor = loading.load(engine, name, target)
+    painter = Painter(predictor.description.categories)
     latencies: list[float] = []
     ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
     begin = time.perf_counter()
@@ -69,7 +67,7 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
             status = f"{rate:.1f} Hz, {recent:.1f} ms"
             if files:
                 painted = painter.draw(picture.rgb, segments, [f"{name}: {status}"])
-                line = recording.describe(picture, segments, categories, latencies[-1])
+                line = recording.describe(picture, segments, painter.categories, latencies[-1])
                 files.write(picture, painted, line)
             ends.append(time.perf_counter())
             if sys.stderr.isatty():

@@ -46,19 +46,21 @@ def build(
     """
     written: list[dict[str, Any]] = []
     content: dict[str, bytes] = {}
+    parts: dict[str, str] = {}
     # Kernels first: they take seconds and tell what is missing, parts take minutes.
     for step in steps:
         if "kernel" in step:
             written.append({**step, "code": _compile(step, target.compute_capabilities, content)})
         elif "onnx" in step:
-            written.append({"part": str(Path(step["onnx"]).with_suffix(backend.SUFFIX))})
+            parts[step["onnx"]] = str(Path(step["onnx"]).with_suffix(backend.SUFFIX))
+            written.append({"part": parts[step["onnx"]]})
         else:
             content[CONSTANTS] = (graph / CONSTANTS).read_bytes()
-    for step in (step for step in steps if "onnx" in step):
+    for onnx_file, name in parts.items():
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "part"
-            backend.build(graph / step["onnx"], part, target, cache)
-            content[str(Path(step["onnx"]).with_suffix(backend.SUFFIX))] = part.read_bytes()
+            backend.build(graph / onnx_file, part, target, cache)
+            content[name] = part.read_bytes()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(STEPS, json.dumps(written))
         for name, data in content.items():

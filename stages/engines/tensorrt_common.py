@@ -207,7 +207,7 @@ class GpuRuntime:
         if gpu is None:
             raise RuntimeError(f"{engine_file} runs on a GPU, found no NVIDIA GPU or no driver; run it on its target")
         steps, constants = chain.read(engine_file, gpu.compute_capability)
-        known = {name: catalog.Tensor(array.shape, array.dtype.name) for name, array in constants.items()}
+        known = {name: catalog.Tensor.of(array) for name, array in constants.items()}
         for i, step in enumerate(steps):
             new = Kernel(step, known) if step.kernel else Part(api, step.code, f"{engine_file}, part {i}")
             for name, tensor in new.inputs.items():

@@ -33,7 +33,7 @@ def _save_steps(model: Any, folder: Path) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     cut = parts.split(model)
     constants = parts.constants(model, cut)
-    known = {name: catalog.Tensor(array.shape, str(array.dtype)) for name, array in constants.items()}
+    known = {name: catalog.Tensor.of(array) for name, array in constants.items()}
     if constants:
         np.savez(folder / description.CONSTANTS, **constants)
         steps.append({"constants": description.CONSTANTS, "sha256": files.sha256(folder / description.CONSTANTS)})

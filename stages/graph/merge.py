@@ -5,6 +5,7 @@ shapes and without an operator whose shape depends on data. Mask logits come at 
 are resized as in TAO's evaluation: to the input, cut to what the frame takes of it, and to the frame.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -104,19 +105,10 @@ class PanopticKernel(Panoptic):
 
 
 @torch.library.custom_op("stages::panoptic_merge", mutates_args=())
-def panoptic_node(
-    class_logits: torch.Tensor,
-    mask_logits: torch.Tensor,
-    num_things: int,
-    score_threshold: float,
-    overlap_threshold: float,
-    size: list[int],
-    used: list[int],
-    frame: list[int],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See `panoptic`; the logits may be float16."""
-    logits = class_logits.float(), mask_logits.float()
-    return panoptic(*logits, num_things, score_threshold, overlap_threshold, size, used, frame)
+@functools.wraps(panoptic)
+def panoptic_node(class_logits: torch.Tensor, mask_logits: torch.Tensor, *arguments: Any) -> Any:
+    """See `panoptic`, whose signature PyTorch reads here; the logits may be float16."""
+    return panoptic(class_logits.float(), mask_logits.float(), *arguments)
 
 
 def _panoptic_symbolic(

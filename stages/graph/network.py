@@ -153,11 +153,12 @@ def swin_stage(
     """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> as TAO's BasicLayer returns it."""
     # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
     height, width = int(height), int(width)
-    mask = attention.shifted_window_mask(height, width, layer.window_size, layer.shift_size)
-    for block in layer.blocks:
-        if by_kernel:
+    if by_kernel:
+        for block in layer.blocks:
             x = attention.swin_block(block, x, height, width)
-        else:
+    else:
+        mask = attention.shifted_window_mask(height, width, layer.window_size, layer.shift_size)
+        for block in layer.blocks:
             block.H, block.W = height, width
             x = block(x, mask)
     if layer.downsample is None:

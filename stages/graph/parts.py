@@ -75,9 +75,6 @@ def split(model: Any) -> list[Any]:
     kernels = [node for node in graph.node if is_kernel(node)]
     place = _places(graph, len(kernels))
     constants = {i.name for i in graph.initializer}
-    writer = {name: place(node) for node in graph.node for name in node.output}
-    for number, kernel in enumerate(kernels):
-        writer |= dict.fromkeys(kernel.output, number + 0.5)
     steps: list[Any] = []
     for number in range(len(kernels) + 1):
         nodes = [node for node in graph.node if not is_kernel(node) and place(node) == number]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 DOMAIN = "stages"
 """ONNX domain of the nodes."""
@@ -25,6 +26,11 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str
     """As NumPy names it: float16, float32, uint8, int32."""
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any]) -> "Tensor":
+        """That of an array."""
+        return cls(array.shape, array.dtype.name)
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:

@@ -81,13 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4 * 2;
     float scores[CHUNK / 8][4] = {};
-#pragma unroll
-    for (int k = 0; k < DEEP; k += 16) {
-        const Fragment a(&queries[warp * 16][k], WIDE, g, t);
-#pragma unroll
-        for (int j = 0; j < CHUNK / 8; ++j)
-            multiply(scores[j], a, word(&keys[j * 8 + g][k + t]), word(&keys[j * 8 + g][k + 8 + t]));
-    }
+    score<DEEP>(scores, queries + warp * 16, keys, g, t);
     float largest[2] = {-INFINITY, -INFINITY}, sums[2] = {};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -102,29 +96,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 largest[i] = fmaxf(largest[i], score);
             }
     }
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-        for (int step = 1; step < 4; step *= 2) largest[i] = fmaxf(largest[i], __shfl_xor_sync(~0u, largest[i], step));
-#pragma unroll
-    for (int j = 0; j < CHUNK / 8; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            // A chunk that a query may not look at at all has no largest score.
-            scores[j][i] = scores[j][i] == -INFINITY ? 0 : __expf(scores[j][i] - largest[i / 2]);
-            sums[i / 2] += scores[j][i];
-        }
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-        for (int step = 1; step < 4; step *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
+    exponentiate<true>(scores, largest, sums);
 
     float total[DEEP / 8][4] = {};
-#pragma unroll
-    for (int k = 0; k < CHUNK / 16; ++k) {
-        const Fragment a(scores[2 * k], scores[2 * k + 1]);
-#pragma unroll
-        for (int j = 0; j < DEPTH / 8; ++j)
-            multiply(total[j], a, word(&values[j * 8 + g][k * 16 + t]), word(&values[j * 8 + g][k * 16 + 8 + t]));
-    }
+    weigh<DEPTH / 8>(total, scores, values, g, t);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const int row = warp * 16 + g + i * 8;

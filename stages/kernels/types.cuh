@@ -71,4 +71,49 @@ __device__ inline void multiply(float (&product)[4], const Fragment& f, unsigned
             : "r"(f.a[2 * i]), "r"(f.a[2 * i + 1]), "r"(i ? b1 : b0));
 #endif
 }
+
+// Attention of a warp's 16 queries in three steps, as `multiply` shares tiles out: g and t are a lane's row and first column.
+// Products of queries and TILES * 8 keys, of DEEP channels, a multiple of 16.
+template <int DEEP, int TILES, int WIDE>
+__device__ inline void score(float (&scores)[TILES][4], const T (*queries)[WIDE], const T (*keys)[WIDE], int g, int t) {
+#pragma unroll
+    for (int k = 0; k < DEEP; k += 16) {
+        const Fragment a(&queries[0][k], WIDE, g, t);
+#pragma unroll
+        for (int j = 0; j < TILES; ++j)
+            multiply(scores[j], a, word(&keys[j * 8 + g][k + t]), word(&keys[j * 8 + g][k + 8 + t]));
+    }
+}
+
+// Scores to exponentials relative to each query's largest, which comes as this lane's and goes as the query's; and sums.
+// BLIND: a query may look nowhere here, and has no largest score then.
+template <bool BLIND, int TILES>
+__device__ inline void exponentiate(float (&scores)[TILES][4], float (&largest)[2], float (&sums)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+        for (int step = 1; step < 4; step *= 2) largest[i] = fmaxf(largest[i], __shfl_xor_sync(~0u, largest[i], step));
+#pragma unroll
+    for (int j = 0; j < TILES; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            scores[j][i] = BLIND && scores[j][i] == -INFINITY ? 0 : __expf(scores[j][i] - largest[i / 2]);
+            sums[i / 2] += scores[j][i];
+        }
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+        for (int step = 1; step < 4; step *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
+}
+
+// Sums of the keys' values, which are stored by channel, weighted by exponentials; COLUMNS * 8 channels of them.
+template <int COLUMNS, int TILES, int ROOM, int LONG>
+__device__ inline void weigh(float (&total)[ROOM][4], const float (&scores)[TILES][4], const T (*values)[LONG], int g,
+                             int t) {
+#pragma unroll
+    for (int k = 0; k < TILES / 2; ++k) {
+        const Fragment a(scores[2 * k], scores[2 * k + 1]);
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j)
+            multiply(total[j], a, word(&values[j * 8 + g][k * 16 + t]), word(&values[j * 8 + g][k * 16 + 8 + t]));
+    }
+}
 #endif

@@ -79,12 +79,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
     const int g = lane / 4, t = lane % 4 * 2;  // a fragment's row and first column
     float scores[KEYS / 8][4] = {};
-#pragma unroll
-    for (int k = 0; k < DEEP; k += 16) {
-        const Fragment a(&queries[warp * 16][k], WIDE, g, t);
-#pragma unroll
-        for (int j = 0; j < KEYS / 8; ++j) multiply(scores[j], a, word(&keys[j * 8 + g][k + t]), word(&keys[j * 8 + g][k + 8 + t]));
-    }
+    score<DEEP>(scores, queries + warp * 16, keys, g, t);
     const float scale = rsqrtf(float(DEPTH));
     float largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
@@ -101,28 +96,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             largest[i / 2] = fmaxf(largest[i / 2], scores[j][i]);
         }
     float sums[2] = {};
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-        for (int step = 1; step < 4; step *= 2) largest[i] = fmaxf(largest[i], __shfl_xor_sync(~0u, largest[i], step));
-#pragma unroll
-    for (int j = 0; j < KEYS / 8; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            scores[j][i] = __expf(scores[j][i] - largest[i / 2]);
-            sums[i / 2] += scores[j][i];
-        }
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-        for (int step = 1; step < 4; step *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
+    exponentiate<false>(scores, largest, sums);
 
     float total[DEEP / 8][4] = {};
-#pragma unroll
-    for (int k = 0; k < KEYS / 16; ++k) {
-        const Fragment a(scores[2 * k], scores[2 * k + 1]);
-#pragma unroll
-        for (int j = 0; j < DEPTH / 8; ++j)
-            multiply(total[j], a, word(&values[j * 8 + g][k * 16 + t]), word(&values[j * 8 + g][k * 16 + 8 + t]));
-    }
+    weigh<DEPTH / 8>(total, scores, values, g, t);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const int query = warp * 16 + g + i * 8;

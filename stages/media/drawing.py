@@ -20,20 +20,21 @@ class Painter:
 
     def __init__(self, categories: list[dict[str, Any]]) -> None:
         """`categories`: COCO categories with `color`, RGB."""
-        self._categories = {c["id"]: c for c in categories}
+        self.categories = {c["id"]: c for c in categories}
+        """By category_id."""
 
     def draw(self, picture: frames.Frame, found: Segments, lines: list[str]) -> frames.Frame:
         """A picture, uint8 [H, W, 3], with its segments, a legend of their classes, and lines of text above it."""
         colors = np.zeros((max(found.category_ids, default=0) + 1, 3), np.uint8)
         seen: dict[int, int] = {}
         for segment, category_id in found.category_ids.items():
-            category = self._categories[category_id]
+            category = self.categories[category_id]
             shade = SHADES[seen.get(category_id, 0) % len(SHADES)] if category["isthing"] else 1.0
             seen[category_id] = seen.get(category_id, 0) + 1
             colors[segment] = np.clip(np.array(category["color"]) * shade, 0, 255)
         painted = cv2.addWeighted(picture, 1 - COLOR_WEIGHT, np.take(colors, found.ids, axis=0), COLOR_WEIGHT, 0)
         result: npt.NDArray[np.uint8] = np.asarray(painted, np.uint8)
-        self._legend(result, [self._categories[c] for c in sorted(seen)], lines)
+        self._legend(result, [self.categories[c] for c in sorted(seen)], lines)
         return result
 
     def _legend(self, picture: frames.Frame, categories: list[dict[str, Any]], lines: list[str]) -> None:

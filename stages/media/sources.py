@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Picture:
     """When it was there, by time.perf_counter."""
 
 
-class Source:
+class Source(ABC):
     """What `predict` reads. Iterate over it once; `stop` ends that from another thread or a signal."""
 
     live = False
@@ -62,9 +63,9 @@ class Source:
         """Frames of a live source that came while others were worked on."""
         self._stopped = threading.Event()
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Picture]:
         """The pictures, to the end or until `stop`."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """End the iteration after the picture at hand."""

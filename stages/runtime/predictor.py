@@ -16,7 +16,8 @@ class Predictor:
 
     def __init__(self, infer: Callable[..., Outputs], description: Description) -> None:
         """`infer` takes a whole batch; `description` is of the engine's graph."""
-        self.infer, self.cfg, self.num_things = infer, description.config, description.num_things
+        self.infer, self.description = infer, description
+        self.cfg, self.num_things = description.config, description.num_things
 
     def segments(self, pictures: Sequence[frames.Frame]) -> list[Segments]:
         """Maps of 1 to batch_size pictures, each uint8 [H, W, 3] of any size, at the pictures' own sizes."""

@@ -21,7 +21,7 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     """Outputs of a kernel for NumPy arrays, as NumPy arrays."""
     gpu = cuda.gpu()
     assert gpu is not None, "these tests need an NVIDIA GPU"
-    plan = catalog.KERNELS[name](attributes, [catalog.Tensor(a.shape, str(a.dtype)) for a in inputs])
+    plan = catalog.KERNELS[name](attributes, [catalog.Tensor.of(a) for a in inputs])
     module = cuda.Module(compiler.compile_source(plan.source, plan.defines, gpu.compute_capability))
     stream = cuda.Stream()
     buffers = {f"i{i}": cuda.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
