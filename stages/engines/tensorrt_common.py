@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages import config
-from stages.engines import base, chain
+from stages.engines import base, chain, memory
 from stages.kernels import catalog
 from stages.runtime import cuda
 
@@ -102,7 +102,15 @@ class Part:
         engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(code)
         if engine is None:
             raise RuntimeError(_text(f"{api.__name__} can't load {name}", self._errors))
-        context: trt.IExecutionContext | None = engine.create_execution_context()
+        # 8.6 has one way to lend it memory, 11 the other.
+        self._by_call = hasattr(api.IExecutionContext, "set_device_memory")
+        context: trt.IExecutionContext | None
+        if self._by_call:
+            context = engine.create_execution_context(api.ExecutionContextAllocationStrategy.USER_MANAGED)
+            self.scratch_bytes = engine.device_memory_size_v2
+        else:
+            context = engine.create_execution_context_without_device_memory()
+            self.scratch_bytes = engine.device_memory_size
         if context is None:
             raise RuntimeError(_text(f"{api.__name__} can't run {name}", self._errors))
         self.context = context
@@ -118,10 +126,14 @@ class Part:
             is_input = engine.get_tensor_mode(tensor_name) == api.TensorIOMode.INPUT
             (self.inputs if is_input else self.outputs)[tensor_name] = catalog.Tensor(shape, dtype.name)
 
-    def bind(self, addresses: Mapping[str, int]) -> None:
-        """Read and write tensors at these addresses in device memory."""
+    def bind(self, addresses: Mapping[str, int], scratch: int) -> None:
+        """Read and write tensors at these addresses in device memory, and use `scratch_bytes` at `scratch`."""
         for name in (*self.inputs, *self.outputs):
             self.context.set_tensor_address(name, addresses[name])
+        if self._by_call:
+            self.context.set_device_memory(scratch, self.scratch_bytes)
+        else:
+            self.context.device_memory = scratch  # type: ignore[attr-defined]  # gone from 10.13's stubs
 
     def enqueue(self, stream: cuda.Stream) -> None:
         """Queue it; raises RuntimeError with TensorRT's messages."""
@@ -132,21 +144,21 @@ class Part:
 class Kernel:
     """A kernel of ours: one step."""
 
-    def __init__(self, step: chain.Step, known: Mapping[str, catalog.Tensor]) -> None:
-        """Load its machine code for the tensors that it reads, which are among `known`."""
+    def __init__(self, step: chain.Step, module: cuda.Module, known: Mapping[str, catalog.Tensor]) -> None:
+        """`module` is its machine code, for the tensors that it reads, which are among `known`."""
         self.name = step.kernel
         self.inputs = {name: known[name] for name in step.inputs}
         self._plan = catalog.KERNELS[step.kernel](step.attributes, list(self.inputs.values()))
         self.outputs = dict(zip(step.outputs, self._plan.outputs, strict=True))
-        self._module = cuda.Module(step.code)
-        self._workspaces = [cuda.Memory(size) for size in self._plan.workspace_bytes]
+        self._module = module
+        self._workspaces, self.scratch_bytes = memory.in_a_row(self._plan.workspace_bytes)
         self._addresses: dict[str, int] = {}
 
-    def bind(self, addresses: Mapping[str, int]) -> None:
-        """Read and write tensors at these addresses in device memory."""
+    def bind(self, addresses: Mapping[str, int], scratch: int) -> None:
+        """Read and write tensors at these addresses in device memory, and use `scratch_bytes` at `scratch`."""
         inputs = {f"i{i}": addresses[name] for i, name in enumerate(self.inputs)}
         outputs = {f"o{i}": addresses[name] for i, name in enumerate(self.outputs)}
-        workspaces = {f"w{i}": memory.address for i, memory in enumerate(self._workspaces)}
+        workspaces = {f"w{i}": scratch + offset for i, offset in enumerate(self._workspaces)}
         self._addresses = {**inputs, **outputs, **workspaces}
 
     def enqueue(self, stream: cuda.Stream) -> None:
@@ -199,7 +211,10 @@ class GpuRuntime:
         self._api = api
         self._lanes: list[Lane] = []
         self._steps: list[Part | Kernel] = []
-        self._between: dict[str, cuda.Memory] = {}
+        self._between: dict[str, int] = {}
+        self._scratch: list[int] = []
+        self._memory: cuda.Memory | None = None
+        self._modules: dict[bytes, cuda.Module] = {}
         self._streams: list[cuda.Stream] = []
         self._queued: deque[Lane] = deque()
         self._next = 0
@@ -208,8 +223,13 @@ class GpuRuntime:
             raise RuntimeError(f"{engine_file} runs on a GPU, found no NVIDIA GPU or no driver; run it on its target")
         steps, constants = chain.read(engine_file, gpu.compute_capability)
         known = {name: catalog.Tensor.of(array) for name, array in constants.items()}
+        self._modules = {code: cuda.Module(code) for code in {step.code for step in steps if step.kernel}}
+        new: Part | Kernel
         for i, step in enumerate(steps):
-            new = Kernel(step, known) if step.kernel else Part(api, step.code, f"{engine_file}, part {i}")
+            if step.kernel:
+                new = Kernel(step, self._modules[step.code], known)
+            else:
+                new = Part(api, step.code, f"{engine_file}, part {i}")
             for name, tensor in new.inputs.items():
                 if known.setdefault(name, tensor) != tensor:
                     raise RuntimeError(f"{engine_file}: {name} is written as {known[name]} and read as {tensor}")
@@ -220,20 +240,34 @@ class GpuRuntime:
         inputs, outputs = sorted(read - written), [name for name in known if name in written - read]
         if len(inputs) != 1:
             raise RuntimeError(f"{engine_file}: one input is needed, found the inputs {inputs}")
-        for name in read & written:
-            self._between[name] = cuda.Memory(known[name].bytes)
-            if name in constants:
-                self._between[name].fill(constants[name])
+        self._place({name: known[name] for name in known if name in read & written}, constants)
         self._streams = [cuda.Stream() for _ in range(3)]
         for _ in range(in_flight):
             self._lanes.append(Lane(known, inputs, outputs))
             self._capture(self._lanes[-1], alone=in_flight == 1)
 
+    def _place(self, tensors: Mapping[str, catalog.Tensor], constants: Mapping[str, base.Array]) -> None:
+        """Take one block of memory for what steps hand on and for their scratch memory: one step runs at a time."""
+        spans = []
+        for name, tensor in tensors.items():
+            used = [i for i, step in enumerate(self._steps) if name in step.inputs or name in step.outputs]
+            life = (0, len(self._steps)) if name in constants else (used[0], used[-1])
+            spans.append(memory.Span(*life, tensor.bytes))
+        spans += [memory.Span(i, i, step.scratch_bytes) for i, step in enumerate(self._steps)]
+        offsets, total = memory.place(spans)
+        self._memory = cuda.Memory(total)
+        places = [self._memory.address + offset for offset in offsets]
+        self._between = dict(zip(tensors, places, strict=False))
+        self._scratch = places[len(tensors) :]
+        for name, array in constants.items():
+            cuda.fill(self._between[name], array)
+
     def _capture(self, lane: Lane, alone: bool) -> None:
         """Capture the computation of a lane, with its copies if it is `alone`."""
-        buffers: dict[str, cuda.Buffer | cuda.Memory] = {**lane.inputs, **lane.outputs, **self._between}
-        for step in self._steps:
-            step.bind({name: buffer.address for name, buffer in buffers.items()})
+        buffers = {**lane.inputs, **lane.outputs}
+        addresses = {name: buffer.address for name, buffer in buffers.items()} | self._between
+        for step, scratch in zip(self._steps, self._scratch, strict=True):
+            step.bind(addresses, scratch)
 
         def enqueue(stream: cuda.Stream) -> None:
             if alone:
@@ -327,8 +361,10 @@ class GpuRuntime:
         """Free the GPU's memory; the engine can't run after it. A second call does nothing."""
         for lane in self._lanes:
             lane.close()
-        for memory in self._between.values():
-            memory.close()
+        if self._memory is not None:
+            self._memory.close()
+        for module in self._modules.values():
+            module.close()
         for stream in self._streams:
             stream.close()
         self._lanes, self._steps, self._streams = [], [], []

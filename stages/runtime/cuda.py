@@ -21,7 +21,7 @@ LIBRARIES = {13: "libcudart.so.13", 12: "libcudart.so.12", 11: "libcudart.so.11.
 """CUDA's major version -> name of its runtime library."""
 
 # From cuda.h and driver_types.h.
-_ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE, _ERROR_RUNTIME_UNLOADING = 34, 100, 4
+_ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE, _ERROR_UNLOADING = 34, 100, 4
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _STREAM_NON_BLOCKING = 1
@@ -99,9 +99,9 @@ def _driver() -> ctypes.CDLL | None:
     return driver
 
 
-def _ask(driver: ctypes.CDLL, name: str, *arguments: Any) -> None:
+def _ask(driver: ctypes.CDLL, name: str, *arguments: Any, allowed: int = 0) -> None:
     status = getattr(driver, name)(*arguments)
-    if status:
+    if status not in (0, allowed):
         text = ctypes.c_char_p()
         driver.cuGetErrorString(status, ctypes.byref(text))
         raise RuntimeError(f"{name}: {(text.value or b'unknown error').decode()} (CUDA error {status})")
@@ -181,7 +181,7 @@ def _free(name: str, memory: ctypes.c_void_p) -> None:
     if memory.value:
         address, memory.value = memory.value, None
         # At the end of the process CUDA may be gone before Python's objects are: then nothing is left to free.
-        call(name, address, allowed=_ERROR_RUNTIME_UNLOADING)
+        call(name, address, allowed=_ERROR_UNLOADING)
 
 
 class Stream:
@@ -271,6 +271,14 @@ class Graph:
         self.close()
 
 
+def fill(address: int, array: npt.NDArray[Any]) -> None:
+    """Copy an array to an address in device memory, and wait until it is there."""
+    source = np.ascontiguousarray(array)
+    call("cudaMemcpy", address, source.ctypes.data, source.nbytes, _HOST_TO_DEVICE)
+    # From memory that is not pinned the copy may still be under way.
+    call("cudaStreamSynchronize", None)
+
+
 class Memory:
     """Memory on the device."""
 
@@ -285,13 +293,6 @@ class Memory:
         """Address in device memory."""
         assert self._handle.value is not None, "the memory is closed"
         return self._handle.value
-
-    def fill(self, array: npt.NDArray[Any]) -> None:
-        """Copy an array to its beginning, and wait until it is there."""
-        source = np.ascontiguousarray(array)
-        call("cudaMemcpy", self.address, source.ctypes.data, source.nbytes, _HOST_TO_DEVICE)
-        # From memory that is not pinned the copy may still be under way.
-        call("cudaStreamSynchronize", None)
 
     def close(self) -> None:
         """Free it; a second call does nothing."""
@@ -346,11 +347,21 @@ class Module:
         """Load `code`. Raises RuntimeError where it is not for this GPU."""
         # CUDA's runtime makes the driver's context current in this thread.
         call("cudaFree", None)
-        self._driver = _driver()
-        assert self._driver is not None, "there is a GPU where there is CUDA's runtime"
         self._handle = ctypes.c_void_p()
+        driver = _driver()
+        assert driver is not None, "there is a GPU where there is CUDA's runtime"
+        self._driver = driver
         _ask(self._driver, "cuModuleLoadData", ctypes.byref(self._handle), code)
         self._functions: dict[str, ctypes.c_void_p] = {}
+
+    def close(self) -> None:
+        """Unload it; a second call does nothing."""
+        if self._handle.value:
+            handle, self._handle.value = ctypes.c_void_p(self._handle.value), None
+            _ask(self._driver, "cuModuleUnload", handle, allowed=_ERROR_UNLOADING)
+
+    def __del__(self) -> None:
+        self.close()
 
     def launch(
         self,
@@ -361,7 +372,6 @@ class Module:
         stream: Stream,
     ) -> None:
         """Queue a function whose arguments are all addresses in device memory."""
-        assert self._driver is not None
         if name not in self._functions:
             function = ctypes.c_void_p()
             _ask(self._driver, "cuModuleGetFunction", ctypes.byref(function), self._handle, name.encode())
