@@ -300,6 +300,11 @@ class Deploy:
         """(height, width) of the network's input."""
         return self.height_px, self.width_px
 
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """(height, width) of the network's mask logits."""
+        return self.height_px // 4, self.width_px // 4
+
     def __post_init__(self) -> None:
         require(1 <= self.batch_size <= 64, "deploy.batch_size", "1 to 64", self.batch_size)
         for key in ("frame_height_px", "frame_width_px"):
@@ -375,9 +380,9 @@ class Target:
     """Which ONNX file is compiled: data/onnx/<deformable_attention>/<precision>."""
     deformable_attention: Sampler = Sampler.grid_sample
     """grid_sample: ONNX's operator. gather: bilinear sampling by gathers, for TensorRT versions that get GridSample
-    wrong. kernels: our own CUDA kernels between engines of the other parts, for this, Swin's windows, masked attention
-    and the panoptic merge; GPUs alone. plugin_v1, plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in
-    that version; 2 from TensorRT 10.11 on."""
+    wrong. kernels: our own CUDA kernels for this, all linear layers, Swin's windows, masked attention and the panoptic
+    merge, between engines of the other parts; GPUs alone. plugin_v1, plugin_v2: standard TensorRT's
+    MultiscaleDeformableAttnPlugin_TRT in that version; 2 from TensorRT 10.11 on."""
     typing: Typing = Typing.strong
     """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may choose lower types
     as precision allows, but for what the file has in float32; up to 10.x."""

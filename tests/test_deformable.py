@@ -33,7 +33,10 @@ def arguments(seed: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.
 def test_every_form_equals_tao(tao_wheel: None, form: config.Sampler, batch: int) -> None:
     modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.modules")
     value, offsets, logits = arguments(0, batch)
-    found = deformable.sample(deformable.SAMPLERS[form](), value, offsets, logits, SIZES, HEADS, POINTS)
+    if form is config.Sampler.kernels:
+        found = deformable.by_kernel(value, torch.cat([offsets, logits], -1), SIZES, HEADS, POINTS)
+    else:
+        found = deformable.sample(deformable.SAMPLERS[form](), value, offsets, logits, SIZES, HEADS, POINTS)
 
     shape = (batch, value.shape[1], HEADS, len(SIZES), POINTS)
     centres = []

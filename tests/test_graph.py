@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages import config, export, simplify
-from stages.graph import artifact, description, reference
+from stages.graph import artifact, description, kernel_network, reference
 from stages.graph.network import Decoder, Network
 from stages.runtime import segments
 from tests.conftest import REPO
@@ -46,7 +46,12 @@ def tao(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Any:
 @pytest.mark.parametrize("shape", [(1, 192, 288), (3, 128, 160)])
 def test_network_equals_tao(tao: Any, sampler: config.Sampler, shape: tuple[int, int, int]) -> None:
     batch, height, width = shape
-    network = Network(tao, sampler).eval()
+    if sampler is config.Sampler.kernels:
+        # Not panoptic, whose merge wants the logits in a row.
+        cfg = config.Deploy(height_px=height, width_px=width, mode=config.Mode.semantic)
+        network = kernel_network.Network(tao, cfg).eval()
+    else:
+        network = Network(tao, sampler).eval()
     pixels = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = tao(pixels)
@@ -73,7 +78,14 @@ def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any, by_kernel: boo
         features = features.abs() + 1
         decoder.mask_embed.layers[-1].bias.copy_(torch.full_like(saved, -500))
         expected = decoder([*levels], features)
-        class_logits, mask_logits = Decoder(decoder, mask_features, by_kernel)(levels, features)
+        if by_kernel:
+            kernels = kernel_network.Decoder(decoder, mask_features)
+            tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+            sizes = [(s, s) for s in (4, 8, 16)]
+            class_logits, flat = kernels(features, tokens, tokens + kernels.positions(sizes), sizes)
+            mask_logits = torch.unflatten(flat, 2, (32, 32))
+        else:
+            class_logits, mask_logits = Decoder(decoder, mask_features)(levels, features)
         decoder.mask_embed.layers[-1].bias.copy_(saved)
     assert (expected["pred_masks"] < 0).all()
     assert torch.allclose(class_logits, expected["pred_logits"], rtol=1e-4, atol=1e-3)
@@ -138,10 +150,14 @@ def test_exported_graph_answers_as_tao(
         # Its shapes are known once it is simplified.
         model = simplify.simplify(model, cfg)
         artifact.save(model, tmp_path, about)
-        steps = [step.get("kernel", "part") for step in description.read(tmp_path).steps]
+        described = description.read(tmp_path).steps
+        steps = [step.get("kernel", "part") for step in described if "constants" not in step]
         merge = ["PanopticMerge"] if mode is config.Mode.panoptic else []
-        kernels = [*["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 3]
-        assert [step for step in steps if step != "part"] == [*kernels, *merge]
+        # Of each of three layers of the decoder two: to the picture, and to one another.
+        kernels = [*["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 6]
+        assert [step for step in steps if step not in ("part", "Linear")] == [*kernels, *merge]
+        # Patches, three times four of them made one, what comes before the encoder, and after it.
+        assert steps.count("part") == 6 + (not merge)
     found = reference.check(model, tmp_path / "r.npz", about, reference.differences)
     assert found["logit_difference_max"] < 1e-4 * np.abs(stacked[1]).max()
     assert found["pixel_agreement_pct"] >= 99.99

@@ -1,7 +1,7 @@
 """Our CUDA kernels as far as they go without a GPU: compiled for every GPU there is, planned, cut out and packed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -9,17 +9,18 @@ import pytest
 from onnx import TensorProto, helper
 
 from stages import config, engine, files
-from stages.engines import chain, sidecar
+from stages.engines import chain, sidecar, tensorrt_common
 from stages.graph import artifact, description, parts
 from stages.kernels import catalog, compiler
 from stages.kernels.catalog import Tensor
+from stages.runtime import cuda
 from tests.test_engines import needs_no_gpu
 
 SIZES = [3, 5, 6, 10]
 LENGTH, HEADS, POINTS = 75, 2, 4
 ATTENTION = {"heads": HEADS, "points": POINTS, "sizes": SIZES}
 MERGE = {
-    "things": 2, "score_threshold": 0.5, "overlap_threshold": 0.5, "input": [32, 64], "used": [32, 64],
+    "low": [8, 16], "things": 2, "score_threshold": 0.5, "overlap_threshold": 0.5, "input": [32, 64], "used": [32, 64],
     "frame": [32, 64],
 }  # fmt: skip
 RTX = config.Target(
@@ -30,13 +31,24 @@ RTX = config.Target(
 
 def attention_inputs(dtype: str, depth: int = 8) -> list[Tensor]:
     samples = HEADS * POINTS * len(SIZES) // 2
-    return [Tensor((1, LENGTH, n), dtype) for n in (HEADS * depth, 2 * samples, samples)]
+    return [Tensor((1, LENGTH, n), dtype) for n in (HEADS * depth, 3 * samples)]
+
+
+LINEAR = {"extras": "", "activation": "none", "epsilon": 1e-5, "first": 0, "rows": 500}
+LOOK = {"heads": 2, "channels": 64, "firsts": [0, 0, 0]}
 
 
 def plan(name: str, dtype: str) -> catalog.Plan:
-    if name == "DeformableAttention":
-        return catalog.deformable_attention(ATTENTION, attention_inputs(dtype))
-    return catalog.panoptic_merge(MERGE, [Tensor((1, 20, 6), dtype), Tensor((1, 20, 8, 16), dtype)])
+    window = {"heads": 2, "height": 12, "width": 18, "window": 7, "shift": 3}
+    shapes: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
+        "DeformableAttention": (ATTENTION, [tensor.shape for tensor in attention_inputs(dtype)]),
+        "Linear": ({**LINEAR, "extras": "bias,sums", "activation": "gelu"}, [(1, 500, 96), (72, 96), (72,), (72,)]),
+        "MaskedAttention": (LOOK, [(1, 100, 64), (1, LENGTH, 64), (1, LENGTH, 64), (1, 100, LENGTH)]),
+        "PanopticMerge": (MERGE, [(1, 20, 6), (1, 20, 128)]),
+        "WindowAttention": (window, [(1, 216, 192), (192,), (2, 49, 49)]),
+    }
+    attributes, inputs = shapes[name]
+    return catalog.KERNELS[name](attributes, [Tensor(shape, dtype) for shape in inputs])
 
 
 @pytest.mark.parametrize("name", catalog.KERNELS)
@@ -56,15 +68,62 @@ def test_every_kernel_compiles(name: str, dtype: str, compute_capability: str) -
 def test_unusual_sizes_compile(dtype: str, queries: int, heads: int, depth: int) -> None:
     channels, samples = heads * depth, heads * POINTS * 2
     shapes = [(1, queries, channels), (1, LENGTH, channels), (1, LENGTH, channels), (1, queries, LENGTH)]
-    attention = [Tensor((1, LENGTH, n), dtype) for n in (channels, 2 * samples, samples)]
-    logits = [Tensor((1, queries, 6), dtype), Tensor((1, queries, 8, 16), dtype)]
+    attention = [Tensor((1, LENGTH, n), dtype) for n in (channels, 3 * samples)]
+    logits = [Tensor((1, queries, 6), dtype), Tensor((1, queries, 128), dtype)]
+    look = {"heads": heads, "channels": channels, "firsts": [0, 0, 0]}
     for found in (
-        catalog.masked_attention({"heads": heads}, [Tensor(shape, dtype) for shape in shapes]),
+        catalog.masked_attention(look, [Tensor(shape, dtype) for shape in shapes]),
+        catalog.masked_attention(look, [Tensor(shape, dtype) for shape in shapes[:3]]),
         catalog.deformable_attention({**ATTENTION, "heads": heads}, attention),
         catalog.panoptic_merge(MERGE, logits),
     ):
         assert compiler.compile_source(found.source, found.defines, "8.9")
         assert all(np.prod(launch.block) <= catalog.MAX_THREADS for launch in found.launches)
+
+
+# Swin-Tiny's at 720p that take each of the ways there are: one block for whole rows, products shared out, neither.
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(19320, 1024, 256), (100, 2048, 256), (5000, 64, 320)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("compute_capability", ["7.5", "8.9", "9.0"])
+def test_linear_layers_compile_and_fit(
+    rows: int, depth: int, columns: int, dtype: str, compute_capability: str
+) -> None:
+    vector, plane = Tensor((columns,), dtype), Tensor((1, rows, columns), dtype)
+    extras = [vector, plane, vector, vector, Tensor((rows, columns), dtype)]
+    attributes = {**LINEAR, "extras": "bias,residual,scale,shift,position", "rows": rows}
+    found = catalog.linear(attributes, [Tensor((1, rows, depth), dtype), Tensor((columns, depth), dtype), *extras])
+    assert compiler.compile_source(found.source, found.defines, compute_capability)
+    assert found.outputs == (plane, plane)
+    for launch in found.launches:
+        assert launch.shared_bytes <= catalog.MAX_DYNAMIC_SHARED_BYTES
+        assert np.prod(launch.block) <= catalog.MAX_THREADS
+    first = found.launches[0]
+    assert first.grid[0] * found.defines["TILE_N"] >= columns
+    assert first.grid[1] * found.defines["TILE_M"] >= rows
+
+
+def test_rows_that_fill_no_vector_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a multiple of 8 channels in float16, found 20 of 20; choose another form"):
+        catalog.linear(LINEAR, [Tensor((1, 500, 20), "float16"), Tensor((64, 20), "float16")])
+    narrow = [Tensor((1, 100, 64), "float16"), *[Tensor((1, LENGTH, 64), "float16")] * 2]
+    with pytest.raises(ValueError, match=r"multiples of 8 channels, found \{'VALUE_FIRST': 4\}"):
+        catalog.masked_attention({**LOOK, "firsts": [0, 0, 4]}, narrow)
+
+
+def test_one_tensor_may_be_two_inputs() -> None:
+    launched = []
+
+    class Module:
+        def launch(self, *arguments: Any) -> None:
+            launched.append((arguments[0], arguments[3]))
+
+    step = chain.Step(b"", "MaskedAttention", {**LOOK, "firsts": [0, 64, 0]}, ["both", "both", "value"], ["seen"])
+    known = {"both": Tensor((1, 100, 128), "float16"), "value": Tensor((1, 100, 64), "float16")}
+    kernel = tensorrt_common.Kernel(step, cast(cuda.Module, Module()), known)
+    kernel.bind({"both": 1, "value": 2, "seen": 3}, 4)
+    kernel.enqueue(cast(cuda.Stream, None))
+    assert kernel.outputs == {"seen": Tensor((1, 100, 64), "float16")}
+    assert launched == [("attend", [1, 1, 2, 1, 4, 3])]
 
 
 def test_windows_beyond_a_block_are_refused() -> None:
@@ -89,7 +148,7 @@ def test_what_the_compiler_says_arrives() -> None:
 def test_tensors_that_a_kernel_cannot_serve_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a multiple of 8 channels a head in float16, found 4; choose another form"):
         catalog.deformable_attention(ATTENTION, attention_inputs("float16", depth=4))
-    mixed = [*attention_inputs("float16")[:2], attention_inputs("float32")[2]]
+    mixed = [attention_inputs("float16")[0], attention_inputs("float32")[1]]
     with pytest.raises(ValueError, match=r"float16 or float32; found \['float16', 'float32'\]"):
         catalog.deformable_attention(ATTENTION, mixed)
 
@@ -99,14 +158,14 @@ def network() -> onnx.ModelProto:
     channels, samples = HEADS * 8, HEADS * POINTS * len(SIZES) // 2
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {
-        "to_value": rng.standard_normal((3, channels)), "to_offsets": rng.standard_normal((3, 2 * samples)),
-        "to_logits": rng.standard_normal((3, samples)), "to_classes": rng.standard_normal((channels, 6)),
+        "to_value": rng.standard_normal((3, channels)), "to_samples": rng.standard_normal((3, 3 * samples)),
+        "to_classes": rng.standard_normal((channels, 6)),
         "to_masks": rng.standard_normal((channels, 128)), "scale": np.array(0.01),
     }  # fmt: skip
     constants = [onnx.numpy_helper.from_array(a.astype(np.float32), name) for name, a in arrays.items()]
     constants += [
         onnx.numpy_helper.from_array(np.array(a, np.int64), name)
-        for name, a in {"rows": [1, LENGTH, 3], "queries": [1, 20, channels], "planes": [1, 20, 8, 16],
+        for name, a in {"rows": [1, LENGTH, 3], "queries": [1, 20, channels], "planes": [1, 20, 128],
                         "from": [0], "to": [20], "axis": [1]}.items()
     ]  # fmt: skip
     nodes = [
@@ -114,11 +173,8 @@ def network() -> onnx.ModelProto:
         helper.make_node("Mul", ["float", "scale"], ["scaled"]),
         helper.make_node("Reshape", ["scaled", "rows"], ["x"]),
         helper.make_node("MatMul", ["x", "to_value"], ["value"]),
-        helper.make_node("MatMul", ["x", "to_offsets"], ["offsets"]),
-        helper.make_node("MatMul", ["x", "to_logits"], ["logits"]),
-        helper.make_node(
-            "DeformableAttention", ["value", "offsets", "logits"], ["sampled"], domain=catalog.DOMAIN, **ATTENTION
-        ),
+        helper.make_node("MatMul", ["x", "to_samples"], ["samples"]),
+        helper.make_node("DeformableAttention", ["value", "samples"], ["sampled"], domain=catalog.DOMAIN, **ATTENTION),
         helper.make_node("Add", ["sampled", "value"], ["sum"]),
         helper.make_node("Slice", ["sum", "from", "to", "axis"], ["first"]),
         helper.make_node("MatMul", ["first", "to_classes"], ["class_logits"]),
@@ -143,7 +199,7 @@ def test_a_graph_is_cut_at_its_kernels() -> None:
     names = [
         [value.name for value in values] for part in (first, second) for values in (part.graph.input, part.graph.output)
     ]
-    assert names == [["frame"], ["value", "offsets", "logits"], ["sampled", "value"], ["class_logits", "mask_logits"]]
+    assert names == [["frame"], ["value", "samples"], ["sampled", "value"], ["class_logits", "mask_logits"]]
     assert [attention.op_type, merge.op_type] == ["DeformableAttention", "PanopticMerge"]
     for part in (first, second):
         onnx.checker.check_model(part, full_check=True)

@@ -146,9 +146,10 @@ class Kernel:
 
     def __init__(self, step: chain.Step, module: cuda.Module, known: Mapping[str, catalog.Tensor]) -> None:
         """`module` is its machine code, for the tensors that it reads, which are among `known`."""
-        self.name = step.kernel
-        self.inputs = {name: known[name] for name in step.inputs}
-        self._plan = catalog.KERNELS[step.kernel](step.attributes, list(self.inputs.values()))
+        self.name, self._read = step.kernel, tuple(step.inputs)
+        self.inputs = {name: known[name] for name in self._read}
+        # One tensor may be two inputs.
+        self._plan = catalog.KERNELS[step.kernel](step.attributes, [known[name] for name in self._read])
         self.outputs = dict(zip(step.outputs, self._plan.outputs, strict=True))
         self._module = module
         self._workspaces, self.scratch_bytes = memory.in_a_row(self._plan.workspace_bytes)
@@ -156,7 +157,7 @@ class Kernel:
 
     def bind(self, addresses: Mapping[str, int], scratch: int) -> None:
         """Read and write tensors at these addresses in device memory, and use `scratch_bytes` at `scratch`."""
-        inputs = {f"i{i}": addresses[name] for i, name in enumerate(self.inputs)}
+        inputs = {f"i{i}": addresses[name] for i, name in enumerate(self._read)}
         outputs = {f"o{i}": addresses[name] for i, name in enumerate(self.outputs)}
         workspaces = {f"w{i}": scratch + offset for i, offset in enumerate(self._workspaces)}
         self._addresses = {**inputs, **outputs, **workspaces}
@@ -165,7 +166,7 @@ class Kernel:
         """Queue its launches."""
         for launch in self._plan.launches:
             pointers = [self._addresses[argument] for argument in launch.arguments]
-            self._module.launch(launch.function, launch.grid, launch.block, pointers, stream)
+            self._module.launch(launch.function, launch.grid, launch.block, pointers, stream, launch.shared_bytes)
 
 
 class Lane:

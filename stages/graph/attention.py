@@ -1,4 +1,4 @@
-"""Attention of Swin's windows and of the masked decoder as nodes of our own kernels, over TAO's layers and weights.
+"""Attention of Swin's windows and of the decoder as nodes of our own kernels.
 
 Each node computes, as PyTorch operator on a CPU, what TAO's layer does; stages/kernels has it for a GPU.
 """
@@ -11,20 +11,6 @@ from torch.nn import functional as F
 from torch.onnx import symbolic_helper
 
 from stages.kernels import catalog
-
-
-def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """TAO's SwinTransformerBlock.forward with its windows in one node: [B, height * width, C] -> the same."""
-    layer = block.attn
-    qkv = layer.qkv(block.norm1(x))
-    bias = layer.qkv.bias if layer.qkv.bias is not None else torch.zeros(qkv.shape[-1])
-    tokens = layer.window_size[0] * layer.window_size[1]
-    # [N * N, M] -> [M, N, N]: a constant of the graph.
-    position = layer.relative_position_bias_table[layer.relative_position_index.view(-1)]
-    position = position.view(tokens, tokens, -1).permute(2, 0, 1)
-    sizes = height, width, layer.window_size[0], block.shift_size
-    x = x + layer.proj(window_attention(qkv, bias, position, layer.num_heads, *sizes))
-    return x + block.mlp(block.norm2(x))  # type: ignore[no-any-return]
 
 
 def shifted_window_mask(height: int, width: int, window: int, shift: int) -> torch.Tensor:
@@ -81,46 +67,32 @@ def window_attention(
     return result
 
 
-def masked_layer(
-    layer: Any,
-    queries: torch.Tensor,
-    query_position: torch.Tensor,
-    memory: torch.Tensor,
-    position: torch.Tensor,
-    mask_logits: torch.Tensor,
-) -> torch.Tensor:
-    """TAO's CrossAttentionLayer.forward with attention and mask in one node.
-
-    queries and query_position [Q, B, C], memory and position [S, B, C], mask_logits [B, Q, S] -> [Q, B, C].
-    """
-    attention = layer.multihead_attn
-    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
-    normed = layer.norm(queries) if layer.normalize_before else queries
-    inputs = normed + query_position, memory + position, memory
-    projected = [
-        F.linear(x.transpose(0, 1), weight, bias) for x, weight, bias in zip(inputs, weights, biases, strict=True)
-    ]
-    attended = masked_attention(*projected, mask_logits, attention.num_heads)
-    queries = queries + attention.out_proj(attended).transpose(0, 1)
-    result: torch.Tensor = queries if layer.normalize_before else layer.norm(queries)
-    return result
-
-
 @torch.library.custom_op("stages::masked_attention", mutates_args=())
 def masked_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask_logits: torch.Tensor, heads: int
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask_logits: torch.Tensor | None,
+    heads: int,
+    channels: int,
+    firsts: list[int],
 ) -> torch.Tensor:
     """Mask2Former's masked attention (arXiv:2112.01527, section 3.2.1) of projected queries, keys and values.
 
-    query [B, Q, M * D], key and value [B, S, M * D], mask_logits [B, Q, S] -> [B, Q, M * D]. A query attends where its
-    logit is not below 0, or everywhere where it is below 0 everywhere. In float32, rounded to query's type.
+    query [B, Q, >= M * D], key and value [B, S, >= M * D], of which `channels` M * D from `firsts` on are used,
+    mask_logits [B, Q, S] or none -> [B, Q, M * D]. A query attends where its logit is not below 0, or everywhere where
+    it is below 0 everywhere. In float32, rounded to query's type.
     """
-    batch, count, channels = query.shape
-    blocked = mask_logits < 0
-    blocked = (blocked & ~blocked.all(-1, keepdim=True))[:, None]
-    q, k, v = (x.float().view(batch, -1, heads, channels // heads).transpose(1, 2) for x in (query, key, value))
-    found = F.scaled_dot_product_attention(q, k, v, attn_mask=~blocked)
-    return found.transpose(1, 2).reshape(batch, count, channels).to(query.dtype)
+    allowed = None
+    if mask_logits is not None:
+        blocked = mask_logits < 0
+        allowed = ~(blocked & ~blocked.all(-1, keepdim=True))[:, None]
+    q, k, v = (
+        torch.unflatten(x[..., first : first + channels].float(), 2, (heads, -1)).transpose(1, 2)
+        for x, first in zip((query, key, value), firsts, strict=True)
+    )
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    return found.transpose(1, 2).flatten(2).to(query.dtype)
 
 
 def _window_symbolic(g: Any, qkv: Any, bias: Any, position: Any, *sizes: Any) -> Any:
@@ -132,9 +104,16 @@ def _window_symbolic(g: Any, qkv: Any, bias: Any, position: Any, *sizes: Any) ->
     return output
 
 
-def _masked_symbolic(g: Any, query: Any, key: Any, value: Any, mask_logits: Any, heads: Any) -> Any:
-    heads = symbolic_helper._maybe_get_const(heads, "i")
-    output = g.op(f"{catalog.DOMAIN}::MaskedAttention", query, key, value, mask_logits, heads_i=heads)
+def _masked_symbolic(
+    g: Any, query: Any, key: Any, value: Any, mask_logits: Any, heads: Any, channels: Any, firsts: Any
+) -> Any:
+    attributes = {
+        "heads_i": symbolic_helper._maybe_get_const(heads, "i"),
+        "channels_i": symbolic_helper._maybe_get_const(channels, "i"),
+        "firsts_i": symbolic_helper._maybe_get_const(firsts, "is"),
+    }
+    mask = [] if symbolic_helper._is_none(mask_logits) else [mask_logits]
+    output = g.op(f"{catalog.DOMAIN}::MaskedAttention", query, key, value, *mask, **attributes)
     output.setType(g.original_node.output().type())
     return output
 

@@ -61,8 +61,6 @@ def sample(
     value [B, S, M * D], offsets [B, S, M * L * P * 2] as (x, y) in pixels of the level, logits [B, S, M * L * P] of the
     samples' weights -> [B, S, M * D].
     """
-    if isinstance(sampler, Kernel):
-        return sampler(value, offsets, logits, sizes, heads, points)  # type: ignore[no-any-return]
     batch, length, _ = value.shape
     levels = len(sizes)
     weights = F.softmax(logits.view(batch, length, heads, levels * points), -1)
@@ -207,35 +205,32 @@ torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public 
 )
 
 
-class Kernel(nn.Module):
-    """By our own CUDA kernel, softmax and locations included; stages/kernels/deformable_attention.cu."""
+def by_kernel(value: torch.Tensor, samples: torch.Tensor, sizes: Sizes, heads: int, points: int) -> torch.Tensor:
+    """By our own CUDA kernel, softmax and locations included; stages/kernels/deformable_attention.cu.
 
-    def forward(
-        self, value: torch.Tensor, offsets: torch.Tensor, logits: torch.Tensor, sizes: Sizes, heads: int, points: int
-    ) -> torch.Tensor:
-        """See `sample`."""
-        flat = [axis for size in sizes for axis in size]
-        sampled: torch.Tensor = kernel_node(value, offsets, logits, flat, heads, points)
-        return sampled
+    value [B, S, M * D] and samples [B, S, M * L * P * 3], offsets and then logits as `sample` has them.
+    """
+    flat = [axis for size in sizes for axis in size]
+    sampled: torch.Tensor = kernel_node(value, samples, flat, heads, points)
+    return sampled
 
 
 @torch.library.custom_op("stages::deformable_attention", mutates_args=())
-def kernel_node(
-    value: torch.Tensor, offsets: torch.Tensor, logits: torch.Tensor, sizes: list[int], heads: int, points: int
-) -> torch.Tensor:
-    """Exported as a node of the kernel; see `sample`. Computed in float32 and rounded to the type of `value`."""
+def kernel_node(value: torch.Tensor, samples: torch.Tensor, sizes: list[int], heads: int, points: int) -> torch.Tensor:
+    """Exported as a node of the kernel; see `by_kernel`. Computed in float32 and rounded to the type of `value`."""
     pairs = list(zip(sizes[::2], sizes[1::2], strict=True))
-    single = value.float(), offsets.float(), logits.float()
-    return sample(GridSample(), *single, pairs, heads, points).to(value.dtype).clone()
+    count = samples.shape[-1] // 3
+    offsets, logits = samples[..., : 2 * count].float(), samples[..., 2 * count :].float()
+    return sample(GridSample(), value.float(), offsets, logits, pairs, heads, points).to(value.dtype).clone()
 
 
-def _kernel_symbolic(g: Any, value: Any, offsets: Any, logits: Any, sizes: Any, heads: Any, points: Any) -> Any:
+def _kernel_symbolic(g: Any, value: Any, samples: Any, sizes: Any, heads: Any, points: Any) -> Any:
     attributes = {
         "sizes_i": symbolic_helper._maybe_get_const(sizes, "is"),
         "heads_i": symbolic_helper._maybe_get_const(heads, "i"),
         "points_i": symbolic_helper._maybe_get_const(points, "i"),
     }
-    output = g.op(f"{catalog.DOMAIN}::DeformableAttention", value, offsets, logits, **attributes)
+    output = g.op(f"{catalog.DOMAIN}::DeformableAttention", value, samples, **attributes)
     output.setType(g.original_node.output().type())
     return output
 
@@ -253,6 +248,5 @@ CUSTOM_OPSETS = {
 SAMPLERS: dict[config.Sampler, Callable[[], nn.Module]] = {
     config.Sampler.grid_sample: GridSample,
     config.Sampler.gather: Gather,
-    config.Sampler.kernels: Kernel,
     **{form: partial(Plugin, version) for form, version in config.PLUGINS.items()},
 }

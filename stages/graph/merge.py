@@ -5,7 +5,6 @@ shapes and without an operator whose shape depends on data. Mask logits come at 
 are resized as in TAO's evaluation: to the input, cut to what the frame takes of it, and to the frame.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -98,23 +97,39 @@ def panoptic(
 class PanopticKernel(Panoptic):
     """The same, exported as a node of our kernel."""
 
+    def __init__(self, cfg: config.Deploy, num_things: int) -> None:
+        """As Panoptic."""
+        super().__init__(cfg, num_things)
+        self.low = list(cfg.mask_size)
+
     def forward(self, class_logits: torch.Tensor, mask_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """See `panoptic`."""
-        merged: tuple[torch.Tensor, ...] = panoptic_node(class_logits, mask_logits, *self.arguments)
+        """See `panoptic`; mask_logits are [B, Q, h * w]."""
+        merged: tuple[torch.Tensor, ...] = panoptic_node(class_logits, mask_logits, self.low, *self.arguments)
         return merged
 
 
 @torch.library.custom_op("stages::panoptic_merge", mutates_args=())
-@functools.wraps(panoptic)
-def panoptic_node(class_logits: torch.Tensor, mask_logits: torch.Tensor, *arguments: Any) -> Any:
-    """See `panoptic`, whose signature PyTorch reads here; the logits may be float16."""
-    return panoptic(class_logits.float(), mask_logits.float(), *arguments)
+def panoptic_node(
+    class_logits: torch.Tensor,
+    mask_logits: torch.Tensor,
+    low: list[int],
+    num_things: int,
+    score_threshold: float,
+    overlap_threshold: float,
+    size: list[int],
+    used: list[int],
+    frame: list[int],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See `panoptic`; mask logits are [B, Q, h * w] of `low` h and w, and the logits may be float16."""
+    logits = class_logits.float(), torch.unflatten(mask_logits.float(), 2, low)
+    return panoptic(*logits, num_things, score_threshold, overlap_threshold, size, used, frame)
 
 
 def _panoptic_symbolic(
     g: Any,
     class_logits: Any,
     mask_logits: Any,
+    low: Any,
     num_things: Any,
     score_threshold: Any,
     overlap_threshold: Any,
@@ -124,6 +139,7 @@ def _panoptic_symbolic(
 ) -> Any:
     const = symbolic_helper._maybe_get_const
     attributes = {
+        "low_i": const(low, "is"),
         "things_i": const(num_things, "i"),
         "score_threshold_f": const(score_threshold, "f"),
         "overlap_threshold_f": const(overlap_threshold, "f"),

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
-from stages.graph import attention, deformable, merge, reference
+from stages.graph import attention, deformable, kernel_network, merge, reference
 from stages.runtime import frames, segments
 from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
@@ -38,13 +38,12 @@ class Network(nn.Module):
         """Wrap a copy of TAO's MaskFormerModel; the one given stays as it is."""
         super().__init__()
         network: Any = copy.deepcopy(tao)
-        by_kernel = sampler is config.Sampler.kernels
         for layer in network.backbone.layers:
-            layer.forward = partial(swin_stage, layer, by_kernel)
+            layer.forward = partial(swin_stage, layer)
         deformable.use(network.sem_seg_head.pixel_decoder, sampler)
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
-        self.decoder = Decoder(network.sem_seg_head.predictor, self.pixel_decoder.mask_features, by_kernel)
+        self.decoder = Decoder(network.sem_seg_head.predictor, self.pixel_decoder.mask_features)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network; see the class for shapes."""
@@ -66,9 +65,10 @@ class Fused(nn.Module):
         """`tao`: TAO's MaskFormerModel, which stays as it is. Classes 1 to num_things are things."""
         super().__init__()
         self.input, self.scaled = cfg.input_size, frames.frame_in_input(cfg)
-        self.network = Network(tao, sampler)
-        by_kernel = sampler is config.Sampler.kernels and cfg.mode is config.Mode.panoptic
-        self.merge = (merge.PanopticKernel if by_kernel else merge.MERGES[cfg.mode])(cfg, num_things)
+        by_kernel = sampler is config.Sampler.kernels
+        self.network = kernel_network.Network(tao, cfg) if by_kernel else Network(tao, sampler)
+        merges = kernel_network.MERGES if by_kernel else merge.MERGES
+        self.merge = merges[cfg.mode](cfg, num_things)
         self.input_name, self.output_names = reference.INPUT, (*self.merge.OUTPUTS, *segments.LOGITS)
         self.register_buffer("mean", 255 * torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
@@ -148,19 +148,15 @@ class PixelDecoder(nn.Module):
 
 
 def swin_stage(
-    layer: Any, by_kernel: bool, x: torch.Tensor, height: int, width: int
-) -> tuple[torch.Tensor, int, int, Any, int, int]:
+    layer: Any, x: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, int, int, torch.Tensor, int, int]:
     """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> as TAO's BasicLayer returns it."""
     # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
     height, width = int(height), int(width)
-    if by_kernel:
-        for block in layer.blocks:
-            x = attention.swin_block(block, x, height, width)
-    else:
-        mask = attention.shifted_window_mask(height, width, layer.window_size, layer.shift_size)
-        for block in layer.blocks:
-            block.H, block.W = height, width
-            x = block(x, mask)
+    mask = attention.shifted_window_mask(height, width, layer.window_size, layer.shift_size)
+    for block in layer.blocks:
+        block.H, block.W = height, width
+        x = block(x, mask)
     if layer.downsample is None:
         return x, height, width, x, height, width
     return x, height, width, layer.downsample(x, height, width), (height + 1) // 2, (width + 1) // 2
@@ -169,14 +165,11 @@ def swin_stage(
 class Decoder(nn.Module):
     """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2) over TAO's layers and weights."""
 
-    def __init__(self, tao: nn.Module, mask_features: nn.Conv2d, by_kernel: bool) -> None:
-        """Take TAO's MultiScaleMaskedTransformerDecoder, and of its pixel decoder the last convolution.
-
-        `by_kernel`: masked attention by a kernel of ours.
-        """
+    def __init__(self, tao: nn.Module, mask_features: nn.Conv2d) -> None:
+        """Take TAO's MultiScaleMaskedTransformerDecoder, and of its pixel decoder the last convolution."""
         super().__init__()
         self.tao: Any = tao
-        self.mask_features, self.by_kernel = mask_features, by_kernel
+        self.mask_features = mask_features
 
     def masks(self, queries: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Mask logits [B, Q, S] of queries [Q, B, D] at S pixels with features [B, C, S]."""
@@ -202,22 +195,18 @@ class Decoder(nn.Module):
         for i in range(tao.num_layers):
             level = i % tao.num_feature_levels
             logits = self.masks(tao.decoder_norm(queries), attended[level])
-            layer, seen = tao.transformer_cross_attention_layers[i], (memory[level], position[level])
-            if self.by_kernel:
-                queries = attention.masked_layer(layer, queries, query_position, *seen, logits)
-            else:
-                # True where a query must not look: sigmoid < 0.5 in the original.
-                blocked = logits < 0
-                blocked = blocked & ~blocked.all(-1, keepdim=True)
-                mask = blocked.unsqueeze(1).repeat(1, tao.num_heads, 1, 1).flatten(0, 1)
-                queries = layer(
-                    queries,
-                    seen[0],
-                    memory_mask=mask,
-                    memory_key_padding_mask=None,
-                    pos=seen[1],
-                    query_pos=query_position,
-                )
+            # True where a query must not look: sigmoid < 0.5 in the original.
+            blocked = logits < 0
+            blocked = blocked & ~blocked.all(-1, keepdim=True)
+            mask = blocked.unsqueeze(1).repeat(1, tao.num_heads, 1, 1).flatten(0, 1)
+            queries = tao.transformer_cross_attention_layers[i](
+                queries,
+                memory[level],
+                memory_mask=mask,
+                memory_key_padding_mask=None,
+                pos=position[level],
+                query_pos=query_position,
+            )
             queries = tao.transformer_self_attention_layers[i](
                 queries, tgt_mask=None, tgt_key_padding_mask=None, query_pos=query_position
             )

@@ -18,19 +18,37 @@ def is_kernel(node: onnx.NodeProto) -> bool:
     return node.domain == catalog.DOMAIN
 
 
+LARGE_BYTES = 1024
+"""Constants beyond this are weights, and not shapes that inference looks into."""
+
+
 def infer_shapes(model: Any) -> Any:
     """A copy of an onnx.ModelProto with shapes and types of all tensors, those of our kernels' outputs too."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     passes.constants_to_initializers(result.graph)
-    result = shape_inference.infer_shapes(result)
-    for node in filter(is_kernel, result.graph.node):
-        known = tensors(result.graph)
-        outputs = zip(node.output, plan(node, known).outputs, strict=True)
-        if unknown := [value_info(name, tensor) for name, tensor in outputs if name not in known]:
-            result.graph.value_info.extend(unknown)
-            # What reads them can be known now.
-            result = shape_inference.infer_shapes(result)
+    # Inference copies what it is given: weights become inputs for as long as it takes.
+    weights = [i for i in result.graph.initializer if len(i.raw_data) > LARGE_BYTES]
+    light = onnx.ModelProto()
+    light.CopyFrom(result)
+    del light.graph.initializer[:]
+    light.graph.initializer.extend(i for i in result.graph.initializer if len(i.raw_data) <= LARGE_BYTES)
+    light.graph.input.extend(helper.make_tensor_value_info(i.name, i.data_type, i.dims) for i in weights)
+    light = shape_inference.infer_shapes(light)
+    known = tensors(light.graph)
+    for node in [node for node in light.graph.node if is_kernel(node)]:
+        if any(name not in known for name in node.input):
+            # What kernels gave by now lets inference go on.
+            light = shape_inference.infer_shapes(light)
+            known = tensors(light.graph)
+        outputs = dict(zip(node.output, plan(node, known).outputs, strict=True))
+        light.graph.value_info.extend(value_info(name, t) for name, t in outputs.items() if name not in known)
+        known |= outputs
+    light = shape_inference.infer_shapes(light)
+    del result.graph.value_info[:]
+    result.graph.value_info.extend(light.graph.value_info)
+    for before, after in zip(result.graph.output, light.graph.output, strict=True):
+        before.CopyFrom(after)
     return result
 
 
@@ -59,16 +77,17 @@ def value_info(name: str, tensor: catalog.Tensor) -> onnx.ValueInfoProto:
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes of a node as numbers and lists of them."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    """Attributes of a node as numbers, lists of them and texts."""
+    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
 def split(model: Any) -> list[Any]:
     """Steps of an onnx.ModelProto: onnx.ModelProto of a part, or onnx.NodeProto of a kernel.
 
-    Each node is in the last part that serves all its readers, so that little has to cross: what one part computes and
-    a later step reads is an output of the one and an input of the other. The graph's inputs and outputs keep their
-    names.
+    Each node is in the last part that serves all its readers, so that little has to cross, unless another part can do
+    all of a part's work: what one part computes and a later step reads is an output of the one and an input of the
+    other. The graph's inputs and outputs keep their names.
     """
     inferred = infer_shapes(model)
     graph, known = inferred.graph, tensors(inferred.graph)
@@ -108,7 +127,7 @@ def constants(model: Any, steps: list[Any]) -> dict[str, Any]:
 
 
 def _places(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int]:
-    """The part that each node is in: the last that comes before all that read it, `count` for the last of all."""
+    """The part that each node is in, of which `count` is the last; see `split`."""
     latest: dict[str, int] = {}
     number, found = count, {}
     for node in reversed(graph.node):
@@ -120,4 +139,21 @@ def _places(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], in
         found[node.output[0]] = last
         for name in node.input:
             latest[name] = min(latest.get(name, count), last)
+
+    # What is there for a part: a part's outputs for itself and later ones, a kernel's for the part after it.
+    ready: dict[str, int] = {}
+    settled: list[int] = []
+    kernels = [node for node in graph.node if is_kernel(node)]
+    for part in range(count + 1):
+        nodes = [node for node in graph.node if not is_kernel(node) and found[node.output[0]] == part]
+        made = {name for node in nodes for name in node.output}
+        earliest = max((ready.get(name, 0) for node in nodes for name in node.input if name not in made), default=0)
+        target = max((other for other in settled if other >= earliest), default=part)
+        for node in nodes:
+            found[node.output[0]] = target
+            ready |= dict.fromkeys(node.output, target)
+        if nodes and target == part:
+            settled.append(part)
+        if part < count:
+            ready |= dict.fromkeys(kernels[part].output, part + 1)
     return lambda node: found[node.output[0]]

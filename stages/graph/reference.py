@@ -14,6 +14,7 @@ import numpy as np
 
 from stages import config
 from stages.graph.description import Description
+from stages.kernels import catalog
 from stages.metrics import agreement
 from stages.runtime.predictor import Predictor
 from stages.runtime.segments import LOGITS, Segments
@@ -61,6 +62,8 @@ def run(model: Any, frames: Any, description: Description) -> Answer:
     for start in range(0, len(frames), size):
         segments += predictor.segments(list(frames[start : start + size]))
     class_logits, mask_logits = (np.concatenate(logits[name])[: len(frames)] for name in LOGITS)
+    if mask_logits.ndim == 3:  # as our kernels have them
+        mask_logits = mask_logits.reshape(*mask_logits.shape[:2], *description.config.mask_size)
     return Answer(class_logits, mask_logits, segments)
 
 
@@ -69,14 +72,29 @@ def _runner(model: Any) -> Callable[[Any], dict[str, Any]]:
     import onnx
     import torch
 
-    from stages.graph import attention, deformable, merge, parts
+    from stages.graph import attention, deformable, linear, merge, parts
 
-    thresholds = ("things", "score_threshold", "overlap_threshold")
-    operators: dict[str, tuple[Any, tuple[str, ...]]] = {
-        "DeformableAttention": (deformable.kernel_node, ("sizes", "heads", "points")),
-        "MaskedAttention": (attention.masked_attention, ("heads",)),
-        "PanopticMerge": (merge.panoptic_node, (*thresholds, "input", "used", "frame")),
-        "WindowAttention": (attention.window_attention, ("heads", "height", "width", "window", "shift")),
+    def rows(inputs: list[Any], of: dict[str, Any]) -> Any:
+        x, weight, *others = inputs
+        given = dict(zip(filter(None, of["extras"].split(",")), others, strict=True))
+        operator = linear.linear_and_moved if "position" in given else linear.linear
+        options = (of[name] for name in ("activation", "epsilon", "first", "rows"))
+        return operator(x, weight, *(given.get(name) for name in catalog.EXTRAS), *options)
+
+    def look(inputs: list[Any], of: dict[str, Any]) -> Any:
+        mask = inputs[3] if len(inputs) > 3 else None
+        return attention.masked_attention(*inputs[:3], mask, of["heads"], of["channels"], of["firsts"])
+
+    def plain(operator: Any, *names: str) -> Callable[[list[Any], dict[str, Any]], Any]:
+        return lambda inputs, of: operator(*inputs, *(of[name] for name in names))
+
+    sizes = ("low", "things", "score_threshold", "overlap_threshold", "input", "used", "frame")
+    operators = {
+        "DeformableAttention": plain(deformable.kernel_node, "sizes", "heads", "points"),
+        "Linear": rows,
+        "MaskedAttention": look,
+        "PanopticMerge": plain(merge.panoptic_node, *sizes),
+        "WindowAttention": plain(attention.window_attention, "heads", "height", "width", "window", "shift"),
     }
     name = model.graph.input[0].name
     exposed = onnx.ModelProto()
@@ -96,8 +114,7 @@ def _runner(model: Any) -> Callable[[Any], dict[str, Any]]:
                 tensors |= step(tensors)
                 continue
             inputs, of = [torch.from_numpy(tensors[i]) for i in step.input], parts.attributes(step)
-            operator, names = operators[step.op_type]
-            found = operator(*inputs, *(of[name] for name in names))
+            found = operators[step.op_type](inputs, of)
             found = found if isinstance(found, tuple) else (found,)
             tensors |= {output: value.numpy() for output, value in zip(step.output, found, strict=True)}
         return {output: tensors[output] for output in wanted}

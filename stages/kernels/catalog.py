@@ -17,6 +17,8 @@ Attributes = Mapping[str, Any]
 
 MAX_SHARED_BYTES, MAX_THREADS = 48 << 10, 1024
 """Of a block, on every GPU there is."""
+MAX_DYNAMIC_SHARED_BYTES = 64 << 10
+"""Of a block that asks for it; compute capability 7.5 has no more."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Launch:
     block: tuple[int, int, int]
     arguments: tuple[str, ...]
     """Its pointers: i0, i1, ... for inputs, o0, ... for outputs, w0, ... for workspaces."""
+    shared_bytes: int = 0
+    """Shared memory of a block beside what the source declares."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,12 @@ class Kernel(Protocol):
 
 
 def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
-    """From value [B, S, M * D], offsets [B, S, M * L * P * 2], logits [B, S, M * L * P] to [B, S, M * D].
+    """From value [B, S, M * D] and samples [B, S, M * L * P * 3], offsets and then logits, to [B, S, M * D].
 
     Attributes: heads M, points P and sizes, height and width of each of L levels.
     """
-    value, offsets, logits = inputs
-    half = _is_half("DeformableAttention", value, offsets, logits)
+    value, samples = inputs
+    half = _is_half("DeformableAttention", value, samples)
     heads, points, sizes = attributes["heads"], attributes["points"], attributes["sizes"]
     batch, length, channels = value.shape
     depth, levels = _depth(channels, heads, half), len(sizes) // 2
@@ -106,21 +110,22 @@ def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
                 "deformable_attention",
                 (-(-length * heads // pairs), batch, 1),
                 (pairs * depth // vector, 1, 1),
-                ("i0", "i1", "i2", "o0"),
+                ("i0", "i1", "o0"),
             ),
         ),
     )
 
 
 def panoptic_merge(attributes: Attributes, inputs: list[Tensor]) -> Plan:
-    """From class_logits [B, Q, 1 + C] and mask_logits [B, Q, h, w] to the outputs of stages/graph/merge.py's Panoptic.
+    """From class_logits [B, Q, 1 + C] and mask_logits [B, Q, h * w] to the outputs of stages/graph/merge.py's Panoptic.
 
-    Attributes: things, score_threshold, overlap_threshold, and as height and width the sizes input, used and frame.
+    Attributes: things, score_threshold, overlap_threshold, and as height and width the sizes low, of which the mask
+    logits are, input, used and frame.
     """
     class_logits, mask_logits = inputs
     half = _is_half("PanopticMerge", class_logits, mask_logits)
-    batch, queries, low_h, low_w = mask_logits.shape
-    names = ("IN", attributes["input"]), ("USED", attributes["used"])
+    batch, queries, _ = mask_logits.shape
+    names = ("LOW", attributes["low"]), ("IN", attributes["input"]), ("USED", attributes["used"])
     height, width = attributes["frame"]
     outputs = (
         Tensor((batch, height, width), "uint8"),
@@ -136,8 +141,6 @@ def panoptic_merge(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             "QUERIES": queries,
             "CLASSES": class_logits.shape[2] - 1,
             "THINGS": attributes["things"],
-            "LOW_H": low_h,
-            "LOW_W": low_w,
             **{f"{name}_{axis}": size for name, pair in names for axis, size in zip("HW", pair, strict=True)},
             "H": height,
             "W": width,
@@ -192,16 +195,23 @@ def window_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
 
 
 def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
-    """From query [B, Q, M * D], key and value [B, S, M * D] and mask logits [B, Q, S] to [B, Q, M * D].
+    """From query [B, Q, >= M * D], key and value [B, S, >= M * D] and, if any, mask logits [B, Q, S] to [B, Q, M * D].
 
-    Attribute: heads M.
+    Attributes: heads M, channels M * D, and firsts, where these begin in rows of query, key and value.
     """
-    query, key, value, mask = inputs
-    half = _is_half("MaskedAttention", query, key, value, mask)
-    heads = attributes["heads"]
-    batch, queries, channels = query.shape
+    query, key, _, *mask = inputs
+    half = _is_half("MaskedAttention", *inputs)
+    heads, channels = attributes["heads"], attributes["channels"]
+    batch, queries, _ = query.shape
     length, depth = key.shape[1], _depth(channels, heads, half)
     rows, deep = _tiles(queries), _tiles(depth)
+    wide = {
+        f"{name}_{what}": number
+        for name, tensor, first in zip(("QUERY", "KEY", "VALUE"), inputs, attributes["firsts"], strict=False)
+        for what, number in (("STRIDE", tensor.shape[2]), ("FIRST", first))
+    }
+    if misfits := {name: number for name, number in wide.items() if number % _vector(half)}:
+        raise ValueError(f"MaskedAttention takes rows in multiples of {_vector(half)} channels, found {misfits}")
 
     def shared(chunk: int) -> int:
         return 2 * ((rows + chunk) * (deep + 8) + deep * (chunk + 8)) if half else 8 * chunk * depth
@@ -209,28 +219,149 @@ def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     chunk = next((size for size in (128, 64) if size < 128 or half if shared(size) <= MAX_SHARED_BYTES), 32)
     _require_fit(f"{queries} queries and {depth} channels a head", shared(chunk), 2 * rows)
     chunks = -(-length // chunk)
+    pointers = "i0", "i1", "i2", "w0" if mask else "i0", "w1" if mask else "w0", "o0"
+    launches = [Launch("attend", (chunks, heads, batch), (32 * -(-queries // 16), 1, 1), pointers)]
+    if mask:
+        launches.insert(0, Launch("read_mask", (queries, batch, 1), (256, 1, 1), ("i3", "w0")))
+    if chunks > 1:
+        launches.append(Launch("add_chunks", (queries, heads, batch), (256, 1, 1), (pointers[4], "o0")))
+    seen_bytes, found_bytes = 16 * batch * queries * chunks, 4 * batch * heads * chunks * queries * (2 + depth)
     return Plan(
         "masked_attention.cu",
         {
             "HALF": half,
+            "MASKED": bool(mask),
             "QUERIES": queries,
             "HEADS": heads,
             "DEPTH": depth,
             "LENGTH": length,
             "CHUNK_SIZE": chunk,
+            **wide,
         },
-        (query,),
-        (
-            Launch("read_mask", (queries, batch, 1), (256, 1, 1), ("i3", "w0")),
-            Launch("attend", (chunks, heads, batch), (32 * -(-queries // 16), 1, 1), ("i0", "i1", "i2", "w0", "w1")),
-            Launch("add_chunks", (queries, heads, batch), (256, 1, 1), ("w1", "o0")),
-        ),
-        workspace_bytes=(16 * batch * queries * chunks, 4 * batch * heads * chunks * queries * (2 + depth)),
+        (Tensor((batch, queries, channels), query.dtype),),
+        tuple(launches),
+        workspace_bytes=(seen_bytes, found_bytes) if mask else (found_bytes,),
     )
+
+
+EXTRAS = ("bias", "sums", "residual", "scale", "shift", "position")
+"""Inputs of a linear layer that may be there, in this order after x and weight."""
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
+
+
+def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+    """From x [B, S, W] and weight [N, K] or [B, N, K] to out [B, R, N] and, with `position`, out + position.
+
+    Attributes: extras, which of EXTRAS there are, with commas between them; activation; epsilon of the normalisations
+    before (with sums) and after (with scale and shift); first, the row of x to begin with, and rows R. See
+    stages/graph/linear.py.
+    """
+    x, weight, *others = inputs
+    extras = dict(zip(filter(None, attributes["extras"].split(",")), others, strict=True))
+    half = _is_half("Linear", *inputs)
+    (images, image_rows, stride), rows = x.shape, attributes["rows"]
+    columns, depth = weight.shape[-2:]
+    if depth % _vector(half) or stride % _vector(half):
+        raise ValueError(
+            f"Linear takes a multiple of {_vector(half)} channels in {x.dtype}, found {depth} of {stride}; choose "
+            "another form than `kernels` in conf/target"
+        )
+    after = "scale" in extras
+    whole = after and half and columns <= 256 and images * rows >= 4096
+    tile = _tile(rows, columns, images) if half else Tile(64, 64, 16, 16)
+    if whole:
+        tile = Tile(64, -(-columns // 64) * 64, 2, 4)
+    blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * images
+    split = min(8, max(1, WAVE // blocks), -(-depth // 128)) if after and not whole else 1
+    finish = after and not whole
+    stage_bytes = 2 * (tile.rows + tile.columns) * (32 + 8)
+    stages = min(4, MAX_DYNAMIC_SHARED_BYTES // stage_bytes)
+    out = Tensor((images, rows, columns), x.dtype)
+    places = {name: f"i{i + 2}" for i, name in enumerate(extras)}
+    arguments = ("i0", "i1", *(places.get(name, "i0") for name in EXTRAS), "o0")
+    arguments += ("o1" if "position" in extras else "o0", "w0" if finish else "o0")
+    launches = [
+        Launch(
+            "linear",
+            (-(-columns // tile.columns), -(-rows // tile.rows), images * split),
+            (32 * tile.warps_m * tile.warps_n if half else 256, 1, 1),
+            arguments,
+            stages * stage_bytes if half else 0,
+        )
+    ]
+    if finish:
+        launches.append(Launch("finish", (-(-images * rows // 4), 1, 1), (128, 1, 1), arguments))
+    return Plan(
+        "linear.cu",
+        {
+            "HALF": half,
+            "IMAGES": images,
+            "IMAGE_ROWS": image_rows,
+            "FIRST": attributes["first"],
+            "ROWS": rows,
+            "COLUMNS": columns,
+            "DEPTH": depth,
+            "STRIDE": stride,
+            "BATCHED": len(weight.shape) == 3,
+            "ROW_CONSTANT": stride > depth,
+            "NORMALIZE": "sums" in extras,
+            "BIAS": "bias" in extras,
+            "ACTIVATION": ACTIVATIONS[attributes["activation"]],
+            "RESIDUAL": "residual" in extras,
+            "NORM": after,
+            "POSITION": "position" in extras,
+            "EPSILON": float(attributes["epsilon"]),
+            "TILE_M": tile.rows,
+            "TILE_N": tile.columns,
+            "WARPS_M": tile.warps_m,
+            "WARPS_N": tile.warps_n,
+            "STAGES": stages,
+            "SPLIT": split,
+            "FINISH": finish,
+        },
+        (out, out) if "position" in extras else (out,),
+        tuple(launches),
+        workspace_bytes=(4 * split * images * rows * columns,) if finish else (),
+    )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block of a linear layer makes, and how its warps share it."""
+
+    rows: int
+    columns: int
+    warps_m: int
+    warps_n: int
+
+
+TILES = (
+    Tile(128, 128, 2, 4),
+    Tile(128, 96, 4, 2),
+    Tile(128, 64, 4, 2),
+    Tile(64, 128, 2, 4),
+    Tile(64, 96, 2, 2),
+    Tile(64, 64, 2, 4),
+    Tile(32, 64, 2, 4),
+    Tile(32, 32, 2, 2),
+)
+WAVE = 128
+"""Blocks that a large GPU runs at once, one on each multiprocessor."""
+
+
+def _tile(rows: int, columns: int, images: int) -> Tile:
+    """The tile for which waves of blocks, each as long as its products and what it reads, take the shortest."""
+
+    def cost(tile: Tile) -> float:
+        blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * images
+        return -(-blocks // WAVE) * (tile.rows * tile.columns + 64 * (tile.rows + tile.columns))
+
+    return min(TILES, key=cost)
 
 
 KERNELS: dict[str, Kernel] = {
     "DeformableAttention": deformable_attention,
+    "Linear": linear,
     "MaskedAttention": masked_attention,
     "PanopticMerge": panoptic_merge,
     "WindowAttention": window_attention,

@@ -1,8 +1,9 @@
 // Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) in one pass: from the offsets and logits
 // that the linear layers give, to the weighted sum of samples. Nothing in between is written to memory.
 //
-// value [B, LENGTH, HEADS, DEPTH], offsets [B, LENGTH, HEADS, LEVELS, POINTS, 2] as (x, y) in pixels of the level,
-// logits [B, LENGTH, HEADS, LEVELS * POINTS] -> sampled [B, LENGTH, HEADS, DEPTH]; all of one type, T. A position of the
+// value [B, LENGTH, HEADS, DEPTH] and samples [B, LENGTH, HEADS * LEVELS * POINTS * 3], which are offsets [HEADS, LEVELS,
+// POINTS, 2] as (x, y) in pixels of the level, and then logits [HEADS, LEVELS * POINTS] of the samples' weights ->
+// sampled [B, LENGTH, HEADS, DEPTH]; all of one type, T. A position of the
 // stacked levels samples around its own place in each level, bilinearly at pixel centres, with zeros outside.
 // PAIRS of position and head make a block. Defined by the caller: HALF, HEADS, DEPTH, LEVELS, POINTS, LENGTH, SIZES, PAIRS.
 
@@ -16,16 +17,14 @@ static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 by
 __constant__ const int sizes[LEVELS][2] = {SIZES};  // height, width
 
 extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
-    deformable_attention(const T* __restrict__ value, const T* __restrict__ offsets, const T* __restrict__ logits,
-                         T* __restrict__ sampled) {
+    deformable_attention(const T* __restrict__ value, const T* __restrict__ samples, T* __restrict__ sampled) {
     // Of each sample: how its four corners weigh, and where each is, counted in channels.
     __shared__ float4 shares[SAMPLES][PAIRS];
     __shared__ int4 corners[SAMPLES][PAIRS];
 
     const size_t image = blockIdx.y;
     value += image * LENGTH * HEADS * DEPTH;
-    offsets += image * LENGTH * HEADS * SAMPLES * 2;
-    logits += image * LENGTH * HEADS * SAMPLES;
+    samples += image * LENGTH * HEADS * SAMPLES * 3;
     sampled += image * LENGTH * HEADS * DEPTH;
     const int first = blockIdx.x * PAIRS;
 
@@ -34,7 +33,8 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
         if (first + pair >= LENGTH * HEADS) continue;
         const int query = (first + pair) / HEADS, head = (first + pair) % HEADS;
 
-        const T* row = logits + size_t(first + pair) * SAMPLES;
+        const T* offsets = samples + size_t(query) * HEADS * SAMPLES * 3 + head * SAMPLES * 2;
+        const T* row = samples + size_t(query) * HEADS * SAMPLES * 3 + HEADS * SAMPLES * 2 + head * SAMPLES;
         float largest = -INFINITY, sum = 0;
         for (int k = 0; k < SAMPLES; ++k) largest = fmaxf(largest, to_float(row[k]));
         for (int k = 0; k < SAMPLES; ++k) sum += __expf(to_float(row[k]) - largest);
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
         while (place >= sizes[own][0] * sizes[own][1]) place -= sizes[own][0] * sizes[own][1], ++own;
         for (int k = 0; k < level; ++k) start += sizes[k][0] * sizes[k][1];
         const int height = sizes[level][0], width = sizes[level][1];
-        const T* offset = offsets + (size_t(first + pair) * SAMPLES + sample) * 2;
+        const T* offset = offsets + sample * 2;
         const float x = (place % sizes[own][1] + 0.5f) / sizes[own][1] * width + to_float(offset[0]) - 0.5f;
         const float y = (place / sizes[own][1] + 0.5f) / sizes[own][0] * height + to_float(offset[1]) - 0.5f;
         // Beyond these nothing is sampled, and integers would overflow.

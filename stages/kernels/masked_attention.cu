@@ -3,7 +3,9 @@
 // is added up at the end (as in flash decoding), so that no score is ever written.
 //
 // query [B, QUERIES, HEADS, DEPTH], key and value [B, LENGTH, HEADS, DEPTH], mask [B, QUERIES, LENGTH] -> attended
-// [B, QUERIES, HEADS, DEPTH]; all of type T. Defined by the caller: HALF, QUERIES, HEADS, DEPTH, LENGTH, CHUNK_SIZE.
+// [B, QUERIES, HEADS, DEPTH]; all of type T. Without MASKED there is no mask. Query, key and value may be columns of wider
+// rows, of *_STRIDE channels from *_FIRST on. Defined by the caller: HALF, MASKED, QUERIES, HEADS, DEPTH, LENGTH,
+// CHUNK_SIZE, strides and firsts.
 
 #include "types.cuh"
 
@@ -24,6 +26,15 @@ struct Found {
 struct alignas(CHUNK / 8) Seen {
     unsigned char keys[CHUNK / 8];
 };
+
+// Of a query and the chunk that begins with key `first`.
+__device__ inline Seen look(const Seen* seen, int row, int first) {
+    if (MASKED) return seen[row * CHUNKS];
+    Seen all;
+#pragma unroll
+    for (int i = 0; i < CHUNK / 8; ++i) all.keys[i] = (1 << min(max(LENGTH - first - 8 * i, 0), 8)) - 1;
+    return all;
+}
 
 extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restrict__ seen) {
     const int row = blockIdx.y * QUERIES + blockIdx.x;
@@ -49,12 +60,13 @@ extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restric
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend(const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
-           const Seen* __restrict__ seen, Found* __restrict__ found) {
+           const Seen* __restrict__ seen, Found* __restrict__ found, T* __restrict__ attended) {
     const int first = blockIdx.x * CHUNK, head = blockIdx.y, image = blockIdx.z;
-    query += size_t(image) * QUERIES * CHANNELS + head * DEPTH;
-    key += size_t(image) * LENGTH * CHANNELS + head * DEPTH;
-    value += size_t(image) * LENGTH * CHANNELS + head * DEPTH;
-    seen += size_t(image) * QUERIES * CHUNKS + blockIdx.x;
+    query += size_t(image) * QUERIES * QUERY_STRIDE + QUERY_FIRST + head * DEPTH;
+    key += size_t(image) * LENGTH * KEY_STRIDE + KEY_FIRST + head * DEPTH;
+    value += size_t(image) * LENGTH * VALUE_STRIDE + VALUE_FIRST + head * DEPTH;
+    attended += size_t(image) * QUERIES * CHANNELS + head * DEPTH;
+    if (MASKED) seen += size_t(image) * QUERIES * CHUNKS + blockIdx.x;
     found += (size_t(image * HEADS + head) * CHUNKS + blockIdx.x) * QUERIES;
     const float scale = rsqrtf(float(DEPTH));
 #if HALF
@@ -66,14 +78,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int i = threadIdx.x; i < TILES * 16 * VECTORS; i += THREADS) {
         const int row = i / VECTORS, channel = i % VECTORS * VECTOR;
         const bool real = row < QUERIES && channel < DEPTH;
-        (real ? Pack<VECTOR>(query + row * CHANNELS + channel) : Pack<VECTOR>()).write(&queries[row][channel]);
+        (real ? Pack<VECTOR>(query + row * QUERY_STRIDE + channel) : Pack<VECTOR>()).write(&queries[row][channel]);
     }
     for (int i = threadIdx.x; i < CHUNK * VECTORS; i += THREADS) {
         const int row = i / VECTORS, channel = i % VECTORS * VECTOR;
         const bool real = first + row < LENGTH && channel < DEPTH;
-        const size_t at = size_t(first + row) * CHANNELS + channel;
-        (real ? Pack<VECTOR>(key + at) : Pack<VECTOR>()).write(&keys[row][channel]);
-        const Pack<VECTOR> read = real ? Pack<VECTOR>(value + at) : Pack<VECTOR>();
+        const size_t at = first + row;
+        (real ? Pack<VECTOR>(key + at * KEY_STRIDE + channel) : Pack<VECTOR>()).write(&keys[row][channel]);
+        const Pack<VECTOR> read = real ? Pack<VECTOR>(value + at * VALUE_STRIDE + channel) : Pack<VECTOR>();
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) values[channel + k][row] = read.each[k];
     }
@@ -86,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const int row = min(warp * 16 + g + i * 8, QUERIES - 1);
-        const Seen own = seen[row * CHUNKS];
+        const Seen own = look(seen, row, first);
 #pragma unroll
         for (int j = 0; j < CHUNK / 8; ++j)
 #pragma unroll
@@ -104,6 +116,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int i = 0; i < 2; ++i) {
         const int row = warp * 16 + g + i * 8;
         if (row >= QUERIES) continue;
+        if (CHUNKS == 1) {
+#pragma unroll
+            for (int j = 0; j < DEPTH / 8; ++j)
+                *reinterpret_cast<unsigned*>(attended + row * CHANNELS + j * 8 + t) =
+                    pack(total[j][2 * i] / sums[i], total[j][2 * i + 1] / sums[i]);
+            continue;
+        }
         if (t == 0) found[row].largest = largest[i], found[row].sum = sums[i];
 #pragma unroll
         for (int j = 0; j < DEPTH / 8; ++j) {
@@ -116,16 +135,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __shared__ float keys[CHUNK][DEPTH], values[CHUNK][DEPTH];
     for (int i = threadIdx.x; i < CHUNK * DEPTH; i += THREADS) {
         const int row = i / DEPTH, channel = i % DEPTH;
-        const size_t at = size_t(first + row) * CHANNELS + channel;
-        keys[row][channel] = first + row < LENGTH ? key[at] : 0;
-        values[row][channel] = first + row < LENGTH ? value[at] : 0;
+        const size_t at = first + row;
+        keys[row][channel] = at < LENGTH ? key[at * KEY_STRIDE + channel] : 0;
+        values[row][channel] = at < LENGTH ? value[at * VALUE_STRIDE + channel] : 0;
     }
     __syncthreads();
     const int row = threadIdx.x;
     if (row >= QUERIES) return;
-    const Seen visible = seen[row * CHUNKS];
+    const Seen visible = look(seen, row, first);
     float own[DEPTH], total[DEPTH] = {}, largest = -INFINITY, sum = 0;
-    for (int c = 0; c < DEPTH; ++c) own[c] = query[row * CHANNELS + c] * scale;
+    for (int c = 0; c < DEPTH; ++c) own[c] = query[row * QUERY_STRIDE + c] * scale;
     for (int at = 0; at < CHUNK; ++at) {
         if (!(visible.keys[at / 8] >> at % 8 & 1)) continue;
         float score = 0;
@@ -133,6 +152,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const float above = fmaxf(largest, score), shrink = expf(largest - above), weight = expf(score - above);
         largest = above, sum = sum * shrink + weight;
         for (int c = 0; c < DEPTH; ++c) total[c] = total[c] * shrink + weight * values[at][c];
+    }
+    if (CHUNKS == 1) {
+        for (int c = 0; c < DEPTH; ++c) attended[row * CHANNELS + c] = total[c] / sum;
+        return;
     }
     found[row].largest = largest, found[row].sum = sum;
     for (int c = 0; c < DEPTH; ++c) found[row].total[c] = total[c];

@@ -49,6 +49,7 @@ __device__ inline unsigned pack(float low, float high) {
 // has columns t, t + 1, t + 8 and t + 9 of rows g and g + 8.
 struct Fragment {
     unsigned a[4];
+    __device__ Fragment() {}
     __device__ Fragment(const T* tile, int stride, int g, int t)
         : a{word(tile + g * stride + t), word(tile + (g + 8) * stride + t), word(tile + g * stride + t + 8),
             word(tile + (g + 8) * stride + t + 8)} {}
@@ -104,15 +105,15 @@ __device__ inline void exponentiate(float (&scores)[TILES][4], float (&largest)[
         for (int step = 1; step < 4; step *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
 }
 
-// Sums of the keys' values, which are stored by channel, weighted by exponentials; COLUMNS * 8 channels of them.
-template <int COLUMNS, int TILES, int ROOM, int LONG>
+// Sums of the keys' values, which are stored by channel, weighted by exponentials; OCTETS * 8 channels of them.
+template <int OCTETS, int TILES, int ROOM, int LONG>
 __device__ inline void weigh(float (&total)[ROOM][4], const float (&scores)[TILES][4], const T (*values)[LONG], int g,
                              int t) {
 #pragma unroll
     for (int k = 0; k < TILES / 2; ++k) {
         const Fragment a(scores[2 * k], scores[2 * k + 1]);
 #pragma unroll
-        for (int j = 0; j < COLUMNS; ++j)
+        for (int j = 0; j < OCTETS; ++j)
             multiply(total[j], a, word(&values[j * 8 + g][k * 16 + t]), word(&values[j * 8 + g][k * 16 + 8 + t]));
     }
 }

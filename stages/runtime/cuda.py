@@ -25,6 +25,7 @@ _ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE, _ERROR_UNLOADING = 34, 100, 4
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _STREAM_NON_BLOCKING = 1
+_MAX_DYNAMIC_SHARED_BYTES = 8
 _CAPTURE_THREAD_LOCAL = 1
 
 _POINTER, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
@@ -370,11 +371,17 @@ class Module:
         block: tuple[int, int, int],
         pointers: Sequence[int],
         stream: Stream,
+        shared_bytes: int = 0,
     ) -> None:
-        """Queue a function whose arguments are all addresses in device memory."""
+        """Queue a function whose arguments are all addresses in device memory.
+
+        `shared_bytes`: shared memory of a block beside what the function declares.
+        """
         if name not in self._functions:
             function = ctypes.c_void_p()
             _ask(self._driver, "cuModuleGetFunction", ctypes.byref(function), self._handle, name.encode())
+            if shared_bytes:
+                _ask(self._driver, "cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED_BYTES, shared_bytes)
             self._functions[name] = function
         values = [ctypes.c_void_p(pointer) for pointer in pointers]
         arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
@@ -385,7 +392,7 @@ class Module:
             self._functions[name],
             *grid,
             *block,
-            0,
+            shared_bytes,
             ctypes.c_void_p(stream.handle),
             arguments,
             no_extra,

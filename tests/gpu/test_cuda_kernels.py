@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages import config
-from stages.graph import attention, deformable, merge
+from stages.graph import attention, deformable, linear, merge
 from stages.kernels import catalog, compiler
 from stages.runtime import cuda
 
@@ -38,7 +38,7 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     for _ in range(2):  # the second time over what the first left
         for launch in plan.launches:
             pointers = [buffers[a].address for a in launch.arguments]
-            module.launch(launch.function, launch.grid, launch.block, pointers, stream)
+            module.launch(launch.function, launch.grid, launch.block, pointers, stream, launch.shared_bytes)
     outputs = [buffers[f"o{i}"] for i in range(len(plan.outputs))]
     for buffer in outputs:
         buffer.download(stream)
@@ -60,7 +60,7 @@ def test_deformable_attention(dtype: str, sizes: list[tuple[int, int]], heads: i
     offsets[:, ::97] *= 1000
     logits = (3 * rng.standard_normal((batch, length, heads * levels * points))).astype(dtype)
     attributes = {"heads": heads, "points": points, "sizes": [axis for size in sizes for axis in size]}
-    (found,) = run("DeformableAttention", attributes, [value, offsets, logits])
+    (found,) = run("DeformableAttention", attributes, [value, np.concatenate([offsets, logits], -1)])
 
     tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (value, offsets, logits)]
     expected = deformable.sample(deformable.GridSample(), *tensors, sizes, heads, points).cpu().numpy()
@@ -112,13 +112,90 @@ def test_masked_attention(dtype: str, queries: int, length: int, heads: int, dep
     mask[:, 5] = -1
     mask[:, 5, length // 2] = 0
     mask[:, 7, length // 3 :] = -1
-    (found,) = run("MaskedAttention", {"heads": heads}, [*arrays, mask])
+    attributes = {"heads": heads, "channels": channels, "firsts": [0, 0, 0]}
+    (found,) = run("MaskedAttention", attributes, [*arrays, mask])
+    expect_attention(found, attributes, [*arrays, mask])
 
-    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (*arrays, mask)]
-    expected = attention.masked_attention(*tensors, heads).cpu().numpy()
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("queries", "heads", "depth", "batch"), [(100, 8, 32, 1), (100, 2, 16, 3), (200, 4, 64, 1)])
+def test_attention_without_a_mask_to_columns_of_wider_rows(
+    dtype: str, queries: int, heads: int, depth: int, batch: int
+) -> None:
+    rng, channels = np.random.default_rng(0), heads * depth
+    both = rng.standard_normal((batch, queries, 2 * channels)).astype(dtype)
+    value = rng.standard_normal((batch, queries, 3 * channels)).astype(dtype)
+    attributes = {"heads": heads, "channels": channels, "firsts": [0, channels, 2 * channels]}
+    (found,) = run("MaskedAttention", attributes, [both, both, value])
+    expect_attention(found, attributes, [both, both, value])
+
+
+def expect_attention(found: Any, attributes: dict[str, Any], arrays: list[Any]) -> None:
+    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in arrays]
+    mask = tensors[3] if len(tensors) > 3 else None
+    expected = attention.masked_attention(*tensors[:3], mask, *attributes.values()).cpu().numpy()
     assert np.isfinite(found).all()
     difference = np.abs(found.astype(np.float32) - expected).max()
-    assert difference <= (1e-4 if dtype == "float32" else 5e-3)
+    assert difference <= (1e-4 if found.dtype == np.float32 else 5e-3)
+
+
+# Shapes of Swin-Tiny at 720p, and such as fill no tile: rows, K, N, what is around the product, and the activation.
+LAYERS = [
+    (58880, 96, 288, "bias,sums", "none"),
+    (3680, 1536, 384, "bias,residual", "none"),
+    (3680, 384, 1536, "bias,sums", "gelu"),
+    (920, 768, 2304, "bias,sums", "none"),
+    (19320, 256, 256, "bias,residual,scale,shift", "none"),
+    (19320, 1024, 256, "bias,residual,scale,shift,position", "none"),
+    (100, 2048, 256, "bias,residual,scale,shift,position", "none"),
+    (100, 256, 256, "bias,residual,scale,shift", "none"),
+    (100, 256, 117, "bias,sums", "none"),
+    (333, 24, 40, "bias", "relu"),
+    (77, 40, 8, "", "none"),
+    (5000, 64, 72, "bias,residual,scale,shift", "none"),
+    (4500, 72, 320, "bias,scale,shift,position", "relu"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("rows", "depth", "columns", "extras", "activation"), LAYERS)
+def test_linear(dtype: str, batch: int, rows: int, depth: int, columns: int, extras: str, activation: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = dict.fromkeys(catalog.EXTRAS, (columns,))
+    shapes |= {"residual": (batch, rows, columns), "position": (rows, columns)}
+    # Not around zero, so that normalising has something to take away; some rows before and after those that are read.
+    x = (rng.standard_normal((batch, rows + 50, depth)) + 1).astype(dtype)
+    weight = (rng.standard_normal((columns, depth)) / depth**0.5).astype(dtype)
+    names = extras.split(",") if extras else []
+    given = {name: rng.standard_normal(shapes[name]).astype(dtype) for name in names}
+    if "sums" in given:
+        given["sums"] = weight.astype(np.float32).sum(-1).astype(dtype)
+    options = {"activation": activation, "epsilon": 1e-5, "first": 20, "rows": rows}
+    found = run("Linear", {"extras": extras, **options}, [x, weight, *given.values()])
+    tensors = {name: torch.from_numpy(a.astype(np.float32)).cuda() for name, a in given.items()}
+    operator = linear.linear_and_moved if "position" in given else linear.linear
+    arguments = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (x, weight)]
+    expected = operator(*arguments, *(tensors.get(name) for name in catalog.EXTRAS), *options.values())
+    for one, wanted in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
+        assert np.isfinite(one).all()
+        difference = np.abs(one.astype(np.float32) - wanted.cpu().numpy()).max()
+        assert difference <= (1e-4 if dtype == "float32" else 2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("queries", "pixels", "channels", "batch"), [(100, 14720, 256, 1), (20, 333, 24, 3)])
+def test_products_with_a_constant_for_each_row(
+    dtype: str, queries: int, pixels: int, channels: int, batch: int
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, queries, channels + 8)).astype(dtype)
+    weight = (rng.standard_normal((batch, pixels, channels)) / channels**0.5).astype(dtype)
+    attributes = {"extras": "", "activation": "none", "epsilon": 0.0, "first": 0, "rows": queries}
+    (found,) = run("Linear", attributes, [x, weight])
+    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (x, weight)]
+    difference = np.abs(found.astype(np.float32) - linear.products(*tensors).cpu().numpy()).max()
+    assert difference <= (1e-4 if dtype == "float32" else 1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -137,7 +214,7 @@ def test_panoptic_merge(dtype: str, frame: tuple[int, int], size: tuple[int, int
         object_mask_threshold=0.6,
         overlap_threshold=0.6,
     )
-    module = merge.Panoptic(cfg, things)
+    module, by_kernel = merge.Panoptic(cfg, things), merge.PanopticKernel(cfg, things)
     class_logits = rng.standard_normal((batch, queries, 1 + classes)).astype(dtype)
     if confident:
         rows = np.arange(queries)
@@ -147,9 +224,10 @@ def test_panoptic_merge(dtype: str, frame: tuple[int, int], size: tuple[int, int
     centres = rng.random((batch, queries, 2)) * low
     distance = np.hypot(y - centres[..., :1, None], x - centres[..., 1:, None])
     mask_logits = (low[0] / 4 - distance + rng.standard_normal((batch, queries, *low))).astype(dtype)
-    names = ("things", "score_threshold", "overlap_threshold", "input", "used", "frame")
-    kernel = dict(zip(names, module.arguments, strict=True))
-    query_ids, areas, scores, category_ids = run("PanopticMerge", kernel, [class_logits, mask_logits])
+    names = ("low", "things", "score_threshold", "overlap_threshold", "input", "used", "frame")
+    kernel = dict(zip(names, (by_kernel.low, *by_kernel.arguments), strict=True))
+    flat = mask_logits.reshape(batch, queries, -1)
+    query_ids, areas, scores, category_ids = run("PanopticMerge", kernel, [class_logits, flat])
 
     tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (class_logits, mask_logits)]
     expected = [a.cpu().numpy() for a in module.cuda()(*tensors)]
