@@ -14,11 +14,14 @@ ENGINE ?= data/engines/cpu
 SOURCE ?= data/raw/sample/validation/images
 OUT ?=
 ARGS ?=
+DEVICE_PYTHON ?= python
+PARAMS ?= params.yaml
+REFERENCE := data/onnx/kernels/exported/reference.npz
 
 .PHONY: help
 help: ## List the targets
 	@echo "Usage: make TARGET [PROFILE=name] [OVERRIDES='train.epochs=3 ...']"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: all
 all: params ## From nothing to report and engines: environment, params.yaml, every stage that changed
@@ -68,6 +71,17 @@ bench-convert: env ## Time run-length masks against pycocotools on full-size mas
 bench-precision: env ## Find what half precision moves most, by parts of the network; writes data/bench/precision.json
 	@python -W ignore -m tests.bench.precision --graph data/onnx/grid_sample/fp32 \
 		--reference data/onnx/grid_sample/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
+
+.PHONY: bench
+bench: env ## Time an engine on this GPU, and what else one would run; writes data/bench/TARGET*.json [TARGET=id]
+	@test -n "$(TARGET)" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
+	@$(DEVICE_PYTHON) -c "import tensorrt" || { echo "error: $(DEVICE_PYTHON) has no TensorRT; name a Python that has it \
+		in DEVICE_PYTHON (docs/targets.md)" >&2; exit 1; }
+	@$(DEVICE_PYTHON) -m tests.bench.engines --params $(PARAMS) --target "$(TARGET)" \
+		--engine data/engines/$(TARGET) --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 --out data/bench/$(TARGET).json
+	@python -W ignore -m tests.bench.peers --checkpoint data/checkpoint --reference $(REFERENCE) \
+		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
+		--tao-graph data/bench/tao --out data/bench/$(TARGET)_peers.json
 
 .PHONY: bench-rtx
 bench-rtx: env ## Build Swin-Tiny at 720p for TensorRT-RTX, ours and TAO's graph; writes data/bench/rtx.json

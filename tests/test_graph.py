@@ -1,5 +1,6 @@
 """The deployed graph against TAO's own network and post-processing, with random weights."""
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,25 @@ def test_network_equals_tao(tao: Any, sampler: config.Sampler, shape: tuple[int,
         assert ((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_decoder_of_few_layers_leaves_levels_alone(tao: Any, count: int) -> None:
+    decoder = copy.deepcopy(tao.sem_seg_head.predictor)
+    decoder.num_layers = count
+    mask_features = torch.nn.Conv2d(64, 64, 1)
+    torch.nn.init.dirac_(mask_features.weight)
+    torch.nn.init.zeros_(mask_features.bias)
+    levels = [torch.randn(1, 64, s, s, generator=torch.Generator().manual_seed(s)) for s in (4, 8, 16)]
+    features = torch.randn(1, 64, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = decoder([*levels], features)
+        kernels = kernel_network.Decoder(decoder, mask_features)
+        tokens, sizes = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1), [(4, 4), (8, 8), (16, 16)]
+        moved = tokens + kernels.positions(sizes)
+        class_logits, flat = kernels(features.flatten(2).transpose(1, 2), (32, 32), tokens, moved, sizes)
+    assert torch.allclose(class_logits, expected["pred_logits"], rtol=1e-4, atol=1e-3)
+    assert torch.allclose(torch.unflatten(flat, 2, (32, 32)), expected["pred_masks"], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("by_kernel", [False, True])
 def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any, by_kernel: bool) -> None:
     """TAO's rule for a fully blocked query, on which the two paths differ in form."""
@@ -82,7 +102,8 @@ def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any, by_kernel: boo
             kernels = kernel_network.Decoder(decoder, mask_features)
             tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
             sizes = [(s, s) for s in (4, 8, 16)]
-            class_logits, flat = kernels(features, tokens, tokens + kernels.positions(sizes), sizes)
+            pixels = features.flatten(2).transpose(1, 2)
+            class_logits, flat = kernels(pixels, (32, 32), tokens, tokens + kernels.positions(sizes), sizes)
             mask_logits = torch.unflatten(flat, 2, (32, 32))
         else:
             class_logits, mask_logits = Decoder(decoder, mask_features)(levels, features)
@@ -155,9 +176,9 @@ def test_exported_graph_answers_as_tao(
         merge = ["PanopticMerge"] if mode is config.Mode.panoptic else []
         # Of each of three layers of the decoder two: to the picture, and to one another.
         kernels = [*["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 6]
-        assert [step for step in steps if step not in ("part", "Linear")] == [*kernels, *merge]
-        # Patches, three times four of them made one, what comes before the encoder, and after it.
-        assert steps.count("part") == 6 + (not merge)
+        assert [step for step in steps if step not in ("part", "Linear", "GroupNorm", "Resize")] == [*kernels, *merge]
+        # Patches, and the convolution after the encoder.
+        assert steps.count("part") == 2 + (not merge)
     found = reference.check(model, tmp_path / "r.npz", about, reference.differences)
     assert found["logit_difference_max"] < 1e-4 * np.abs(stacked[1]).max()
     assert found["pixel_agreement_pct"] >= 99.99

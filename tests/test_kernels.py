@@ -1,5 +1,6 @@
 """Our CUDA kernels as far as they go without a GPU: compiled for every GPU there is, planned, cut out and packed."""
 
+import struct
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ def attention_inputs(dtype: str, depth: int = 8) -> list[Tensor]:
     return [Tensor((1, LENGTH, n), dtype) for n in (HEADS * depth, 3 * samples)]
 
 
-LINEAR = {"extras": "", "activation": "none", "epsilon": 1e-5, "first": 0, "rows": 500}
+LINEAR = {"extras": "", "activation": "none", "epsilon": 1e-5, "first": 0, "rows": 500, "plane": []}
 LOOK = {"heads": 2, "channels": 64, "firsts": [0, 0, 0]}
 
 
@@ -42,6 +43,11 @@ def plan(name: str, dtype: str) -> catalog.Plan:
     window = {"heads": 2, "height": 12, "width": 18, "window": 7, "shift": 3}
     shapes: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
         "DeformableAttention": (ATTENTION, [tensor.shape for tensor in attention_inputs(dtype)]),
+        "GroupNorm": (
+            {"extras": "position", "groups": 32, "epsilon": 1e-5, "activation": "none"},
+            [(2, 70, 64), (2, 30, 64), (2, 64), (2, 64), (100, 64)],
+        ),
+        "Resize": ({"first": 4, "plane": [6, 10], "to": [3, 5]}, [(2, 64, 24)]),
         "Linear": ({**LINEAR, "extras": "bias,sums", "activation": "gelu"}, [(1, 500, 96), (72, 96), (72,), (72,)]),
         "MaskedAttention": (LOOK, [(1, 100, 64), (1, LENGTH, 64), (1, LENGTH, 64), (1, 100, LENGTH)]),
         "PanopticMerge": (MERGE, [(1, 20, 6), (1, 20, 128)]),
@@ -82,7 +88,9 @@ def test_unusual_sizes_compile(dtype: str, queries: int, heads: int, depth: int)
 
 
 # Swin-Tiny's at 720p that take each of the ways there are: one block for whole rows, products shared out, neither.
-@pytest.mark.parametrize(("rows", "depth", "columns"), [(19320, 1024, 256), (100, 2048, 256), (5000, 64, 320)])
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"), [(19320, 1024, 256), (100, 2048, 256), (5000, 64, 320), (5000, 64, 72)]
+)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("compute_capability", ["7.5", "8.9", "9.0"])
 def test_linear_layers_compile_and_fit(
@@ -92,22 +100,64 @@ def test_linear_layers_compile_and_fit(
     extras = [vector, plane, vector, vector, Tensor((rows, columns), dtype)]
     attributes = {**LINEAR, "extras": "bias,residual,scale,shift,position", "rows": rows}
     found = catalog.linear(attributes, [Tensor((1, rows, depth), dtype), Tensor((columns, depth), dtype), *extras])
-    assert compiler.compile_source(found.source, found.defines, compute_capability)
+    code = compiler.compile_source(found.source, found.defines, compute_capability)
     assert found.outputs == (plane, plane)
-    for launch in found.launches:
-        assert launch.shared_bytes <= catalog.MAX_DYNAMIC_SHARED_BYTES
-        assert np.prod(launch.block) <= catalog.MAX_THREADS
+    assert all(np.prod(launch.block) <= catalog.MAX_THREADS for launch in found.launches)
     first = found.launches[0]
+    # With what the source declares itself, as 7.5 has no more.
+    assert first.shared_bytes + section_bytes(code, ".nv.shared.linear") <= 64 << 10
     assert first.grid[0] * found.defines["TILE_N"] >= columns
     assert first.grid[1] * found.defines["TILE_M"] >= rows
+
+
+def section_bytes(code: bytes, wanted: str) -> int:
+    """Size of a section of an ELF file of 64 bits, 0 where it has none."""
+    offset, size, count, names = *struct.unpack_from("<Q", code, 40), *struct.unpack_from("<HHH", code, 58)
+    headers = [struct.unpack_from("<IIQQQQ", code, offset + i * size) for i in range(count)]
+    start = headers[names][4]
+    for name, _, _, _, _, length in headers:
+        if code[start + name :].partition(b"\0")[0].decode() == wanted:
+            return int(length)
+    return 0
 
 
 def test_rows_that_fill_no_vector_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a multiple of 8 channels in float16, found 20 of 20; choose another form"):
         catalog.linear(LINEAR, [Tensor((1, 500, 20), "float16"), Tensor((64, 20), "float16")])
-    narrow = [Tensor((1, 100, 64), "float16"), *[Tensor((1, LENGTH, 64), "float16")] * 2]
+    narrow = [Tensor((1, 100, 72), "float16"), *[Tensor((1, LENGTH, 72), "float16")] * 2]
     with pytest.raises(ValueError, match=r"multiples of 8 channels, found \{'VALUE_FIRST': 4\}"):
         catalog.masked_attention({**LOOK, "firsts": [0, 0, 4]}, narrow)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "shapes", "message"),
+    [
+        ("Linear", {"rows": 600}, [(1, 500, 64), (8, 64)], "rows and columns that x has"),
+        ("Linear", {"first": 1}, [(1, 500, 64), (8, 64)], "rows and columns that x has"),
+        ("Linear", {}, [(1, 500, 64), (8, 72)], "rows and columns that x has"),
+        ("Linear", {}, [(2, 500, 64), (1, 8, 64)], "a weight for each image or for all"),
+        ("Linear", {"extras": "sums,scale,shift"}, [(1, 500, 64), (8, 64), *[(8,)] * 3], "one normalisation"),
+        ("Linear", {"plane": [20, 25], "rows": 125}, [(1, 500, 64), (8, 256)], "all of a plane's patches"),
+        ("MaskedAttention", {"channels": 65}, [(1, 9, 72)] * 3, "whole heads"),
+        ("MaskedAttention", {"firsts": [0, 8, 0]}, [(1, 9, 64)] * 3, "columns that rows have"),
+        ("MaskedAttention", {}, [*[(1, 9, 64)] * 3, (1, 9, 16)], "as many values as keys"),
+        ("GroupNorm", {"groups": 7}, [(1, 9, 64), (1, 64), (1, 64)], "whole groups"),
+        ("GroupNorm", {"activation": "gelu"}, [(1, 9, 64), (1, 64), (1, 64)], "activation none or relu"),
+        ("GroupNorm", {}, [(1, 9, 64), (1, 9, 72), (2, 64), (2, 64)], "levels of one width"),
+        ("Resize", {"first": 5}, [(1, 64, 24)], "rows that x has"),
+    ],
+)
+def test_nodes_that_a_kernel_would_get_wrong_are_refused(
+    name: str, attributes: dict[str, Any], shapes: list[tuple[int, ...]], message: str
+) -> None:
+    whole = {
+        "Linear": LINEAR,
+        "MaskedAttention": LOOK,
+        "GroupNorm": {"extras": "", "groups": 32, "epsilon": 1e-5, "activation": "none"},
+        "Resize": {"first": 4, "plane": [6, 10], "to": [3, 5]},
+    }[name]
+    with pytest.raises(ValueError, match=f"{name} needs .*{message}.*; found .* and shapes"):
+        catalog.KERNELS[name]({**whole, **attributes}, [Tensor(shape, "float16") for shape in shapes])
 
 
 def test_one_tensor_may_be_two_inputs() -> None:

@@ -233,14 +233,15 @@ class GpuRuntime:
                 new = Part(api, step.code, f"{engine_file}, part {i}")
             for name, tensor in new.inputs.items():
                 if known.setdefault(name, tensor) != tensor:
-                    raise RuntimeError(f"{engine_file}: {name} is written as {known[name]} and read as {tensor}")
+                    found = f"{name} is written as {known[name]} and read as {tensor}"
+                    raise RuntimeError(f"{engine_file}: {found}; build the engine again")
             known |= new.outputs
             self._steps.append(new)
         read = {name for step in self._steps for name in step.inputs}
         written = {*constants, *(name for step in self._steps for name in step.outputs)}
         inputs, outputs = sorted(read - written), [name for name in known if name in written - read]
         if len(inputs) != 1:
-            raise RuntimeError(f"{engine_file}: one input is needed, found the inputs {inputs}")
+            raise RuntimeError(f"{engine_file}: one input is needed, found {inputs}; build the engine again")
         self._place({name: known[name] for name in known if name in read & written}, constants)
         self._streams = [cuda.Stream() for _ in range(3)]
         for _ in range(in_flight):
@@ -322,6 +323,22 @@ class GpuRuntime:
         lane = self._queued.popleft()
         lane.done.synchronize()
         return {name: buffer.host.copy() for name, buffer in lane.outputs.items()}
+
+    def gpu_ms(self, runs: int) -> list[float]:
+        """Milliseconds on the GPU of each of `runs` batches, one at a time; with copies where one is in flight."""
+        if self._queued:
+            raise RuntimeError(f"{len(self._queued)} batches are in flight; take their results before `gpu_ms`")
+        if not self._lanes or self._lanes[0].graph is None:
+            raise RuntimeError("the engine is closed; load it again")
+        stream, found = self._streams[1], []
+        for _ in range(runs):
+            before, after = cuda.Event(), cuda.Event()
+            before.record(stream)
+            self._lanes[0].graph.launch(stream)
+            after.record(stream)
+            after.synchronize()
+            found.append(before.ms_until(after))
+        return found
 
     def profile(self, runs: int) -> list[tuple[str, str, float]]:
         """Step, layer and milliseconds on the GPU of each layer and kernel, mean of `runs` without a CUDA graph.

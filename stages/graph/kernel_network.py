@@ -1,6 +1,6 @@
 """The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
 
-Left to the builder are the convolutions, GroupNorm, resizing, and what moves tokens about. The same answer as
+Left to the builder are two convolutions: patches and the 3 x 3 of the pixel decoder. The same answer as
 stages/graph/network.py, with three things more done ahead of time: LayerNorms before a linear layer are in its weights,
 the positions and levels that keys and values begin with are constants, and the decoder's first layer, whose queries
 are constants, begins with its projections.
@@ -8,7 +8,7 @@ are constants, begins with its projections.
 
 import copy
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,41 +16,61 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
-from stages.graph import attention, deformable, merge
+from stages.graph import attention, deformable, merge, tokens
 from stages.graph.linear import Linear, products
+from stages.graph.tokens import Size
+
+MEND = "take another form in conf/target"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What a stage of the backbone gives."""
+
+    tokens: torch.Tensor
+    """[B, height * width, C]."""
+    norm: nn.LayerNorm
+    """Which they go through first."""
+    size: Size
 
 
 class Network(nn.Module):
     """As stages.graph.network.Network; for the panoptic merge, a kernel, mask logits are [B, Q, H/4 * W/4]."""
 
     def __init__(self, tao: nn.Module, cfg: config.Deploy) -> None:
-        """Wrap a copy of TAO's MaskFormerModel; the one given stays as it is."""
+        """Wrap a copy of TAO's MaskFormerModel; the one given stays as it is.
+
+        Raises ValueError for what there is no kernel for.
+        """
         super().__init__()
         self.plane = None if cfg.mode is config.Mode.panoptic else cfg.mask_size
         network: Any = copy.deepcopy(tao)
-        for layer in network.backbone.layers:
-            layer.forward = partial(swin_stage, layer)
+        if network.backbone.ape:
+            raise ValueError(f"deformable_attention `kernels` serves Swin without ape; {MEND}")
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
         self.decoder = Decoder(network.sem_seg_head.predictor, network.sem_seg_head.pixel_decoder.mask_features)
 
+    def features(self, pixels: torch.Tensor) -> dict[str, Feature]:
+        """What the stages of the backbone give, by TAO's names."""
+        x = self.backbone.patch_embed(pixels)
+        height, width = int(x.shape[2]), int(x.shape[3])
+        x, found = x.flatten(2).transpose(1, 2), {}
+        for i, layer in enumerate(self.backbone.layers):
+            for block in layer.blocks:
+                x = swin_block(block, x, height, width)
+            found[f"res{i + 2}"] = Feature(x, getattr(self.backbone, f"norm{i}"), (height, width))
+            if layer.downsample is not None:
+                # TAO's PatchMerging.
+                merge_patches = Linear(layer.downsample.reduction.weight, before=layer.downsample.norm)
+                x = merge_patches.of_patches(x, height, width)
+                height, width = (height + 1) // 2, (width + 1) // 2
+        return found
+
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network; see the class for shapes."""
-        class_logits, mask_logits = self.decoder(*self.pixel_decoder(self.backbone(pixels), self.decoder.positions))
+        class_logits, mask_logits = self.decoder(*self.pixel_decoder(self.features(pixels), self.decoder.positions))
         return class_logits, torch.unflatten(mask_logits, 2, self.plane) if self.plane else mask_logits
-
-
-def swin_stage(
-    layer: Any, x: torch.Tensor, height: int, width: int
-) -> tuple[torch.Tensor, int, int, torch.Tensor, int, int]:
-    """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> as TAO's BasicLayer returns it."""
-    # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
-    height, width = int(height), int(width)
-    for block in layer.blocks:
-        x = swin_block(block, x, height, width)
-    if layer.downsample is None:
-        return x, height, width, x, height, width
-    return x, height, width, merge_patches(layer.downsample, x, height, width), (height + 1) // 2, (width + 1) // 2
 
 
 def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -70,67 +90,70 @@ def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Te
     return Linear(mlp.fc2.weight, mlp.fc2.bias)(hidden, residual=x)
 
 
-def merge_patches(layer: Any, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """TAO's PatchMerging.forward: [B, height * width, C] -> [B, ceil(height / 2) * ceil(width / 2), 2 * C]."""
-    plane = x.view(x.shape[0], height, width, -1)
-    if height % 2 or width % 2:
-        plane = F.pad(plane, (0, 0, 0, width % 2, 0, height % 2))
-    corners = [plane[:, y::2, x::2] for x in (0, 1) for y in (0, 1)]
-    merged = torch.cat(corners, -1).flatten(1, 2)
-    return Linear(layer.reduction.weight, before=layer.norm)(merged)
-
-
 class PixelDecoder(nn.Module):
     """TAO's pixel decoder (MSDeformAttnPixelDecoder) but for its last convolution."""
 
     def __init__(self, tao: Any) -> None:
+        """Raises ValueError for what there is no kernel for."""
         super().__init__()
         self.tao: Any = tao
+        levels = len(tao.transformer_in_features), tao.maskformer_num_feature_levels
+        if levels != (3, 3):
+            raise ValueError(f"deformable_attention `kernels` serves three levels, found {levels}; {MEND}")
+        convolutions = (*tao.lateral_convs, *tao.output_convs)
+        if not all(isinstance(conv.norm, nn.GroupNorm) for conv in convolutions):
+            raise ValueError(f"deformable_attention `kernels` serves pixel decoders with GroupNorm; {MEND}")
 
     def forward(
-        self, features: dict[str, torch.Tensor], positions: Callable[[deformable.Sizes], torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, deformable.Sizes]:
-        """Features by name, [B, C, h, w], and what gives the positions [S, C] that the decoder adds, for levels' sizes.
+        self, features: dict[str, Feature], positions: Callable[[deformable.Sizes], torch.Tensor]
+    ) -> tuple[torch.Tensor, Size, torch.Tensor, torch.Tensor, deformable.Sizes]:
+        """Of the backbone's features, and of what gives the positions [S, C] that the decoder adds, for levels' sizes.
 
-        Returns pixel features [B, C, H/4, W/4], the levels' tokens [B, S, C], the same with positions, and the levels'
-        sizes.
+        Returns pixel features [B, H/4 * W/4, C] and their size, the levels' tokens [B, S, C], coarse to fine, the same
+        with positions, and the levels' sizes.
         """
         tao, transformer = self.tao, self.tao.transformer
-        sources = [
-            project(features[name])
-            for project, name in zip(tao.input_proj, tao.transformer_in_features[::-1], strict=True)
-        ]
-        sizes = [(int(source.shape[2]), int(source.shape[3])) for source in sources]
-        places = [tao.pe_layer(source)[0].flatten(1).T for source in sources]
+        used = [features[name] for name in tao.transformer_in_features[::-1]]
+        sizes = [feature.size for feature in used]
+        places = [tao.pe_layer(torch.zeros(1, 1, *size))[0].flatten(1).T for size in sizes]
         position = torch.cat([place + level for place, level in zip(places, transformer.level_embed, strict=True)])
-        tokens = torch.cat([source.flatten(2).transpose(1, 2) for source in sources], 1)
-        moved, layers = tokens + position, transformer.encoder.layers
+        projected = [project(conv, feature) for (conv, _), feature in zip(tao.input_proj, used, strict=True)]
+        levels, moved = tokens.normalise_and_move(projected, [norm for _, norm in tao.input_proj], position)
+        layers = transformer.encoder.layers
         for i, layer in enumerate(layers):
             following = position if i + 1 < len(layers) else positions(sizes)
-            tokens, moved = encoder_layer(layer, tokens, moved, following, sizes)
+            levels, moved = encoder_layer(layer, levels, moved, following, sizes)
 
-        finest = tokens[:, -sizes[-1][0] * sizes[-1][1] :].transpose(1, 2)
-        fine = torch.unflatten(finest, 2, sizes[-1])
+        fine, size, first = levels, sizes[-1], sum(height * width for height, width in sizes[:-1])
         for i, name in enumerate(tao.in_features[: tao.num_fpn_levels][::-1]):
-            lateral = tao.lateral_convs[i](features[name])
-            resized = F.interpolate(fine, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-            fine = tao.output_convs[i](lateral + resized)
-        return fine, tokens, moved, sizes
+            lateral, last, feature = tao.lateral_convs[i], tao.output_convs[i], features[name]
+            coarse = tokens.resize(fine, first, list(size), list(feature.size))
+            fine, size, first = project(lateral, feature), feature.size, 0
+            fine = tokens.normalise([fine], [lateral.norm], residual=coarse)
+            plane = torch.unflatten(fine.transpose(1, 2), 2, size)
+            plane = F.conv2d(plane, last.weight, last.bias, padding=last.padding)
+            fine = tokens.normalise([plane.flatten(2).transpose(1, 2)], [last.norm], activation="relu")
+        return fine, size, levels, moved, sizes
+
+
+def project(conv: nn.Conv2d, feature: Feature) -> torch.Tensor:
+    """A feature through its LayerNorm and a 1 x 1 convolution: [B, S, C]."""
+    return Linear(conv.weight.flatten(1), conv.bias, before=feature.norm)(feature.tokens)
 
 
 def encoder_layer(
-    layer: Any, tokens: torch.Tensor, moved: torch.Tensor, position: torch.Tensor, sizes: deformable.Sizes
+    layer: Any, levels: torch.Tensor, moved: torch.Tensor, position: torch.Tensor, sizes: deformable.Sizes
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """TAO's encoder layer: tokens [B, S, C], and with positions -> the same, with another position [S, C] added."""
+    """TAO's encoder layer: levels [B, S, C], and with positions -> the same, with another position [S, C] added."""
     own = layer.self_attn
-    value = Linear(own.value_proj.weight, own.value_proj.bias)(tokens)
+    value = Linear(own.value_proj.weight, own.value_proj.bias)(levels)
     to_samples = own.sampling_offsets, own.attention_weights
     weight, bias = torch.cat([to.weight for to in to_samples]), torch.cat([to.bias for to in to_samples])
     sampled = deformable.by_kernel(value, Linear(weight, bias)(moved), sizes, own.n_heads, own.n_points)
-    tokens = Linear(own.output_proj.weight, own.output_proj.bias, after=layer.norm1)(sampled, residual=tokens)
-    hidden = Linear(layer.linear1.weight, layer.linear1.bias, activation="relu")(tokens)
+    levels = Linear(own.output_proj.weight, own.output_proj.bias, after=layer.norm1)(sampled, residual=levels)
+    hidden = Linear(layer.linear1.weight, layer.linear1.bias, activation="relu")(levels)
     last = Linear(layer.linear2.weight, layer.linear2.bias, after=layer.norm2)
-    return last.moved(hidden, position, residual=tokens)
+    return last.moved(hidden, position, residual=levels)
 
 
 class Decoder(nn.Module):
@@ -144,10 +167,8 @@ class Decoder(nn.Module):
         super().__init__()
         blocks = (*tao.transformer_cross_attention_layers, *tao.transformer_ffn_layers)
         if any(block.normalize_before for block in blocks) or any(len(list(p.parameters())) for p in tao.input_proj):
-            raise ValueError(
-                "deformable_attention `kernels` serves decoders without pre_norm and with as many channels as the "
-                "pixel decoder; take another form in conf/target"
-            )
+            what = "decoders without pre_norm and with as many channels as the pixel decoder"
+            raise ValueError(f"deformable_attention `kernels` serves {what}; {MEND}")
         self.tao, self.heads = tao, tao.num_heads
         self.channels = tao.query_feat.weight.shape[1]
         *hidden, last = tao.mask_embed.layers
@@ -174,11 +195,12 @@ class Decoder(nn.Module):
         return queries
 
     def memory(
-        self, tokens: torch.Tensor, moved: torch.Tensor, sizes: deformable.Sizes
+        self, levels: torch.Tensor, moved: torch.Tensor, sizes: deformable.Sizes
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each level for all layers that look at it, side by side: [B, h * w, layers * C]."""
         found, first = [], 0
-        for level, (height, width) in enumerate(sizes):
+        # A decoder of few layers looks at the first levels alone.
+        for level, (height, width) in enumerate(sizes[: self.tao.num_layers]):
             layers = self.tao.transformer_cross_attention_layers[level :: len(sizes)]
             inside = [layer.multihead_attn for layer in layers]
             _, keys, values = zip(*(a.in_proj_weight.chunk(3) for a in inside), strict=True)
@@ -187,20 +209,22 @@ class Decoder(nn.Module):
             bias = torch.cat(value_biases) + weight @ self.tao.level_embed.weight[level]
             rows = height * width
             key = Linear(torch.cat(keys), torch.cat(key_biases))(moved, first=first, rows=rows)
-            found.append((key, Linear(weight, bias)(tokens, first=first, rows=rows)))
+            found.append((key, Linear(weight, bias)(levels, first=first, rows=rows)))
             first += rows
         return found
 
     def forward(
-        self, pixel_features: torch.Tensor, tokens: torch.Tensor, moved: torch.Tensor, sizes: deformable.Sizes
+        self,
+        pixels: torch.Tensor,
+        size: Size,
+        levels: torch.Tensor,
+        moved: torch.Tensor,
+        sizes: deformable.Sizes,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What PixelDecoder gives -> class logits [B, Q, 1 + C] and mask logits [B, Q, H/4 * W/4]."""
-        tao, batch, width = self.tao, int(tokens.shape[0]), self.channels
-        memory = self.memory(tokens, moved, sizes)
-        seen = [
-            F.interpolate(pixel_features, size=size, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
-            for size in sizes
-        ]
+        tao, batch, width = self.tao, int(levels.shape[0]), self.channels
+        memory = self.memory(levels, moved, sizes)
+        seen = [tokens.resize(pixels, 0, list(size), list(level)) for level in sizes]
         position = tao.query_embed.weight
         queries = tao.query_feat.weight.detach()[None].expand(batch, -1, -1)
         moved = queries + position
@@ -235,7 +259,7 @@ class Decoder(nn.Module):
             else:
                 queries = last(hidden, residual=queries)
 
-        masks = products(self.embedding(queries), pixel_features.flatten(2).transpose(1, 2))
+        masks = products(self.embedding(queries), pixels)
         classes = Linear(tao.class_embed.weight, tao.class_embed.bias, before=tao.decoder_norm)
         return classes(queries), masks
 

@@ -1,5 +1,6 @@
 """A linear layer with what stands before and after it, as a node of our own kernel; stages/kernels/linear.cu."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,29 +47,44 @@ class Linear:
         result: torch.Tensor = linear(x, *self._arguments(x, {"residual": residual}, first, rows))
         return result
 
+    def of_patches(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """[B, height * width, K / 4] -> [B, ceil(height / 2) * ceil(width / 2), N], of 2 x 2 tokens each."""
+        rows = -(-height // 2) * -(-width // 2)
+        result: torch.Tensor = linear(x, *self._arguments(x, {}, 0, rows, [height, width]))
+        return result
+
     def moved(
-        self,
-        x: torch.Tensor,
-        position: torch.Tensor,
-        residual: torch.Tensor | None = None,
-        first: int = 0,
-        rows: int | None = None,
+        self, x: torch.Tensor, position: torch.Tensor, residual: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same, and the same with position [rows, N] added."""
+        """[B, S, K] -> [B, S, N], and the same with position [S, N] added."""
         extras = {"residual": residual, "position": position}
-        out, moved = linear_and_moved(x, *self._arguments(x, extras, first, rows))
+        out, moved = linear_and_moved(x, *self._arguments(x, extras, 0, None))
         return out, moved
 
-    def _arguments(self, x: torch.Tensor, more: dict[str, torch.Tensor | None], first: int, rows: int | None) -> Any:
+    def _arguments(
+        self,
+        x: torch.Tensor,
+        more: dict[str, torch.Tensor | None],
+        first: int,
+        rows: int | None,
+        plane: Sequence[int] = (),
+    ) -> Any:
         given = {name: tensor.detach() for name, tensor in (self.extras | more).items() if tensor is not None}
-        options = self.activation, self.epsilon, first, int(x.shape[1]) if rows is None else rows
+        options = self.activation, self.epsilon, first, int(x.shape[1]) if rows is None else rows, list(plane)
         return self.weight, *(given.get(name) for name in catalog.EXTRAS), *options
+
+
+def patches(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """[B, height * width, C] -> [B, ceil(height / 2) * ceil(width / 2), 4 * C]; see `linear`."""
+    plane = F.pad(x.view(x.shape[0], height, width, -1), (0, 0, 0, width % 2, 0, height % 2))
+    corners = [plane[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
+    return torch.cat(corners, -1).flatten(1, 2)
 
 
 def products(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """[B, R, K + 8] and [B, N, K] -> [B, R, N]: products of rows, with column K of x added to each of its row."""
     nothing = [None] * len(catalog.EXTRAS)
-    result: torch.Tensor = linear(x, weight, *nothing, "none", 0.0, 0, int(x.shape[1]))
+    result: torch.Tensor = linear(x, weight, *nothing, "none", 0.0, 0, int(x.shape[1]), [])
     return result
 
 
@@ -86,13 +102,18 @@ def linear(
     epsilon: float,
     first: int,
     rows: int,
+    plane: list[int],
 ) -> torch.Tensor:
     """Rows of x [B, S, W] times weight [N, K] or [B, N, K], with what stands before and after -> [B, rows, N].
 
     bias [N]; sums [N] of weight's rows, if x is to be normalised over its channels; residual [B, rows, N]; scale and
     shift [N], if the sum is to be normalised; position is not used here. Where W > K, column K of x is added to its
-    row. In float32, rounded to x's type.
+    row. With `plane`, height and width of a picture, x is its tokens, and a row is made of four neighbours: the upper
+    left, lower left, upper right and lower right of 2 x 2, with zeros beyond the picture. In float32, rounded to x's
+    type.
     """
+    if plane:
+        x = patches(x, *plane)
     depth, seen = weight.shape[-1], x[:, first : first + rows].float()
     used = seen[..., :depth]
     if sums is not None:
@@ -124,9 +145,10 @@ def linear_and_moved(
     epsilon: float,
     first: int,
     rows: int,
+    plane: list[int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `linear`, and the same with position [rows, N] added."""
-    found = linear(x, weight, bias, sums, residual, scale, shift, None, activation, epsilon, first, rows)
+    found = linear(x, weight, bias, sums, residual, scale, shift, None, activation, epsilon, first, rows, plane)
     return found, (found.float() + position.float()).to(x.dtype)
 
 
@@ -139,13 +161,14 @@ def _symbolic(outputs: int) -> Any:
             if not symbolic_helper._is_none(value)
         }
         const = symbolic_helper._maybe_get_const
-        activation, epsilon, first, rows = arguments[count:]
+        activation, epsilon, first, rows, plane = arguments[count:]
         attributes = {
             "extras_s": ",".join(given),
             "activation_s": const(activation, "s"),
             "epsilon_f": const(epsilon, "f"),
             "first_i": const(first, "i"),
             "rows_i": const(rows, "i"),
+            "plane_i": const(plane, "is"),
         }
         inputs = x, weight, *given.values()
         found = g.op(f"{catalog.DOMAIN}::Linear", *inputs, outputs=outputs, **attributes)

@@ -123,7 +123,8 @@ def constants(model: Any, steps: list[Any]) -> dict[str, Any]:
     values = {i.name: i for i in model.graph.initializer}
     values |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
     read = {name for step in steps if isinstance(step, onnx.NodeProto) for name in step.input}
-    return {name: onnx.numpy_helper.to_array(values[name]) for name in sorted(read & values.keys())}
+    # Copies, for ONNX gives arrays that PyTorch would have to promise not to write to.
+    return {name: onnx.numpy_helper.to_array(values[name]).copy() for name in sorted(read & values.keys())}
 
 
 def _places(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int]:

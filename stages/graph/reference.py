@@ -72,18 +72,25 @@ def _runner(model: Any) -> Callable[[Any], dict[str, Any]]:
     import onnx
     import torch
 
-    from stages.graph import attention, deformable, linear, merge, parts
+    from stages.graph import attention, deformable, linear, merge, parts, tokens
 
     def rows(inputs: list[Any], of: dict[str, Any]) -> Any:
         x, weight, *others = inputs
         given = dict(zip(filter(None, of["extras"].split(",")), others, strict=True))
         operator = linear.linear_and_moved if "position" in given else linear.linear
-        options = (of[name] for name in ("activation", "epsilon", "first", "rows"))
+        options = (of[name] for name in ("activation", "epsilon", "first", "rows", "plane"))
         return operator(x, weight, *(given.get(name) for name in catalog.EXTRAS), *options)
 
     def look(inputs: list[Any], of: dict[str, Any]) -> Any:
         mask = inputs[3] if len(inputs) > 3 else None
         return attention.masked_attention(*inputs[:3], mask, of["heads"], of["channels"], of["firsts"])
+
+    def norm(inputs: list[Any], of: dict[str, Any]) -> Any:
+        more = 1 if of["extras"] else 0
+        count = len(inputs) - 2 - more
+        last = inputs[-1] if more else None
+        operator = tokens.group_norm_and_moved if of["extras"] == "position" else tokens.group_norm
+        return operator(inputs[:count], *inputs[count : count + 2], last, of["groups"], of["epsilon"], of["activation"])
 
     def plain(operator: Any, *names: str) -> Callable[[list[Any], dict[str, Any]], Any]:
         return lambda inputs, of: operator(*inputs, *(of[name] for name in names))
@@ -91,9 +98,11 @@ def _runner(model: Any) -> Callable[[Any], dict[str, Any]]:
     sizes = ("low", "things", "score_threshold", "overlap_threshold", "input", "used", "frame")
     operators = {
         "DeformableAttention": plain(deformable.kernel_node, "sizes", "heads", "points"),
+        "GroupNorm": norm,
         "Linear": rows,
         "MaskedAttention": look,
         "PanopticMerge": plain(merge.panoptic_node, *sizes),
+        "Resize": plain(tokens.resize, "first", "plane", "to"),
         "WindowAttention": plain(attention.window_attention, "heads", "height", "width", "window", "shift"),
     }
     name = model.graph.input[0].name

@@ -210,8 +210,23 @@ def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
         for name, tensor, first in zip(("QUERY", "KEY", "VALUE"), inputs, attributes["firsts"], strict=False)
         for what, number in (("STRIDE", tensor.shape[2]), ("FIRST", first))
     }
+    tensors = zip(inputs, attributes["firsts"], strict=False)
+    _require(
+        "MaskedAttention",
+        {
+            "whole heads": channels == heads * depth,
+            "columns that rows have": all(first + channels <= tensor.shape[2] for tensor, first in tensors),
+            "as many values as keys, and as columns of the mask": {length}
+            == {inputs[2].shape[1], *(m.shape[2] for m in mask)},
+        },
+        attributes,
+        inputs,
+    )
     if misfits := {name: number for name, number in wide.items() if number % _vector(half)}:
-        raise ValueError(f"MaskedAttention takes rows in multiples of {_vector(half)} channels, found {misfits}")
+        raise ValueError(
+            f"MaskedAttention takes rows in multiples of {_vector(half)} channels, found {misfits}; choose another "
+            "form than `kernels` in conf/target"
+        )
 
     def shared(chunk: int) -> int:
         return 2 * ((rows + chunk) * (deep + 8) + deep * (chunk + 8)) if half else 8 * chunk * depth
@@ -253,14 +268,32 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     """From x [B, S, W] and weight [N, K] or [B, N, K] to out [B, R, N] and, with `position`, out + position.
 
     Attributes: extras, which of EXTRAS there are, with commas between them; activation; epsilon of the normalisations
-    before (with sums) and after (with scale and shift); first, the row of x to begin with, and rows R. See
-    stages/graph/linear.py.
+    before (with sums) and after (with scale and shift); first, the row of x to begin with, and rows R; plane, empty or
+    height and width of the picture whose patches are the rows. See stages/graph/linear.py.
     """
     x, weight, *others = inputs
     extras = dict(zip(filter(None, attributes["extras"].split(",")), others, strict=True))
     half = _is_half("Linear", *inputs)
-    (images, image_rows, stride), rows = x.shape, attributes["rows"]
+    (images, image_rows, stride), rows, plane = x.shape, attributes["rows"], attributes["plane"]
     columns, depth = weight.shape[-2:]
+    last_row = attributes["first"] + rows
+    _require(
+        "Linear",
+        {
+            "one normalisation, before or after": not ("sums" in extras and "scale" in extras),
+            "scale and shift together": ("scale" in extras) == ("shift" in extras),
+            "a weight for each image or for all": len(weight.shape) == 2 or weight.shape[0] == images,
+            "rows and columns that x has": bool(plane) or (last_row <= image_rows and depth <= stride),
+            "all of a plane's patches": not plane
+            or (
+                (last_row, depth, image_rows)
+                == (-(-plane[0] // 2) * -(-plane[1] // 2), 4 * stride, plane[0] * plane[1])
+                and attributes["first"] == 0
+            ),
+        },
+        attributes,
+        inputs,
+    )
     if depth % _vector(half) or stride % _vector(half):
         raise ValueError(
             f"Linear takes a multiple of {_vector(half)} channels in {x.dtype}, found {depth} of {stride}; choose "
@@ -270,12 +303,14 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     whole = after and half and columns <= 256 and images * rows >= 4096
     tile = _tile(rows, columns, images) if half else Tile(64, 64, 16, 16)
     if whole:
-        tile = Tile(64, -(-columns // 64) * 64, 2, 4)
+        tile = _whole_rows(images * rows, columns)
     blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * images
     split = min(8, max(1, WAVE // blocks), -(-depth // 128)) if after and not whole else 1
     finish = after and not whole
     stage_bytes = 2 * (tile.rows + tile.columns) * (32 + 8)
-    stages = min(4, MAX_DYNAMIC_SHARED_BYTES // stage_bytes)
+    # Beside them are a few arrays for each row of the tile: moments, and parts of a row's sums.
+    static_bytes = 8 * tile.rows * (1 + tile.warps_n)
+    stages = min(4, (MAX_DYNAMIC_SHARED_BYTES - static_bytes) // stage_bytes)
     out = Tensor((images, rows, columns), x.dtype)
     places = {name: f"i{i + 2}" for i, name in enumerate(extras)}
     arguments = ("i0", "i1", *(places.get(name, "i0") for name in EXTRAS), "o0")
@@ -304,6 +339,9 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             "STRIDE": stride,
             "BATCHED": len(weight.shape) == 3,
             "ROW_CONSTANT": stride > depth,
+            "PATCHES": bool(plane),
+            "PLANE_H": plane[0] if plane else 0,
+            "PLANE_W": plane[1] if plane else 0,
             "NORMALIZE": "sums" in extras,
             "BIAS": "bias" in extras,
             "ACTIVATION": ACTIVATIONS[attributes["activation"]],
@@ -336,7 +374,7 @@ class Tile:
 
 
 TILES = (
-    Tile(128, 128, 2, 4),
+    Tile(128, 128, 4, 2),
     Tile(128, 96, 4, 2),
     Tile(128, 64, 4, 2),
     Tile(64, 128, 2, 4),
@@ -345,8 +383,16 @@ TILES = (
     Tile(32, 64, 2, 4),
     Tile(32, 32, 2, 2),
 )
-WAVE = 128
-"""Blocks that a large GPU runs at once, one on each multiprocessor."""
+WAVE = 132
+"""Blocks that a large GPU runs at once, one on each multiprocessor: those of an H100."""
+
+
+def _whole_rows(rows: int, columns: int) -> Tile:
+    """The tile of a block that has all columns, and as many rows as let blocks fill waves of two a multiprocessor."""
+    wide = -(-columns // 128) * 128
+    return min(
+        (Tile(high, wide, 1, 8) for high in (64, 80, 96)), key=lambda t: -(-rows // t.rows // (2 * WAVE)) * t.rows
+    )
 
 
 def _tile(rows: int, columns: int, images: int) -> Tile:
@@ -359,11 +405,104 @@ def _tile(rows: int, columns: int, images: int) -> Tile:
     return min(TILES, key=cost)
 
 
+MAX_LEVELS = 4
+
+
+def group_norm(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+    """From x_l [B, S_l, C] of up to 4 levels, scale and shift [L, C] to all rows [B, S, C], and those with position.
+
+    Attributes: extras, which is residual [B, S, C], position [S, C] or empty; groups; epsilon; activation.
+    """
+    names = [attributes["extras"]] if attributes["extras"] else []
+    levels = inputs[: len(inputs) - 2 - len(names)]
+    half = _is_half("GroupNorm", *inputs)
+    (images, _, channels), vector, threads = levels[0].shape, _vector(half), 256
+    if len(levels) > MAX_LEVELS or channels % vector or channels // vector > threads:
+        raise ValueError(
+            f"GroupNorm takes up to {MAX_LEVELS} levels and a multiple of {vector} channels, found {len(levels)} of "
+            f"{channels}; choose another form than `kernels` in conf/target"
+        )
+    _require(
+        "GroupNorm",
+        {
+            "whole groups": channels % attributes["groups"] == 0,
+            "levels of one width and batch": {level.shape[::2] for level in levels} == {(images, channels)},
+            "activation none or relu": attributes["activation"] in ("none", "relu"),
+        },
+        attributes,
+        inputs,
+    )
+    rows = [level.shape[1] for level in levels]
+    pointers = [f"i{min(k, len(levels) - 1)}" for k in range(MAX_LEVELS)]
+    pointers += [f"i{len(levels)}", f"i{len(levels) + 1}"]
+    pointers += [f"i{len(levels) + 2 + names.index(n)}" if n in names else "i0" for n in ("residual", "position")]
+    moved = "position" in names
+    arguments = (*pointers, "o0", "o1" if moved else "o0", "w0")
+    out = Tensor((images, sum(rows), channels), levels[0].dtype)
+    at_once = threads * vector // channels
+    blocks = min(2 * WAVE, -(-max(rows) // at_once))
+    return Plan(
+        "group_norm.cu",
+        {
+            "HALF": half,
+            "LEVELS": len(levels),
+            "ROWS_OF": ",".join(map(str, rows)),
+            "ROWS": sum(rows),
+            "CHANNELS": channels,
+            "GROUPS": attributes["groups"],
+            "CHUNKS": CHUNKS,
+            "THREADS": threads,
+            "EPSILON": float(attributes["epsilon"]),
+            "RELU": attributes["activation"] == "relu",
+            "RESIDUAL": "residual" in names,
+            "POSITION": moved,
+        },
+        (out, out) if moved else (out,),
+        (
+            Launch("add_up", (CHUNKS, len(levels), images), (threads, 1, 1), arguments),
+            Launch("normalise", (blocks, len(levels), images), (threads, 1, 1), arguments),
+        ),
+        workspace_bytes=(8 * images * len(levels) * CHUNKS * attributes["groups"],),
+    )
+
+
+CHUNKS = 128
+"""Shares of a level's rows whose sums are added up first."""
+
+
+def resize(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+    """From x [B, S, C] to [B, H * W, C], bilinearly.
+
+    Attributes: first, the row of x that the picture begins with; plane, its height and width; to, H and W.
+    """
+    (x,) = inputs
+    half = _is_half("Resize", x)
+    images, image_rows, channels = x.shape
+    if channels % _vector(half):
+        raise ValueError(
+            f"Resize takes a multiple of {_vector(half)} channels in {x.dtype}, found {channels}; choose another form "
+            "than `kernels` in conf/target"
+        )
+    (low_h, low_w), (height, width) = attributes["plane"], attributes["to"]
+    holds = attributes["first"] + low_h * low_w <= image_rows
+    _require("Resize", {"rows that x has": holds}, attributes, inputs)
+    names = ("FIRST", attributes["first"]), ("IN_H", low_h), ("IN_W", low_w), ("OUT_H", height), ("OUT_W", width)
+    blocks = -(-(height * width * (channels // _vector(half))) // 256)
+    return Plan(
+        "resize.cu",
+        {"HALF": half, "IMAGE_ROWS": image_rows, "CHANNELS": channels, **dict(names)},
+        (Tensor((images, height * width, channels), x.dtype),),
+        (Launch("resize", (blocks, images, 1), (256, 1, 1), ("i0", "o0")),),
+    )
+
+
 KERNELS: dict[str, Kernel] = {
     "DeformableAttention": deformable_attention,
+    "GroupNorm": group_norm,
     "Linear": linear,
     "MaskedAttention": masked_attention,
     "PanopticMerge": panoptic_merge,
+    "Resize": resize,
     "WindowAttention": window_attention,
 }
 """By operator of the node."""
@@ -372,6 +511,13 @@ KERNELS: dict[str, Kernel] = {
 def _tiles(count: int) -> int:
     """Filled up to whole tiles of the tensor cores."""
     return -(-count // 16) * 16
+
+
+def _require(name: str, rules: Mapping[str, bool], attributes: Attributes, inputs: list[Tensor]) -> None:
+    """Raise ValueError naming the rules that a node breaks: a fault of the graph, and none of its user's."""
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        shapes = [list(tensor.shape) for tensor in inputs]
+        raise ValueError(f"{name} needs {' and '.join(broken)}; found {dict(attributes)} and shapes {shapes}")
 
 
 def _require_fit(what: str, shared_bytes: int, threads: int) -> None:

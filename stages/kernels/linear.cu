@@ -5,6 +5,9 @@
 // or [B, COLUMNS, DEPTH] with BATCHED. With ROW_CONSTANT column DEPTH of x is added to the row. out and residual are
 // [B, ROWS, COLUMNS], position [ROWS, COLUMNS], the rest [COLUMNS]; all of type T, sums are formed in float32.
 //
+// With PATCHES x is a picture's tokens, [B, PLANE_H * PLANE_W, STRIDE], and a row is made of four neighbours, DEPTH = 4 *
+// STRIDE: the upper left, lower left, upper right and lower right of 2 x 2, with zeros beyond the picture.
+//
 // Normalising comes first by its definition turned around: with gains and shifts already in w and bias, and sums those of
 // w's rows, (x - mean) / deviation * w = (x w - mean * sums) / deviation.
 //
@@ -37,6 +40,23 @@ __device__ inline float gelu(float x) {
 #else
     return 0.5f * x * (1 + copysignf(erff(z), x));
 #endif
+}
+
+// Where a row of x begins, and with PATCHES where its column is from there, and whether that is in the picture.
+constexpr int PATCHES_W = PATCHES ? (PLANE_W + 1) / 2 : 1;
+
+__device__ inline size_t x_start(int row) {
+    return PATCHES ? (size_t(row / PATCHES_W) * 2 * PLANE_W + row % PATCHES_W * 2) * STRIDE : size_t(row) * STRIDE;
+}
+
+__device__ inline int patch_offset(int column) {
+    const int corner = column / STRIDE;
+    return (corner % 2 * PLANE_W + corner / 2) * STRIDE + column % STRIDE;
+}
+
+__device__ inline bool in_picture(int row, int column) {
+    const int corner = column / STRIDE;
+    return row / PATCHES_W * 2 + corner % 2 < PLANE_H && row % PATCHES_W * 2 + corner / 2 < PLANE_W;
 }
 
 // What follows the product of a row and a column, up to the last normalisation. `row` counts over all images.
@@ -143,7 +163,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
         const bool of_x = row < TILE_M;
         const int global = of_x ? first_row + row : first_column + row - TILE_M;
         inside[i] = row < TILE_M + TILE_N && global < (of_x ? ROWS : COLUMNS);
-        sources[i] = (of_x ? x : weight) + (inside[i] ? size_t(global) * (of_x ? STRIDE : DEPTH) : 0) + column;
+        const size_t start = of_x ? x_start(global) : size_t(global) * DEPTH;
+        sources[i] = (of_x ? x : weight) + (inside[i] ? start : 0) + (of_x && PATCHES ? 0 : column);
     }
     const auto load = [&](int step) {
         T* const stage = stages + step % STAGES * STAGE;
@@ -151,8 +172,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
         for (int i = 0; i < LOADS; ++i) {
             const int at = i * THREADS + threadIdx.x, row = at / (STEP / VECTOR), column = at % (STEP / VECTOR) * VECTOR;
             if ((TILE_M + TILE_N) * (STEP / VECTOR) % THREADS && row >= TILE_M + TILE_N) continue;
-            const bool real = inside[i] && (DEPTH % STEP == 0 || step * STEP + column < DEPTH);
-            copy(stage + row * WIDE + column, real ? sources[i] + step * STEP : x, real);
+            bool real = inside[i] && (DEPTH % STEP == 0 || step * STEP + column < DEPTH);
+            int offset = step * STEP;
+            if (PATCHES && row < TILE_M) {
+                real &= in_picture(first_row + row, step * STEP + column);
+                offset = patch_offset(step * STEP + column);
+            }
+            copy(stage + row * WIDE + column, real ? sources[i] + offset : x, real);
         }
     };
 
@@ -345,7 +371,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
         for (int i = threadIdx.x; i < STEP * TILE_M; i += THREADS) {
             const int row = i / STEP, column = k + i % STEP;
             const bool there = column < last;
-            rows[i % STEP][row] = there && first_row + row < ROWS ? x[size_t(first_row + row) * STRIDE + column] : 0;
+            const bool real = there && first_row + row < ROWS && (!PATCHES || in_picture(first_row + row, column));
+            rows[i % STEP][row] = real ? x[x_start(first_row + row) + (PATCHES ? patch_offset(column) : column)] : 0;
             columns[i % STEP][row] =
                 there && first_column + row < COLUMNS ? weight[size_t(first_column + row) * DEPTH + column] : 0;
         }

@@ -346,9 +346,9 @@ class Module:
 
     def __init__(self, code: bytes) -> None:
         """Load `code`. Raises RuntimeError where it is not for this GPU."""
+        self._handle = ctypes.c_void_p()
         # CUDA's runtime makes the driver's context current in this thread.
         call("cudaFree", None)
-        self._handle = ctypes.c_void_p()
         driver = _driver()
         assert driver is not None, "there is a GPU where there is CUDA's runtime"
         self._driver = driver
@@ -359,6 +359,7 @@ class Module:
         """Unload it; a second call does nothing."""
         if self._handle.value:
             handle, self._handle.value = ctypes.c_void_p(self._handle.value), None
+            call("cudaFree", None, allowed=_ERROR_UNLOADING)
             _ask(self._driver, "cuModuleUnload", handle, allowed=_ERROR_UNLOADING)
 
     def __del__(self) -> None:

@@ -30,11 +30,15 @@ class Prediction:
 
 
 class Checkpoint:
-    """A TAO checkpoint ready to predict on the CPU."""
+    """A TAO checkpoint ready to predict."""
 
-    def __init__(self, folder: Path, num_things: int, deploy: config.Deploy) -> None:
-        """Load folder/model.pth by folder/spec.yaml; classes 1 to num_things are things."""
-        self.net = wheel.load_model(folder)
+    device = "cpu"
+    """PyTorch's name of where it runs."""
+
+    def __init__(self, folder: Path, num_things: int, deploy: config.Deploy, device: str = "cpu") -> None:
+        """Load folder/model.pth by folder/spec.yaml onto a device; classes 1 to num_things are things."""
+        self.device = device
+        self.net = wheel.load_model(folder).to(device)
         self.use_post_processing(num_things, deploy)
 
     def use_post_processing(self, num_things: int, deploy: config.Deploy) -> None:
@@ -47,7 +51,7 @@ class Checkpoint:
             overlap_threshold=deploy.overlap_threshold,
             metadata=SimpleNamespace(thing_dataset_id_to_contiguous_id=things),
             test_topk_per_image=deploy.top_k,
-            device="cpu",
+            device=self.device,
         )
         module: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model")
         self._module = module.Mask2formerPlModule
@@ -56,7 +60,7 @@ class Checkpoint:
         """The network's answer on a frame, uint8 [H, W, 3]: pred_logits [Q, 1 + C] and pred_masks [Q, h, w]."""
         pixels = frames.network_input(frame[None], self.deploy, PIXEL_MEAN, PIXEL_STD)
         with torch.inference_mode():
-            output = self.net(torch.from_numpy(pixels))
+            output = self.net(torch.from_numpy(pixels).to(self.device))
         return output["pred_logits"][0], output["pred_masks"][0]
 
     def at_frame(self, masks: torch.Tensor) -> torch.Tensor:
@@ -77,17 +81,18 @@ class Checkpoint:
         with torch.inference_mode():
             if mode is config.Mode.semantic:
                 classes = self._module.semantic_inference(self._self, logits, masks).argmax(0) + 1
-                return segments.semantic(classes.numpy().astype(np.uint8))
+                return segments.semantic(classes.cpu().numpy().astype(np.uint8))
             if mode is config.Mode.instance:
                 return segments.instances(*self.instances(logits, masks), self.deploy)
             ids, found = self._module.panoptic_inference(self._self, logits, masks)
-            return Segments(ids.numpy(), {s["id"]: s["category_id"] + 1 for s in found})
+            return Segments(ids.cpu().numpy(), {s["id"]: s["category_id"] + 1 for s in found})
 
     def instances(self, logits: torch.Tensor, masks: torch.Tensor) -> tuple[Any, Any, Any]:
         """TAO's instance inference: masks bool [K, H, W], scores float32 [K], category_ids int [K], in any order."""
         self._self.num_queries, self._self.num_classes = logits.shape[0], logits.shape[1] - 1
         found = self._module.instance_inference(self._self, logits, masks)
-        return found.pred_masks.numpy().astype(bool), found.scores.numpy(), found.pred_classes.numpy() + 1
+        kept, scores, classes = (x.cpu().numpy() for x in (found.pred_masks, found.scores, found.pred_classes))
+        return kept.astype(bool), scores, classes + 1
 
     def predict(self, picture: frames.Frame, *more: config.Mode) -> Prediction:
         """Answer on a picture, uint8 [H, W, 3] of any size, in deploy.mode and `more` modes."""

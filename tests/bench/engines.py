@@ -8,6 +8,7 @@ Times are from a frame's bytes in host memory to the graph's outputs there, and 
 """
 
 import argparse
+import ctypes
 import time
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from stages import config, files
-from stages.engines import base, sidecar, tensorrt_common
+from stages.engines import base, sidecar, tensorrt, tensorrt_common
 from stages.graph import reference
+from stages.graph.description import Description
 from stages.metrics import agreement
-from stages.runtime import cuda
+from stages.runtime import cuda, frames
 from stages.runtime.predictor import Predictor
+from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
 
-def measure(predictor: Predictor, frames: Any, seconds: float) -> dict[str, float]:
+def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, float]:
     """Milliseconds of a batch, p50 and p99, for about `seconds` after a second of warm-up."""
-    batch = np.repeat(frames[:1], predictor.cfg.batch_size, 0)
+    batch = np.repeat(pictures[:1], predictor.cfg.batch_size, 0)
     spent: dict[str, list[float]] = {"graph": [], "decoded": []}
     for name, call in (("graph", lambda: predictor.run(batch)), ("decoded", lambda: predictor.segments(list(batch)))):
         for wanted, kept in ((1.0, False), (seconds, True)):
@@ -40,31 +43,122 @@ def measure(predictor: Predictor, frames: Any, seconds: float) -> dict[str, floa
     return found
 
 
-def stream(runtime: base.Runtime, frames: Any, in_flight: int, seconds: float) -> dict[str, float]:
+def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float) -> dict[str, float | None]:
     """Rate with batches in flight, after a second of warm-up, and milliseconds from a batch's submit to its result."""
     spent: list[float] = []
     begun: list[float] = []
     for wanted in (1.0, seconds):
         spent.clear()
+        joules_before = energy()
         start = time.perf_counter()
         while time.perf_counter() - start < wanted or begun:
             if time.perf_counter() - start < wanted:
                 begun.append(time.perf_counter())
-                runtime.submit(frames)
+                runtime.submit(batch)
                 if len(begun) < in_flight:
                     continue
             runtime.result()
             spent.append(1000 * (time.perf_counter() - begun.pop(0)))
         rate = len(spent) / (time.perf_counter() - start)
-    tenth = len(spent) // 10
+        joules = (energy() - joules_before) / len(spent) if joules_before else None
+    tenth = max(1, len(spent) // 10)
     return {
         "in_flight": in_flight,
         "batches": len(spent),
         "hz": round(rate, 2),
+        "joules_a_batch": joules and round(joules, 3),
         **{f"p{p}_ms": round(float(np.percentile(spent, p)), 3) for p in (50, 90, 99)},
         "first_tenth_p50_ms": round(float(np.percentile(spent[:tenth], 50)), 3),
         "last_tenth_p50_ms": round(float(np.percentile(spent[-tenth:], 50)), 3),
     }
+
+
+def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expected: Any) -> dict[str, Any]:
+    """Time the graph of TAO's exporter with TAO Deploy's way to merge, on the reference's frames.
+
+    In float32, for targets of lower precision with TF32, as TAO Deploy builds unless told otherwise; in fp16 that graph
+    finds no segment. Both mask
+    tensors go at full size to pinned host memory, and NumPy merges them query by query. TAO Deploy 7.3 runs the engine
+    twice for each picture; here it runs once.
+    """
+    api = tensorrt.library()
+    flags = tensorrt.bits(
+        api.NetworkDefinitionCreationFlag, tensorrt.network_flags(api.__version__, config.Typing.weak)
+    )
+    build = tensorrt_common.Build(api, onnx_file, target, flags)
+    external = tensorrt.bits(getattr(api, "TacticSource", None), tensorrt.EXTERNAL_TACTICS)
+    build.options.set_tactic_sources(build.options.get_tactic_sources() & ~external)
+    engine, cfg = onnx_file.with_suffix(".engine"), about.config
+    start = time.perf_counter()
+    build.write(engine)
+    seconds = time.perf_counter() - start
+    runtime = tensorrt_common.GpuRuntime(api, engine)
+    spent: dict[str, list[float]] = {"engine_and_copies": [], "merge": [], "end_to_end": []}
+    for round_ in range(10):
+        frame = expected["frames"][round_ % len(expected["frames"])]
+        begin = time.perf_counter()
+        runtime.submit(frames.network_input(frame[None], cfg, PIXEL_MEAN, PIXEL_STD))
+        # Not `result`, which copies out of pinned memory, as TAO Deploy does not.
+        (lane,) = runtime._queued
+        lane.done.synchronize()
+        runtime._queued.clear()
+        copied = time.perf_counter()
+        ids, categories = merge_as_tao_deploy({n: b.host[0] for n, b in lane.outputs.items()}, cfg, about.num_things)
+        end = time.perf_counter()
+        if round_ >= 2:
+            for name, ms in (
+                ("engine_and_copies", copied - begin),
+                ("merge", end - copied),
+                ("end_to_end", end - begin),
+            ):
+                spent[name].append(1000 * ms)
+    runtime.close()
+    return {
+        "build_seconds": round(seconds, 1),
+        "segments": len(categories),
+        "void_pct": round(100 * float((ids == 0).mean()), 2),
+        **{f"{name}_p50_ms": round(float(np.percentile(ms, 50)), 2) for name, ms in spent.items()},
+    }
+
+
+def merge_as_tao_deploy(outputs: dict[str, Any], cfg: config.Deploy, num_things: int) -> tuple[Any, dict[int, int]]:
+    """Segment ids int32 [H, W] and their categories, from what TAO's graph gives of one picture."""
+    kept = outputs["pred_scores"] >= cfg.object_mask_threshold
+    probabilities, masks, classes = (outputs[n][kept] for n in ("prob_masks", "pred_masks", "pred_classes"))
+    ids = np.zeros(masks.shape[1:], np.int32)
+    categories: dict[int, int] = {}
+    stuff: dict[int, int] = {}
+    winners = probabilities.argmax(0) if len(classes) else ids
+    for k, category in enumerate(int(c) for c in classes):
+        inside = masks[k] >= 0.5
+        mine = winners == k
+        area, original, both = int(mine.sum()), int(inside.sum()), mine & inside
+        if not (area and original and both.any()) or area / original < cfg.overlap_threshold:
+            continue
+        segment = len(categories) + 1
+        if category >= num_things:
+            if category in stuff:
+                ids[both] = stuff[category]
+                continue
+            stuff[category] = segment
+        ids[both] = segment
+        categories[segment] = category + 1
+    return ids, categories
+
+
+def energy() -> float:
+    """Joules that the first GPU has taken since its driver was loaded, by NVML; 0 where it does not tell."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return 0
+    device, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
+    failed = (
+        nvml.nvmlInit_v2()
+        or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device))
+        or nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(millijoules))
+    )
+    return 0 if failed else millijoules.value / 1000
 
 
 def agree(predictor: Predictor, expected: Any) -> dict[str, Any]:
@@ -89,6 +183,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of timing")
     parser.add_argument("--in-flight", type=int, nargs="*", default=[], help="batches on their way at once, on a GPU")
     parser.add_argument("--profile", type=int, default=0, help="runs over which each layer is timed, on a GPU; 0: none")
+    parser.add_argument("--tao-graph", type=Path, help="graph.onnx that peers.py wrote, to time TAO Deploy's way too")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
     target = config.load(args.params).target(args.target)
@@ -98,6 +193,7 @@ def main() -> None:
     about = files.read_json(args.engine / sidecar.NAME)
     expected = np.load(args.reference)
     one = expected["frames"][: predictor.cfg.batch_size]
+    gpu_ms = runtime.gpu_ms(200) if isinstance(runtime, tensorrt_common.GpuRuntime) else []
     result: dict[str, Any] = {
         "target": config.plain(target),
         "gpu": about["build_host"]["gpu"],
@@ -107,6 +203,7 @@ def main() -> None:
         "output_bytes": sum(a.nbytes for a in predictor.run(one).values()),
         **agree(predictor, expected),
         **measure(predictor, expected["frames"], args.seconds),
+        **{f"gpu_p{p}_ms": round(float(np.percentile(gpu_ms, p)), 3) for p in (50, 90, 99) if gpu_ms},
     }
     for in_flight in args.in_flight:
         before = cuda.used_bytes()
@@ -114,12 +211,17 @@ def main() -> None:
         result.setdefault("streams", []).append(
             stream(other, one, in_flight, args.seconds) | {"device_mib": (cuda.used_bytes() - before) >> 20}
         )
-    print(result)
-    if args.profile:
-        assert isinstance(runtime, tensorrt_common.GpuRuntime), "--profile is for engines on a GPU"
+        # Or the next would be measured with its memory given back.
+        del other
+    if args.profile and isinstance(runtime, tensorrt_common.GpuRuntime):
         rows = runtime.profile(args.profile)
         result["layers"] = [{"step": step, "layer": layer, "ms": round(ms, 4)} for step, layer, ms in rows]
     files.write_json(args.out, result)
+    if args.tao_graph:
+        # Last, and after the rest is written: it needs standard TensorRT, minutes to build, and two large tensors.
+        result["tao_deploy"] = tao_deploy(args.tao_graph, target, found.description, expected)
+        files.write_json(args.out, result)
+    print({name: value for name, value in result.items() if name != "layers"})
 
 
 if __name__ == "__main__":

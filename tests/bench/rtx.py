@@ -5,7 +5,6 @@ Each build runs in a process of its own, whose peak memory is measured.
 """
 
 import argparse
-import importlib
 import json
 import logging
 import math
@@ -26,7 +25,6 @@ LIMIT_SECONDS, LIMIT_MIB = 120, 4096
 
 def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
     """Write our graphs and that of TAO's exporter, each with its description, into folders of `folder`."""
-    import onnx
     import onnxsim
     import torch
     from omegaconf import OmegaConf
@@ -34,6 +32,7 @@ def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
     from stages import export, simplify
     from stages.graph import artifact, fp16, passes
     from stages.tao import spec, wheel
+    from tests.bench import tao_graph
 
     OmegaConf.save(spec.train_spec(folder, {"train": folder, "val": folder}, 116, cfg), folder / "spec.yaml")
     torch.manual_seed(0)
@@ -53,26 +52,12 @@ def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
         save(f"ours, {form}, fp16", half, form, "fp16")
     save("ours, grid_sample, fp32", simplified, "grid_sample", "fp32")
 
-    # TAO's own exporter, unmodified, on the same weights.
-    exporter: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.export.onnx_exporter")
-    schema: Any = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
-    model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
-    tao_spec = OmegaConf.merge(OmegaConf.structured(schema.ExperimentConfig), OmegaConf.load(folder / "spec.yaml"))
-    tao_spec.model.export, tao_spec.export.on_cpu = True, True
-    tao_spec.export.input_height, tao_spec.export.input_width = cfg.deploy.height_px, cfg.deploy.width_px
-    tao = model.MaskFormerModel(tao_spec).eval()
-    tao.load_state_dict(net.state_dict())
-    names = ["prob_masks", "pred_masks", "pred_scores", "pred_classes"]
-    writer = exporter.ONNXExporter()
-    pixels = torch.ones(1, 3, cfg.deploy.height_px, cfg.deploy.width_px)
-    path = str(folder / "tao.onnx")
-    writer.export_model(tao, 1, path, pixels, input_names=["inputs"], output_names=names, opset_version=17)
-    writer.onnx_change(path)
-    save("TAO's exporter, fp32", onnx.load(path), "grid_sample", "fp32")
+    # On the same weights.
+    tao = tao_graph.export(net, folder / "spec.yaml", cfg.deploy, folder)
+    save("TAO's exporter, fp32", tao, "grid_sample", "fp32")
     # TensorRT-RTX has no NonZero; the least that makes this graph build is one pass of ours.
-    rewritten = onnx.load(path)
-    passes.boolean_assignment_to_and(rewritten.graph)
-    rewritten, _ = onnxsim.simplify(rewritten, check_n=0)
+    passes.boolean_assignment_to_and(tao.graph)
+    rewritten, _ = onnxsim.simplify(tao, check_n=0)
     save("TAO's exporter, without NonZero, fp32", rewritten, "grid_sample", "fp32")
     return found
 

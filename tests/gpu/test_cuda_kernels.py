@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages import config
-from stages.graph import attention, deformable, linear, merge
+from stages.graph import attention, deformable, linear, merge, tokens
 from stages.kernels import catalog, compiler
 from stages.runtime import cuda
 
@@ -171,7 +171,7 @@ def test_linear(dtype: str, batch: int, rows: int, depth: int, columns: int, ext
     given = {name: rng.standard_normal(shapes[name]).astype(dtype) for name in names}
     if "sums" in given:
         given["sums"] = weight.astype(np.float32).sum(-1).astype(dtype)
-    options = {"activation": activation, "epsilon": 1e-5, "first": 20, "rows": rows}
+    options = {"activation": activation, "epsilon": 1e-5, "first": 20, "rows": rows, "plane": []}
     found = run("Linear", {"extras": extras, **options}, [x, weight, *given.values()])
     tensors = {name: torch.from_numpy(a.astype(np.float32)).cuda() for name, a in given.items()}
     operator = linear.linear_and_moved if "position" in given else linear.linear
@@ -184,6 +184,66 @@ def test_linear(dtype: str, batch: int, rows: int, depth: int, columns: int, ext
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "batch"), [(184, 320, 96, 1), (23, 41, 24, 2), (12, 17, 40, 1)]
+)
+def test_linear_of_patches(dtype: str, height: int, width: int, channels: int, batch: int) -> None:
+    rng, columns = np.random.default_rng(0), 2 * channels
+    x = (rng.standard_normal((batch, height * width, channels)) + 1).astype(dtype)
+    weight = (rng.standard_normal((columns, 4 * channels)) / (4 * channels) ** 0.5).astype(dtype)
+    bias, sums = rng.standard_normal(columns).astype(dtype), weight.astype(np.float32).sum(-1).astype(dtype)
+    rows = -(-height // 2) * -(-width // 2)
+    options = {"activation": "none", "epsilon": 1e-5, "first": 0, "rows": rows, "plane": [height, width]}
+    (found,) = run("Linear", {"extras": "bias,sums", **options}, [x, weight, bias, sums])
+    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (x, weight, bias, sums)]
+    expected = linear.linear(*tensors, *[None] * 4, *options.values()).cpu().numpy()
+    difference = np.abs(found.astype(np.float32) - expected).max()
+    assert difference <= (1e-4 if dtype == "float32" else 2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("extra", ["", "residual", "position"])
+@pytest.mark.parametrize(
+    ("rows", "channels", "groups", "batch"),
+    [([58880], 256, 32, 1), ([920, 3680, 14720], 256, 32, 1), ([15, 54], 64, 32, 3), ([7], 24, 3, 2)],
+)
+def test_group_norm(dtype: str, extra: str, rows: list[int], channels: int, groups: int, batch: int) -> None:
+    rng, activation = np.random.default_rng(0), "relu" if extra != "position" else "none"
+    levels = [(2 * rng.standard_normal((batch, n, channels)) + 1).astype(dtype) for n in rows]
+    weights = [rng.standard_normal((len(rows), channels)).astype(dtype) for _ in range(2)]
+    shape = {"": (), "residual": (batch, sum(rows), channels), "position": (sum(rows), channels)}[extra]
+    more = [rng.standard_normal(shape).astype(dtype)] if extra else []
+    options = {"groups": groups, "epsilon": 1e-5, "activation": activation}
+    found = run("GroupNorm", {"extras": extra, **options}, [*levels, *weights, *more])
+    given = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (*levels, *weights, *more)]
+    operator = tokens.group_norm_and_moved if extra == "position" else tokens.group_norm
+    last = given[-1] if more else None
+    count = len(rows)
+    expected = operator(given[:count], *given[count : count + 2], last, *options.values())
+    for one, wanted in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
+        assert np.isfinite(one).all()
+        difference = np.abs(one.astype(np.float32) - wanted.cpu().numpy()).max()
+        assert difference <= (2e-4 if dtype == "float32" else 2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("first", "plane", "to", "channels", "batch"),
+    [
+        (4600, [92, 160], [184, 320], 256, 1),
+        (0, [184, 320], [23, 40], 256, 1),
+        (10, [5, 7], [11, 9], 24, 2),
+        (3, [8, 6], [3, 2], 8, 3),
+    ],
+)
+def test_resize(dtype: str, first: int, plane: list[int], to: list[int], channels: int, batch: int) -> None:
+    x = np.random.default_rng(0).standard_normal((batch, first + plane[0] * plane[1] + 9, channels)).astype(dtype)
+    (found,) = run("Resize", {"first": first, "plane": plane, "to": to}, [x])
+    expected = tokens.resize(torch.from_numpy(x.astype(np.float32)).cuda(), first, plane, to).cpu().numpy()
+    assert np.abs(found.astype(np.float32) - expected).max() <= (1e-5 if dtype == "float32" else 5e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("queries", "pixels", "channels", "batch"), [(100, 14720, 256, 1), (20, 333, 24, 3)])
 def test_products_with_a_constant_for_each_row(
     dtype: str, queries: int, pixels: int, channels: int, batch: int
@@ -191,7 +251,7 @@ def test_products_with_a_constant_for_each_row(
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, queries, channels + 8)).astype(dtype)
     weight = (rng.standard_normal((batch, pixels, channels)) / channels**0.5).astype(dtype)
-    attributes = {"extras": "", "activation": "none", "epsilon": 0.0, "first": 0, "rows": queries}
+    attributes = {"extras": "", "activation": "none", "epsilon": 0.0, "first": 0, "rows": queries, "plane": []}
     (found,) = run("Linear", attributes, [x, weight])
     tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (x, weight)]
     difference = np.abs(found.astype(np.float32) - linear.products(*tensors).cpu().numpy()).max()

@@ -1,0 +1,40 @@
+// A picture's tokens resized bilinearly, with pixel centres at halves (align_corners=False in PyTorch).
+//
+// x [B, IMAGE_ROWS, CHANNELS], of which rows FIRST to FIRST + IN_H * IN_W are the picture -> [B, OUT_H * OUT_W, CHANNELS];
+// of type T, computed in float32. Defined by the caller: all in capitals.
+
+#include "types.cuh"
+
+constexpr int VECTOR = 16 / sizeof(T);
+constexpr int LANES = CHANNELS / VECTOR;
+static_assert(CHANNELS % VECTOR == 0, "rows must fill vectors of 16 bytes");
+
+// Two neighbours and the share of the second.
+struct Between {
+    int low, high;
+    float share;
+    __device__ Between(int at, int from, int to) {
+        const float place = fmaxf((at + 0.5f) * (float(from) / float(to)) - 0.5f, 0);
+        low = min(int(place), from - 1);
+        high = min(low + 1, from - 1);
+        share = place - low;
+    }
+};
+
+extern "C" __global__ void resize(const T* __restrict__ x, T* __restrict__ out) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x, row = at / LANES, channel = at % LANES * VECTOR;
+    if (row >= OUT_H * OUT_W) return;
+    x += (size_t(blockIdx.y) * IMAGE_ROWS + FIRST) * CHANNELS + channel;
+    out += (size_t(blockIdx.y) * OUT_H * OUT_W + row) * CHANNELS + channel;
+    const Between y(row / OUT_W, IN_H, OUT_H), z(row % OUT_W, IN_W, OUT_W);
+    const auto read = [&](int down, int across) { return Pack<VECTOR>(x + size_t(down * IN_W + across) * CHANNELS); };
+    const Pack<VECTOR> a = read(y.low, z.low), b = read(y.low, z.high), c = read(y.high, z.low), d = read(y.high, z.high);
+    Pack<VECTOR> result;
+#pragma unroll
+    for (int k = 0; k < VECTOR; ++k) {
+        const float up = to_float(a.each[k]) * (1 - z.share) + to_float(b.each[k]) * z.share;
+        const float down = to_float(c.each[k]) * (1 - z.share) + to_float(d.each[k]) * z.share;
+        result.each[k] = from_float(up * (1 - y.share) + down * y.share);
+    }
+    result.write(out);
+}
