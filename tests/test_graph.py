@@ -63,32 +63,42 @@ def test_network_equals_tao(tao: Any, sampler: config.Sampler, shape: tuple[int,
         assert ((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
 
 
+def identity() -> torch.nn.Conv2d:
+    """A last convolution of the pixel decoder that changes nothing."""
+    convolution = torch.nn.Conv2d(64, 64, 1)
+    torch.nn.init.dirac_(convolution.weight)
+    torch.nn.init.zeros_(convolution.bias)
+    return convolution
+
+
+def decode_by_kernels(decoder: Any, levels: list[torch.Tensor], features: torch.Tensor) -> tuple[Any, Any]:
+    """Logits of the form `kernels`, from what TAO's decoder takes."""
+    kernels = kernel_network.Decoder(decoder, identity())
+    tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+    sizes = [tuple(level.shape[2:]) for level in levels]
+    size = tuple(features.shape[2:])
+    moved = tokens + kernels.positions(sizes)
+    class_logits, flat = kernels(features.flatten(2).transpose(1, 2), size, tokens, moved, sizes)
+    return class_logits, torch.unflatten(flat, 2, size)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_decoder_of_few_layers_leaves_levels_alone(tao: Any, count: int) -> None:
     decoder = copy.deepcopy(tao.sem_seg_head.predictor)
     decoder.num_layers = count
-    mask_features = torch.nn.Conv2d(64, 64, 1)
-    torch.nn.init.dirac_(mask_features.weight)
-    torch.nn.init.zeros_(mask_features.bias)
     levels = [torch.randn(1, 64, s, s, generator=torch.Generator().manual_seed(s)) for s in (4, 8, 16)]
     features = torch.randn(1, 64, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = decoder([*levels], features)
-        kernels = kernel_network.Decoder(decoder, mask_features)
-        tokens, sizes = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1), [(4, 4), (8, 8), (16, 16)]
-        moved = tokens + kernels.positions(sizes)
-        class_logits, flat = kernels(features.flatten(2).transpose(1, 2), (32, 32), tokens, moved, sizes)
+        class_logits, mask_logits = decode_by_kernels(decoder, levels, features)
     assert torch.allclose(class_logits, expected["pred_logits"], rtol=1e-4, atol=1e-3)
-    assert torch.allclose(torch.unflatten(flat, 2, (32, 32)), expected["pred_masks"], rtol=1e-3, atol=1e-3)
+    assert torch.allclose(mask_logits, expected["pred_masks"], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("by_kernel", [False, True])
 def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any, by_kernel: bool) -> None:
     """TAO's rule for a fully blocked query, on which the two paths differ in form."""
     decoder = tao.sem_seg_head.predictor
-    mask_features = torch.nn.Conv2d(64, 64, 1)
-    torch.nn.init.dirac_(mask_features.weight)
-    torch.nn.init.zeros_(mask_features.bias)
     generator = torch.Generator().manual_seed(1)
     levels = [torch.randn(2, 64, s, s, generator=generator) for s in (4, 8, 16)]
     features = torch.randn(2, 64, 32, 32, generator=generator)
@@ -99,14 +109,9 @@ def test_a_query_that_may_look_nowhere_looks_everywhere(tao: Any, by_kernel: boo
         decoder.mask_embed.layers[-1].bias.copy_(torch.full_like(saved, -500))
         expected = decoder([*levels], features)
         if by_kernel:
-            kernels = kernel_network.Decoder(decoder, mask_features)
-            tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
-            sizes = [(s, s) for s in (4, 8, 16)]
-            pixels = features.flatten(2).transpose(1, 2)
-            class_logits, flat = kernels(pixels, (32, 32), tokens, tokens + kernels.positions(sizes), sizes)
-            mask_logits = torch.unflatten(flat, 2, (32, 32))
+            class_logits, mask_logits = decode_by_kernels(decoder, levels, features)
         else:
-            class_logits, mask_logits = Decoder(decoder, mask_features)(levels, features)
+            class_logits, mask_logits = Decoder(decoder, identity())(levels, features)
         decoder.mask_embed.layers[-1].bias.copy_(saved)
     assert (expected["pred_masks"] < 0).all()
     assert torch.allclose(class_logits, expected["pred_logits"], rtol=1e-4, atol=1e-3)

@@ -1,9 +1,8 @@
 """The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
 
 Left to the builder are two convolutions: patches and the 3 x 3 of the pixel decoder. The same answer as
-stages/graph/network.py, with three things more done ahead of time: LayerNorms before a linear layer are in its weights,
-the positions and levels that keys and values begin with are constants, and the decoder's first layer, whose queries
-are constants, begins with its projections.
+stages/graph/network.py, with two things more done ahead of time: LayerNorms before a linear layer are in its weights,
+and the positions and levels that keys and values begin with are constants.
 """
 
 import copy
@@ -79,10 +78,10 @@ def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Te
     qkv = Linear(layer.qkv.weight, layer.qkv.bias, before=block.norm1)(x)
     # What tokens that fill up windows have: they are zero after the LayerNorm.
     bias = layer.qkv.bias if layer.qkv.bias is not None else torch.zeros(qkv.shape[-1])
-    tokens = layer.window_size[0] * layer.window_size[1]
+    count = layer.window_size[0] * layer.window_size[1]
     # [N * N, M] -> [M, N, N]: a constant of the graph.
     position = layer.relative_position_bias_table[layer.relative_position_index.view(-1)]
-    position = position.view(tokens, tokens, -1).permute(2, 0, 1)
+    position = position.view(count, count, -1).permute(2, 0, 1)
     sizes = height, width, layer.window_size[0], block.shift_size
     attended = attention.window_attention(qkv, bias, position, layer.num_heads, *sizes)
     x = Linear(layer.proj.weight, layer.proj.bias)(attended, residual=x)
@@ -115,8 +114,7 @@ class PixelDecoder(nn.Module):
         tao, transformer = self.tao, self.tao.transformer
         used = [features[name] for name in tao.transformer_in_features[::-1]]
         sizes = [feature.size for feature in used]
-        places = [tao.pe_layer(torch.zeros(1, 1, *size))[0].flatten(1).T for size in sizes]
-        position = torch.cat([place + level for place, level in zip(places, transformer.level_embed, strict=True)])
+        position = place(tao.pe_layer, transformer.level_embed, sizes)
         projected = [project(conv, feature) for (conv, _), feature in zip(tao.input_proj, used, strict=True)]
         levels, moved = tokens.normalise_and_move(projected, [norm for _, norm in tao.input_proj], position)
         layers = transformer.encoder.layers
@@ -134,6 +132,13 @@ class PixelDecoder(nn.Module):
             plane = F.conv2d(plane, last.weight, last.bias, padding=last.padding)
             fine = tokens.normalise([plane.flatten(2).transpose(1, 2)], [last.norm], activation="relu")
         return fine, size, levels, moved, sizes
+
+
+def place(pe_layer: Any, level_embed: torch.Tensor, sizes: deformable.Sizes) -> torch.Tensor:
+    """Where each token of the levels is, and in which: TAO's position embeddings and those of levels [L, C], [S, C]."""
+    # The layer looks at a picture's size alone.
+    fixed = [pe_layer(torch.zeros(1, 1, *size))[0].flatten(1).T for size in sizes]
+    return torch.cat([one + level for one, level in zip(fixed, level_embed, strict=True)])
 
 
 def project(conv: nn.Conv2d, feature: Feature) -> torch.Tensor:
@@ -185,8 +190,7 @@ class Decoder(nn.Module):
 
     def positions(self, sizes: deformable.Sizes) -> torch.Tensor:
         """What keys have beside the tokens of all levels, coarse to fine: [S, C]."""
-        fixed = [self.tao.pe_layer(torch.zeros(1, 1, *size), None)[0].flatten(1).T for size in sizes]
-        return torch.cat([place + level for place, level in zip(fixed, self.tao.level_embed.weight, strict=True)])
+        return place(self.tao.pe_layer, self.tao.level_embed.weight, sizes)
 
     def embedding(self, queries: torch.Tensor) -> torch.Tensor:
         """Queries [B, Q, C] -> what pixel features are multiplied with, and a constant: [B, Q, C + 8]."""

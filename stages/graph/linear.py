@@ -69,7 +69,7 @@ class Linear:
         rows: int | None,
         plane: Sequence[int] = (),
     ) -> Any:
-        given = {name: tensor.detach() for name, tensor in (self.extras | more).items() if tensor is not None}
+        given = self.extras | more
         options = self.activation, self.epsilon, first, int(x.shape[1]) if rows is None else rows, list(plane)
         return self.weight, *(given.get(name) for name in catalog.EXTRAS), *options
 

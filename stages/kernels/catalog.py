@@ -300,13 +300,15 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             "another form than `kernels` in conf/target"
         )
     after = "scale" in extras
-    whole = after and half and columns <= 256 and images * rows >= 4096
-    tile = _tile(rows, columns, images) if half else Tile(64, 64, 16, 16)
-    if whole:
+    finish = after and not (half and columns <= 256 and images * rows >= 4096)
+    if not half:
+        tile = Tile(64, 64, 16, 16)
+    elif after and not finish:
         tile = _whole_rows(images * rows, columns)
+    else:
+        tile = _tile(rows, columns, images)
     blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * images
-    split = min(8, max(1, WAVE // blocks), -(-depth // 128)) if after and not whole else 1
-    finish = after and not whole
+    split = min(8, max(1, WAVE // blocks), -(-depth // 128)) if finish else 1
     stage_bytes = 2 * (tile.rows + tile.columns) * (32 + 8)
     # Beside them are a few arrays for each row of the tile: moments, and parts of a row's sums.
     static_bytes = 8 * tile.rows * (1 + tile.warps_n)

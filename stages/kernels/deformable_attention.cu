@@ -10,7 +10,6 @@
 #include "types.cuh"
 
 constexpr int SAMPLES = LEVELS * POINTS;
-constexpr int VECTOR = 16 / sizeof(T);
 constexpr int LANES = DEPTH / VECTOR;  // threads for one pair
 static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
 
@@ -71,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
     float total[VECTOR] = {};
     const T* here = value + channel;
     const auto add = [&](int corner, float share) {
-        const Pack<VECTOR> read(here + corner);
+        const Pack read(here + corner);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) total[i] += share * to_float(read.each[i]);
     };
@@ -81,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
         const int4 corner = corners[sample][pair];
         add(corner.x, share.x), add(corner.y, share.y), add(corner.z, share.z), add(corner.w, share.w);
     }
-    Pack<VECTOR> written;
+    Pack written;
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i) written.each[i] = from_float(total[i]);
     written.write(sampled + size_t(first + pair) * DEPTH + channel);

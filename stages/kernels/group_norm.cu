@@ -8,7 +8,6 @@
 
 #include "types.cuh"
 
-constexpr int VECTOR = 16 / sizeof(T);
 constexpr int LANES = CHANNELS / VECTOR;     // threads for one row
 constexpr int WIDTH = CHANNELS / GROUPS;
 constexpr int AT_ONCE = THREADS / LANES;     // rows
@@ -39,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_up(ARGUMENTS) {
         Sums own[VECTOR] = {};
 #pragma unroll 4
         for (int row = chunk * share + down; row < end; row += AT_ONCE) {
-            const Pack<VECTOR> read(x + size_t(row) * CHANNELS + channel);
+            const Pack read(x + size_t(row) * CHANNELS + channel);
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) {
                 const float value = to_float(read.each[k]);
@@ -90,9 +89,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(ARGUMENTS) {
     for (int k = 0; k < VECTOR; ++k) factor[k] = factors[channel + k], offset[k] = offsets[channel + k];
     for (int row = blockIdx.x * AT_ONCE + down; row < rows; row += gridDim.x * AT_ONCE) {
         const size_t to = (size_t(image) * ROWS + first + row) * CHANNELS + channel;
-        const Pack<VECTOR> read(x + size_t(row) * CHANNELS + channel);
-        const Pack<VECTOR> more = RESIDUAL ? Pack<VECTOR>(residual + to) : Pack<VECTOR>();
-        Pack<VECTOR> result;
+        const Pack read(x + size_t(row) * CHANNELS + channel);
+        const Pack more = RESIDUAL ? Pack(residual + to) : Pack();
+        Pack result;
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) {
             float value = to_float(read.each[k]) * factor[k] + offset[k];
@@ -102,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(ARGUMENTS) {
         }
         result.write(out + to);
         if (POSITION) {
-            const Pack<VECTOR> place(position + size_t(first + row) * CHANNELS + channel);
+            const Pack place(position + size_t(first + row) * CHANNELS + channel);
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k)
                 result.each[k] = from_float(to_float(result.each[k]) + to_float(place.each[k]));

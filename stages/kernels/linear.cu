@@ -17,8 +17,6 @@
 
 #include "types.cuh"
 
-constexpr int VECTOR = 16 / sizeof(T);
-
 struct Arguments {
     const T *x, *weight, *bias, *sums, *residual, *scale, *shift, *position;
     T *out, *moved;
@@ -96,7 +94,7 @@ __device__ inline void copy(T* to, const T* from, bool real) {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(real ? 16 : 0));
 #else
-    (real ? Pack<VECTOR>(from) : Pack<VECTOR>()).write(to);
+    (real ? Pack(from) : Pack()).write(to);
 #endif
 }
 
@@ -339,8 +337,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
             if (first_column + column >= COLUMNS) continue;
             *reinterpret_cast<int4*>(out + to * COLUMNS + first_column + column) = *reinterpret_cast<const int4*>(from);
             if (POSITION) {
-                const Pack<VECTOR> place(position + size_t(first_row + row) * COLUMNS + first_column + column);
-                Pack<VECTOR> sum;
+                const Pack place(position + size_t(first_row + row) * COLUMNS + first_column + column);
+                Pack sum;
 #pragma unroll
                 for (int k = 0; k < VECTOR; ++k) sum.each[k] = from_float(to_float(from[k]) + to_float(place.each[k]));
                 sum.write(moved + to * COLUMNS + first_column + column);

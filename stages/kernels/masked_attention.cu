@@ -12,7 +12,6 @@
 constexpr int CHUNK = CHUNK_SIZE;
 constexpr int CHUNKS = (LENGTH + CHUNK - 1) / CHUNK;
 constexpr int CHANNELS = HEADS * DEPTH;
-constexpr int VECTOR = 16 / sizeof(T);
 constexpr int TILES = (QUERIES + 15) / 16;  // a warp each
 constexpr int THREADS = 32 * TILES;
 static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
@@ -44,7 +43,7 @@ extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restric
     for (int i = threadIdx.x; i < CHUNKS * CHUNK / 8; i += blockDim.x) {
         int byte = 0;
         if (HALF && LENGTH % 8 == 0 && 8 * i < LENGTH) {
-            const Pack<VECTOR> read(mask + 8 * i);
+            const Pack read(mask + 8 * i);
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) byte |= !(to_float(read.each[k]) < 0) << k;
         } else {
@@ -78,14 +77,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int i = threadIdx.x; i < TILES * 16 * VECTORS; i += THREADS) {
         const int row = i / VECTORS, channel = i % VECTORS * VECTOR;
         const bool real = row < QUERIES && channel < DEPTH;
-        (real ? Pack<VECTOR>(query + row * QUERY_STRIDE + channel) : Pack<VECTOR>()).write(&queries[row][channel]);
+        (real ? Pack(query + row * QUERY_STRIDE + channel) : Pack()).write(&queries[row][channel]);
     }
     for (int i = threadIdx.x; i < CHUNK * VECTORS; i += THREADS) {
         const int row = i / VECTORS, channel = i % VECTORS * VECTOR;
         const bool real = first + row < LENGTH && channel < DEPTH;
         const size_t at = first + row;
-        (real ? Pack<VECTOR>(key + at * KEY_STRIDE + channel) : Pack<VECTOR>()).write(&keys[row][channel]);
-        const Pack<VECTOR> read = real ? Pack<VECTOR>(value + at * VALUE_STRIDE + channel) : Pack<VECTOR>();
+        (real ? Pack(key + at * KEY_STRIDE + channel) : Pack()).write(&keys[row][channel]);
+        const Pack read = real ? Pack(value + at * VALUE_STRIDE + channel) : Pack();
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) values[channel + k][row] = read.each[k];
     }

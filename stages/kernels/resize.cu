@@ -5,7 +5,6 @@
 
 #include "types.cuh"
 
-constexpr int VECTOR = 16 / sizeof(T);
 constexpr int LANES = CHANNELS / VECTOR;
 static_assert(CHANNELS % VECTOR == 0, "rows must fill vectors of 16 bytes");
 
@@ -27,9 +26,9 @@ extern "C" __global__ void resize(const T* __restrict__ x, T* __restrict__ out) 
     x += (size_t(blockIdx.y) * IMAGE_ROWS + FIRST) * CHANNELS + channel;
     out += (size_t(blockIdx.y) * OUT_H * OUT_W + row) * CHANNELS + channel;
     const Between y(row / OUT_W, IN_H, OUT_H), z(row % OUT_W, IN_W, OUT_W);
-    const auto read = [&](int down, int across) { return Pack<VECTOR>(x + size_t(down * IN_W + across) * CHANNELS); };
-    const Pack<VECTOR> a = read(y.low, z.low), b = read(y.low, z.high), c = read(y.high, z.low), d = read(y.high, z.high);
-    Pack<VECTOR> result;
+    const auto read = [&](int down, int across) { return Pack(x + size_t(down * IN_W + across) * CHANNELS); };
+    const Pack a = read(y.low, z.low), b = read(y.low, z.high), c = read(y.high, z.low), d = read(y.high, z.high);
+    Pack result;
 #pragma unroll
     for (int k = 0; k < VECTOR; ++k) {
         const float up = to_float(a.each[k]) * (1 - z.share) + to_float(b.each[k]) * z.share;

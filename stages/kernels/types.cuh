@@ -26,8 +26,9 @@ __device__ inline T from_float(float value) { return value; }
 
 #define INFINITY __int_as_float(0x7f800000)
 
+constexpr int VECTOR = 16 / sizeof(T);  // values in 16 bytes
+
 // 16 bytes, read and written at once.
-template <int VECTOR>
 struct alignas(16) Pack {
     T each[VECTOR];
     __device__ Pack() { *reinterpret_cast<int4*>(each) = make_int4(0, 0, 0, 0); }

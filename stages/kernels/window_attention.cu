@@ -11,7 +11,6 @@
 constexpr int N = WINDOW * WINDOW;
 constexpr int ROWS = (HEIGHT + WINDOW - 1) / WINDOW, COLUMNS = (WIDTH + WINDOW - 1) / WINDOW;
 constexpr int CHANNELS = HEADS * DEPTH;
-constexpr int VECTOR = 16 / sizeof(T);
 constexpr int QUERY_TILES = (N + 15) / 16;  // a warp each
 constexpr int THREADS = 32 * QUERY_TILES;
 static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
@@ -67,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int i = threadIdx.x; i < N * 3 * VECTORS; i += THREADS) {
         const int token = i / (3 * VECTORS), which = i / VECTORS % 3, channel = i % VECTORS * VECTOR;
         const T* row = places[token] < 0 ? bias : qkv + size_t(places[token]) * 3 * CHANNELS;
-        const Pack<VECTOR> read(row + (which * HEADS + head) * DEPTH + channel);
+        const Pack read(row + (which * HEADS + head) * DEPTH + channel);
         if (which == 2) {
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) values[channel + k][token] = read.each[k];

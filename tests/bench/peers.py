@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from stages import benchmark, config, files
-from stages.metrics import agreement
+from stages.graph import reference
 from stages.runtime import frames
 from stages.runtime.segments import Segments
 from stages.tao.predict import Checkpoint
@@ -117,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = config.load(args.params).deploy
     num_things = sum(c["isthing"] for c in files.read_json(args.categories)["categories"])
-    reference = np.load(args.reference)
+    expected = np.load(args.reference)
     if not torch.cuda.is_available():
         raise SystemExit(f"error: PyTorch {torch.__version__} finds no GPU here, and peers are timed on one")
     device = "cuda"
@@ -130,7 +130,7 @@ def main() -> None:
             call = make()
             with torch.inference_mode():
                 start = time.perf_counter()
-                call(reference["frames"][0])
+                call(expected["frames"][0])
             print(f"{name}: first call {time.perf_counter() - start:.1f} s", flush=True)
             calls[name] = call
         except Exception as error:  # whatever a peer lacks, the others go on
@@ -159,9 +159,9 @@ def main() -> None:
         add("torch.compile fp16", lambda: whole(peers.compiled(half), peers.merge_as_tao))
     with torch.inference_mode():
         seconds = benchmark.take_turns(
-            {name: (call, list(reference["frames"])) for name, call in calls.items()}, 5, args.rounds
+            {name: (call, list(expected["frames"])) for name, call in calls.items()}, 5, args.rounds
         )
-        agreeing = {name: agreement_pct(call, reference) for name, call in calls.items()}
+        agreeing = {name: agreement_pct(call, expected) for name, call in calls.items()}
     result: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
@@ -178,18 +178,10 @@ def main() -> None:
         tao_graph.write(peers.tao.net.cpu(), args.checkpoint / "spec.yaml", cfg, args.tao_graph)
 
 
-def agreement_pct(call: Callable[[frames.Frame], Any], reference: Any) -> float | None:
+def agreement_pct(call: Callable[[frames.Frame], Any], expected: Any) -> float | None:
     """Agreement of maps with the reference's in percent of pixels, or None where there is no map."""
-    from stages.graph.reference import answers
-
-    shares = []
-    for frame, wanted in zip(reference["frames"], answers(reference), strict=True):
-        found = call(frame)
-        if not isinstance(found, Segments):
-            return None
-        same = agreement.agreeing_pixels(wanted.ids, wanted.category_ids, found.ids, found.category_ids)
-        shares.append(100 * same / wanted.ids.size)
-    return round(float(np.mean(shares)), 4)
+    found = [call(frame) for frame in expected["frames"]]
+    return round(reference.agreement_pct(expected, found), 4) if isinstance(found[0], Segments) else None
 
 
 if __name__ == "__main__":

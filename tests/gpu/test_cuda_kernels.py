@@ -46,6 +46,18 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     return [buffer.host.copy() for buffer in outputs]
 
 
+def on_gpu(arrays: Any) -> list[Any]:
+    """NumPy arrays as float32 tensors on the GPU."""
+    return [torch.from_numpy(a.astype(np.float32)).cuda() for a in arrays]
+
+
+def expect(found: Any, expected: Any, single: float, half: float) -> None:
+    """Whether a kernel's output is PyTorch's within `single`, or within `half` where it is float16."""
+    assert np.isfinite(found).all()
+    difference = np.abs(found.astype(np.float32) - expected.cpu().numpy()).max()
+    assert difference <= (single if found.dtype == np.float32 else half)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(
     ("sizes", "heads", "depth", "batch"),
@@ -62,11 +74,8 @@ def test_deformable_attention(dtype: str, sizes: list[tuple[int, int]], heads: i
     attributes = {"heads": heads, "points": points, "sizes": [axis for size in sizes for axis in size]}
     (found,) = run("DeformableAttention", attributes, [value, np.concatenate([offsets, logits], -1)])
 
-    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (value, offsets, logits)]
-    expected = deformable.sample(deformable.GridSample(), *tensors, sizes, heads, points).cpu().numpy()
-    assert np.isfinite(found).all()
-    difference = np.abs(found.astype(np.float32) - expected).max()
-    assert difference <= (1e-4 if dtype == "float32" else 4e-3)
+    tensors = on_gpu((value, offsets, logits))
+    expect(found, deformable.sample(deformable.GridSample(), *tensors, sizes, heads, points), 1e-4, 4e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -91,11 +100,8 @@ def test_window_attention(
     sizes = {"heads": heads, "height": height, "width": width, "window": window, "shift": shift}
     (found,) = run("WindowAttention", sizes, [qkv, bias, position])
 
-    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (qkv, bias, position)]
-    expected = attention.window_attention(*tensors, *sizes.values()).cpu().numpy()
-    assert np.isfinite(found).all()
-    difference = np.abs(found.astype(np.float32) - expected).max()
-    assert difference <= (1e-4 if dtype == "float32" else 2e-2)
+    tensors = on_gpu((qkv, bias, position))
+    expect(found, attention.window_attention(*tensors, *sizes.values()), 1e-4, 2e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -131,12 +137,9 @@ def test_attention_without_a_mask_to_columns_of_wider_rows(
 
 
 def expect_attention(found: Any, attributes: dict[str, Any], arrays: list[Any]) -> None:
-    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in arrays]
+    tensors = on_gpu(arrays)
     mask = tensors[3] if len(tensors) > 3 else None
-    expected = attention.masked_attention(*tensors[:3], mask, *attributes.values()).cpu().numpy()
-    assert np.isfinite(found).all()
-    difference = np.abs(found.astype(np.float32) - expected).max()
-    assert difference <= (1e-4 if found.dtype == np.float32 else 5e-3)
+    expect(found, attention.masked_attention(*tensors[:3], mask, *attributes.values()), 1e-4, 5e-3)
 
 
 # Shapes of Swin-Tiny at 720p, and such as fill no tile: rows, K, N, what is around the product, and the activation.
@@ -173,14 +176,12 @@ def test_linear(dtype: str, batch: int, rows: int, depth: int, columns: int, ext
         given["sums"] = weight.astype(np.float32).sum(-1).astype(dtype)
     options = {"activation": activation, "epsilon": 1e-5, "first": 20, "rows": rows, "plane": []}
     found = run("Linear", {"extras": extras, **options}, [x, weight, *given.values()])
-    tensors = {name: torch.from_numpy(a.astype(np.float32)).cuda() for name, a in given.items()}
+    tensors = dict(zip(given, on_gpu(given.values()), strict=True))
     operator = linear.linear_and_moved if "position" in given else linear.linear
-    arguments = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (x, weight)]
+    arguments = on_gpu((x, weight))
     expected = operator(*arguments, *(tensors.get(name) for name in catalog.EXTRAS), *options.values())
     for one, wanted in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
-        assert np.isfinite(one).all()
-        difference = np.abs(one.astype(np.float32) - wanted.cpu().numpy()).max()
-        assert difference <= (1e-4 if dtype == "float32" else 2e-2)
+        expect(one, wanted, 1e-4, 2e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -195,10 +196,8 @@ def test_linear_of_patches(dtype: str, height: int, width: int, channels: int, b
     rows = -(-height // 2) * -(-width // 2)
     options = {"activation": "none", "epsilon": 1e-5, "first": 0, "rows": rows, "plane": [height, width]}
     (found,) = run("Linear", {"extras": "bias,sums", **options}, [x, weight, bias, sums])
-    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (x, weight, bias, sums)]
-    expected = linear.linear(*tensors, *[None] * 4, *options.values()).cpu().numpy()
-    difference = np.abs(found.astype(np.float32) - expected).max()
-    assert difference <= (1e-4 if dtype == "float32" else 2e-2)
+    tensors = on_gpu((x, weight, bias, sums))
+    expect(found, linear.linear(*tensors, *[None] * 4, *options.values()), 1e-4, 2e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -215,15 +214,13 @@ def test_group_norm(dtype: str, extra: str, rows: list[int], channels: int, grou
     more = [rng.standard_normal(shape).astype(dtype)] if extra else []
     options = {"groups": groups, "epsilon": 1e-5, "activation": activation}
     found = run("GroupNorm", {"extras": extra, **options}, [*levels, *weights, *more])
-    given = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (*levels, *weights, *more)]
+    given = on_gpu((*levels, *weights, *more))
     operator = tokens.group_norm_and_moved if extra == "position" else tokens.group_norm
     last = given[-1] if more else None
     count = len(rows)
     expected = operator(given[:count], *given[count : count + 2], last, *options.values())
     for one, wanted in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
-        assert np.isfinite(one).all()
-        difference = np.abs(one.astype(np.float32) - wanted.cpu().numpy()).max()
-        assert difference <= (2e-4 if dtype == "float32" else 2e-2)
+        expect(one, wanted, 2e-4, 2e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -239,8 +236,7 @@ def test_group_norm(dtype: str, extra: str, rows: list[int], channels: int, grou
 def test_resize(dtype: str, first: int, plane: list[int], to: list[int], channels: int, batch: int) -> None:
     x = np.random.default_rng(0).standard_normal((batch, first + plane[0] * plane[1] + 9, channels)).astype(dtype)
     (found,) = run("Resize", {"first": first, "plane": plane, "to": to}, [x])
-    expected = tokens.resize(torch.from_numpy(x.astype(np.float32)).cuda(), first, plane, to).cpu().numpy()
-    assert np.abs(found.astype(np.float32) - expected).max() <= (1e-5 if dtype == "float32" else 5e-3)
+    expect(found, tokens.resize(*on_gpu([x]), first, plane, to), 1e-5, 5e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -253,9 +249,8 @@ def test_products_with_a_constant_for_each_row(
     weight = (rng.standard_normal((batch, pixels, channels)) / channels**0.5).astype(dtype)
     attributes = {"extras": "", "activation": "none", "epsilon": 0.0, "first": 0, "rows": queries, "plane": []}
     (found,) = run("Linear", attributes, [x, weight])
-    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (x, weight)]
-    difference = np.abs(found.astype(np.float32) - linear.products(*tensors).cpu().numpy()).max()
-    assert difference <= (1e-4 if dtype == "float32" else 1e-2)
+    tensors = on_gpu((x, weight))
+    expect(found, linear.products(*tensors), 1e-4, 1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -289,7 +284,7 @@ def test_panoptic_merge(dtype: str, frame: tuple[int, int], size: tuple[int, int
     flat = mask_logits.reshape(batch, queries, -1)
     query_ids, areas, scores, category_ids = run("PanopticMerge", kernel, [class_logits, flat])
 
-    tensors = [torch.from_numpy(a.astype(np.float32)).cuda() for a in (class_logits, mask_logits)]
+    tensors = on_gpu((class_logits, mask_logits))
     expected = [a.cpu().numpy() for a in module.cuda()(*tensors)]
     assert (query_ids == expected[0]).mean() >= 0.9999
     assert np.abs(areas - expected[1]).max() <= 1e-4 * frame[0] * frame[1]
