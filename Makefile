@@ -77,11 +77,14 @@ bench: env ## Time an engine on this GPU, and what else one would run; writes da
 	@test -n "$(TARGET)" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
 	@$(DEVICE_PYTHON) -c "import tensorrt" || { echo "error: $(DEVICE_PYTHON) has no TensorRT; name a Python that has it \
 		in DEVICE_PYTHON (docs/targets.md)" >&2; exit 1; }
-	@$(DEVICE_PYTHON) -m tests.bench.engines --params $(PARAMS) --target "$(TARGET)" \
-		--engine data/engines/$(TARGET) --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 --out data/bench/$(TARGET).json
 	@python -W ignore -m tests.bench.peers --checkpoint data/checkpoint --reference $(REFERENCE) \
 		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
 		--tao-graph data/bench/tao --out data/bench/$(TARGET)_peers.json
+	@$(DEVICE_PYTHON) -m tests.bench.engines --params $(PARAMS) --target "$(TARGET)" \
+		--engine data/engines/$(TARGET) --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 \
+		--tao-graph data/bench/tao/graph.onnx --out data/bench/$(TARGET).json $(ARGS)
+	@python -m tests.bench.plot --engine data/bench/$(TARGET).json --peers data/bench/$(TARGET)_peers.json \
+		--out data/bench/$(TARGET).svg
 
 .PHONY: bench-rtx
 bench-rtx: env ## Build Swin-Tiny at 720p for TensorRT-RTX, ours and TAO's graph; writes data/bench/rtx.json

@@ -70,11 +70,11 @@ def build(
 def _compile(step: dict[str, Any], compute_capabilities: list[str], content: dict[str, bytes]) -> dict[str, str]:
     """Compile a kernel into `content`; returns the name there for each compute capability."""
     inputs = [catalog.Tensor(tuple(t["shape"]), t["dtype"]) for t in step["tensors"]]
-    plan = catalog.KERNELS[step["kernel"]](step["attributes"], inputs)
-    # Layers of one kind share their code.
-    constants = hashlib.sha256(repr(sorted(plan.defines.items())).encode()).hexdigest()[:8]
     names = {}
     for capability in compute_capabilities:
+        plan = catalog.plan(step["kernel"], step["attributes"], inputs, capability)
+        # Layers of one kind share their code.
+        constants = hashlib.sha256(repr(sorted(plan.defines.items())).encode()).hexdigest()[:8]
         name = f"{Path(plan.source).stem}_{constants}_sm{capability.replace('.', '')}.cubin"
         if name not in content:
             content[name] = compiler.compile_source(plan.source, plan.defines, capability)

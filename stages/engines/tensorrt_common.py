@@ -144,12 +144,15 @@ class Part:
 class Kernel:
     """A kernel of ours: one step."""
 
-    def __init__(self, step: chain.Step, module: cuda.Module, known: Mapping[str, catalog.Tensor]) -> None:
-        """`module` is its machine code, for the tensors that it reads, which are among `known`."""
+    def __init__(
+        self, step: chain.Step, module: cuda.Module, known: Mapping[str, catalog.Tensor], compute_capability: str
+    ) -> None:
+        """`module` is its machine code for that, and for the tensors that it reads, which are among `known`."""
         self.name, self._read = step.kernel, tuple(step.inputs)
         self.inputs = {name: known[name] for name in self._read}
         # One tensor may be two inputs.
-        self._plan = catalog.KERNELS[step.kernel](step.attributes, [known[name] for name in self._read])
+        read = [known[name] for name in self._read]
+        self._plan = catalog.plan(step.kernel, step.attributes, read, compute_capability)
         self.outputs = dict(zip(step.outputs, self._plan.outputs, strict=True))
         self._module = module
         self._workspaces, self.scratch_bytes = memory.in_a_row(self._plan.workspace_bytes)
@@ -228,7 +231,7 @@ class GpuRuntime:
         new: Part | Kernel
         for i, step in enumerate(steps):
             if step.kernel:
-                new = Kernel(step, self._modules[step.code], known)
+                new = Kernel(step, self._modules[step.code], known, gpu.compute_capability)
             else:
                 new = Part(api, step.code, f"{engine_file}, part {i}")
             for name, tensor in new.inputs.items():

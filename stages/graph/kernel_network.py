@@ -1,6 +1,6 @@
 """The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
 
-Left to the builder are two convolutions: patches and the 3 x 3 of the pixel decoder. The same answer as
+Left to the builder is one convolution, that of patches. The same answer as
 stages/graph/network.py, with two things more done ahead of time: LayerNorms before a linear layer are in its weights,
 and the positions and levels that keys and values begin with are constants.
 """
@@ -102,6 +102,8 @@ class PixelDecoder(nn.Module):
         convolutions = (*tao.lateral_convs, *tao.output_convs)
         if not all(isinstance(conv.norm, nn.GroupNorm) for conv in convolutions):
             raise ValueError(f"deformable_attention `kernels` serves pixel decoders with GroupNorm; {MEND}")
+        if any((conv.kernel_size, conv.padding) != ((3, 3), (1, 1)) for conv in tao.output_convs):
+            raise ValueError(f"deformable_attention `kernels` serves pixel decoders with 3 x 3 convolutions; {MEND}")
 
     def forward(
         self, features: dict[str, Feature], positions: Callable[[deformable.Sizes], torch.Tensor]
@@ -128,9 +130,8 @@ class PixelDecoder(nn.Module):
             coarse = tokens.resize(fine, first, list(size), list(feature.size))
             fine, size, first = project(lateral, feature), feature.size, 0
             fine = tokens.normalise([fine], [lateral.norm], residual=coarse)
-            plane = torch.unflatten(fine.transpose(1, 2), 2, size)
-            plane = F.conv2d(plane, last.weight, last.bias, padding=last.padding)
-            fine = tokens.normalise([plane.flatten(2).transpose(1, 2)], [last.norm], activation="relu")
+            fine = Linear(last.weight.permute(0, 2, 3, 1).flatten(1), last.bias).of_neighbours(fine, *size)
+            fine = tokens.normalise([fine], [last.norm], activation="relu")
         return fine, size, levels, moved, sizes
 
 

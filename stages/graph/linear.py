@@ -50,7 +50,12 @@ class Linear:
     def of_patches(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """[B, height * width, K / 4] -> [B, ceil(height / 2) * ceil(width / 2), N], of 2 x 2 tokens each."""
         rows = -(-height // 2) * -(-width // 2)
-        result: torch.Tensor = linear(x, *self._arguments(x, {}, 0, rows, [height, width]))
+        result: torch.Tensor = linear(x, *self._arguments(x, {}, 0, rows, [height, width, 2]))
+        return result
+
+    def of_neighbours(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """[B, height * width, K / 9] -> [B, height * width, N], of the 3 x 3 tokens around each."""
+        result: torch.Tensor = linear(x, *self._arguments(x, {}, 0, None, [height, width, 3]))
         return result
 
     def moved(
@@ -74,11 +79,16 @@ class Linear:
         return self.weight, *(given.get(name) for name in catalog.EXTRAS), *options
 
 
-def patches(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """[B, height * width, C] -> [B, ceil(height / 2) * ceil(width / 2), 4 * C]; see `linear`."""
-    plane = F.pad(x.view(x.shape[0], height, width, -1), (0, 0, 0, width % 2, 0, height % 2))
-    corners = [plane[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
-    return torch.cat(corners, -1).flatten(1, 2)
+def patches(x: torch.Tensor, height: int, width: int, window: int) -> torch.Tensor:
+    """[B, height * width, C] -> [B, patches, window * window * C]; see `linear`."""
+    plane = x.view(x.shape[0], height, width, -1)
+    if window == 2:
+        plane = F.pad(plane, (0, 0, 0, width % 2, 0, height % 2))
+        found = [plane[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
+    else:
+        plane = F.pad(plane, (0, 0, 1, 1, 1, 1))
+        found = [plane[:, down : down + height, right : right + width] for down in range(3) for right in range(3)]
+    return torch.cat(found, -1).flatten(1, 2)
 
 
 def products(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -108,9 +118,9 @@ def linear(
 
     bias [N]; sums [N] of weight's rows, if x is to be normalised over its channels; residual [B, rows, N]; scale and
     shift [N], if the sum is to be normalised; position is not used here. Where W > K, column K of x is added to its
-    row. With `plane`, height and width of a picture, x is its tokens, and a row is made of four neighbours: the upper
-    left, lower left, upper right and lower right of 2 x 2, with zeros beyond the picture. In float32, rounded to x's
-    type.
+    row. With `plane`, height and width of a picture and 2 or 3, x is its tokens, and a row is made of neighbours, with
+    zeros beyond the picture: of 2, the upper left, lower left, upper right and lower right of each 2 x 2; of 3, the
+    3 x 3 around each token, row by row. In float32, rounded to x's type.
     """
     if plane:
         x = patches(x, *plane)

@@ -3,7 +3,7 @@
 A kernel is an ONNX node of our own domain. Its attributes and the tensors that it reads fix everything else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,9 @@ DOMAIN = "stages"
 """ONNX domain of the nodes."""
 
 Attributes = Mapping[str, Any]
+
+HOPPER = "9.0"
+"""Compute capability with instructions of its own, which its successors lack."""
 
 MAX_SHARED_BYTES, MAX_THREADS = 48 << 10, 1024
 """Of a block, on every GPU there is."""
@@ -91,7 +94,8 @@ def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     batch, length, channels = value.shape
     depth, levels = _depth(channels, heads, half), len(sizes) // 2
     vector = _vector(half)
-    pairs = min(64, MAX_THREADS * vector // depth)
+    # Four at a time, as threads by fours work on one.
+    pairs = min(64, MAX_THREADS * vector // depth // 4 * 4)
     return Plan(
         "deformable_attention.cu",
         {
@@ -169,7 +173,7 @@ def window_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     depth = _depth(channels // 3, heads, half)
     windows = -(-height // window) * -(-width // window)
     keys, deep = _tiles(window * window), _tiles(depth)
-    shared = 2 * (2 * keys * (deep + 8) + deep * (keys + 8)) + 8 * keys
+    shared = 2 * 3 * keys * (deep + 8) + 8 * keys
     _require_fit(f"windows of {window}", shared if half else 8 * window * window * (depth + 1), 2 * keys)
     return Plan(
         "window_attention.cu",
@@ -229,7 +233,7 @@ def masked_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
         )
 
     def shared(chunk: int) -> int:
-        return 2 * ((rows + chunk) * (deep + 8) + deep * (chunk + 8)) if half else 8 * chunk * depth
+        return 2 * (rows + 2 * chunk) * (deep + 8) if half else 8 * chunk * depth
 
     chunk = next((size for size in (128, 64) if size < 128 or half if shared(size) <= MAX_SHARED_BYTES), 32)
     _require_fit(f"{queries} queries and {depth} channels a head", shared(chunk), 2 * rows)
@@ -264,12 +268,13 @@ EXTRAS = ("bias", "sums", "residual", "scale", "shift", "position")
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
 
 
-def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
+def linear(attributes: Attributes, inputs: list[Tensor], wgmma: bool = False) -> Plan:
     """From x [B, S, W] and weight [N, K] or [B, N, K] to out [B, R, N] and, with `position`, out + position.
 
     Attributes: extras, which of EXTRAS there are, with commas between them; activation; epsilon of the normalisations
     before (with sums) and after (with scale and shift); first, the row of x to begin with, and rows R; plane, empty or
-    height and width of the picture whose patches are the rows. See stages/graph/linear.py.
+    height and width of the picture whose patches are the rows, and which: 2 or 3. See stages/graph/linear.py. `wgmma`:
+    with Hopper's instructions where they are worth it.
     """
     x, weight, *others = inputs
     extras = dict(zip(filter(None, attributes["extras"].split(",")), others, strict=True))
@@ -286,9 +291,7 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             "rows and columns that x has": bool(plane) or (last_row <= image_rows and depth <= stride),
             "all of a plane's patches": not plane
             or (
-                (last_row, depth, image_rows)
-                == (-(-plane[0] // 2) * -(-plane[1] // 2), 4 * stride, plane[0] * plane[1])
-                and attributes["first"] == 0
+                (last_row, depth, image_rows, attributes["first"]) == (*_patches(plane, stride), plane[0] * plane[1], 0)
             ),
         },
         attributes,
@@ -301,18 +304,29 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
         )
     after = "scale" in extras
     finish = after and not (half and columns <= 256 and images * rows >= 4096)
+    wgmma = wgmma and half and not finish and images * rows * columns >= MANY_PRODUCTS
     if not half:
         tile = Tile(64, 64, 16, 16)
+    elif wgmma:
+        tile = _wgmma_tile(rows, columns, images, whole=after)
     elif after and not finish:
         tile = _whole_rows(images * rows, columns)
     else:
         tile = _tile(rows, columns, images)
     blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * images
     split = min(8, max(1, WAVE // blocks), -(-depth // 128)) if finish else 1
-    stage_bytes = 2 * (tile.rows + tile.columns) * (32 + 8)
-    # Beside them are a few arrays for each row of the tile: moments, and parts of a row's sums.
-    static_bytes = 8 * tile.rows * (1 + tile.warps_n)
-    stages = min(4, (MAX_DYNAMIC_SHARED_BYTES - static_bytes) // stage_bytes)
+    # Beside stages are two numbers for each row of the tile: its moments, or parts of its sums.
+    static_bytes = 8 * tile.rows * (tile.warps_n if after else 1) + 16
+    if wgmma:
+        # Where all of K fits, all is loaded at once. The finished tile must fit too. A block has 1 KiB of the driver's,
+        # and tiles begin at multiples of 1 KiB.
+        stage_bytes, extra_bytes = 2 * (tile.rows + tile.columns) * 64, 1024
+        room = HOPPER_SHARED_BYTES // tile.blocks - 1024 - extra_bytes - static_bytes
+        needed = -(-2 * tile.rows * (tile.columns + 8) // stage_bytes)
+        stages = max(needed, min(-(-depth // 64), room // stage_bytes))
+    else:
+        stage_bytes, extra_bytes = 2 * (tile.rows + tile.columns) * (32 + 8), 0
+        stages = min(4, (MAX_DYNAMIC_SHARED_BYTES - static_bytes) // stage_bytes)
     out = Tensor((images, rows, columns), x.dtype)
     places = {name: f"i{i + 2}" for i, name in enumerate(extras)}
     arguments = ("i0", "i1", *(places.get(name, "i0") for name in EXTRAS), "o0")
@@ -323,7 +337,7 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             (-(-columns // tile.columns), -(-rows // tile.rows), images * split),
             (32 * tile.warps_m * tile.warps_n if half else 256, 1, 1),
             arguments,
-            stages * stage_bytes if half else 0,
+            stages * stage_bytes + extra_bytes if half else 0,
         )
     ]
     if finish:
@@ -341,7 +355,7 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             "STRIDE": stride,
             "BATCHED": len(weight.shape) == 3,
             "ROW_CONSTANT": stride > depth,
-            "PATCHES": bool(plane),
+            "PATCHES": plane[2] if plane else 0,
             "PLANE_H": plane[0] if plane else 0,
             "PLANE_W": plane[1] if plane else 0,
             "NORMALIZE": "sums" in extras,
@@ -356,6 +370,8 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
             "WARPS_M": tile.warps_m,
             "WARPS_N": tile.warps_n,
             "STAGES": stages,
+            "BLOCKS": tile.blocks,
+            "WGMMA": wgmma,
             "SPLIT": split,
             "FINISH": finish,
         },
@@ -363,6 +379,13 @@ def linear(attributes: Attributes, inputs: list[Tensor]) -> Plan:
         tuple(launches),
         workspace_bytes=(4 * split * images * rows * columns,) if finish else (),
     )
+
+
+def _patches(plane: Sequence[int], channels: int) -> tuple[int, int]:
+    """How many patches a picture's tokens have, and how many channels each."""
+    height, width, window = plane
+    apart = {2: 2, 3: 1}[window]
+    return -(-height // apart) * -(-width // apart), window**2 * channels
 
 
 @dataclass(frozen=True)
@@ -373,6 +396,12 @@ class Tile:
     columns: int
     warps_m: int
     warps_n: int
+    blocks_at_once: int = 0
+
+    @property
+    def blocks(self) -> int:
+        """That a multiprocessor has at once: as many as 512 threads are, unless said otherwise."""
+        return self.blocks_at_once or 512 // (32 * self.warps_m * self.warps_n)
 
 
 TILES = (
@@ -384,6 +413,18 @@ TILES = (
     Tile(64, 64, 2, 4),
     Tile(32, 64, 2, 4),
     Tile(32, 32, 2, 2),
+)
+MANY_PRODUCTS = 1 << 16
+"""Of a layer that fills a GPU; with fewer, wgmma's large tiles leave most of it idle."""
+HOPPER_SHARED_BYTES = 228 << 10
+"""Of a multiprocessor of compute capability 9.0."""
+WGMMA_TILES = (
+    Tile(128, 256, 8, 2, 1),
+    Tile(128, 192, 8, 1, 1),
+    Tile(128, 128, 8, 1, 1),
+    Tile(128, 128, 8, 1, 2),
+    Tile(128, 96, 8, 1, 2),
+    Tile(128, 64, 8, 1, 2),
 )
 WAVE = 132
 """Blocks that a large GPU runs at once, one on each multiprocessor: those of an H100."""
@@ -405,6 +446,22 @@ def _tile(rows: int, columns: int, images: int) -> Tile:
         return -(-blocks // WAVE) * (tile.rows * tile.columns + 64 * (tile.rows + tile.columns))
 
     return min(TILES, key=cost)
+
+
+def _wgmma_tile(rows: int, columns: int, images: int, whole: bool) -> Tile:
+    """The tile for which blocks come in the fewest waves, and of those the one that gives a multiprocessor the least.
+
+    `whole`: of a block that has all columns. As measured on an H100, docs/benchmarks.md.
+    """
+    if whole:
+        return Tile(128, 128, 8, 1, 2) if columns <= 128 else Tile(192, 256, 12, 1, 1)
+
+    def cost(tile: Tile) -> tuple[int, int]:
+        blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * images
+        at_once = min(tile.blocks, -(-blocks // WAVE))
+        return -(-blocks // (WAVE * tile.blocks)), at_once * tile.rows * tile.columns
+
+    return min(WGMMA_TILES, key=cost)
 
 
 MAX_LEVELS = 4
@@ -439,10 +496,10 @@ def group_norm(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     pointers += [f"i{len(levels)}", f"i{len(levels) + 1}"]
     pointers += [f"i{len(levels) + 2 + names.index(n)}" if n in names else "i0" for n in ("residual", "position")]
     moved = "position" in names
-    arguments = (*pointers, "o0", "o1" if moved else "o0", "w0")
+    arguments = (*pointers, "o0", "o1" if moved else "o0", "w0", "w1")
     out = Tensor((images, sum(rows), channels), levels[0].dtype)
     at_once = threads * vector // channels
-    blocks = min(2 * WAVE, -(-max(rows) // at_once))
+    blocks = min(8 * WAVE, -(-max(rows) // at_once))
     return Plan(
         "group_norm.cu",
         {
@@ -462,9 +519,10 @@ def group_norm(attributes: Attributes, inputs: list[Tensor]) -> Plan:
         (out, out) if moved else (out,),
         (
             Launch("add_up", (CHUNKS, len(levels), images), (threads, 1, 1), arguments),
+            Launch("total_up", (attributes["groups"], len(levels), images), (32, 1, 1), arguments),
             Launch("normalise", (blocks, len(levels), images), (threads, 1, 1), arguments),
         ),
-        workspace_bytes=(8 * images * len(levels) * CHUNKS * attributes["groups"],),
+        workspace_bytes=tuple(8 * images * len(levels) * attributes["groups"] * shares for shares in (CHUNKS, 1)),
     )
 
 
@@ -508,6 +566,16 @@ KERNELS: dict[str, Kernel] = {
     "WindowAttention": window_attention,
 }
 """By operator of the node."""
+
+
+def plan(operator: str, attributes: Attributes, inputs: list[Tensor], compute_capability: str) -> Plan:
+    """The kernel of a node for GPUs of one compute capability; its outputs are the same for all.
+
+    Raises ValueError as Kernel does.
+    """
+    if operator == "Linear":
+        return linear(attributes, inputs, wgmma=compute_capability == HOPPER)
+    return KERNELS[operator](attributes, inputs)
 
 
 def _tiles(count: int) -> int:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from stages.kernels.catalog import HOPPER
 from stages.runtime import cuda
 
 LIBRARIES = {13: "libnvrtc.so.13", 12: "libnvrtc.so.12", 11: "libnvrtc.so.11.2"}
 """CUDA's major version -> name of its runtime compiler."""
 
-_HEADER = "types.cuh"
+_HEADERS = "types.cuh", "wgmma.cuh"
 
 
 def compile_source(name: str, defines: Mapping[str, object], compute_capability: str) -> bytes:
@@ -23,12 +24,15 @@ def compile_source(name: str, defines: Mapping[str, object], compute_capability:
     compiler that knows the capability.
     """
     folder, nvrtc = Path(__file__).parent, library()
-    source, header = ((folder / file).read_bytes() for file in (name, _HEADER))
+    source, *headers = ((folder / file).read_bytes() for file in (name, *_HEADERS))
     constants = [f"-D{key}={_literal(value)}" for key, value in defines.items()]
-    options = [f"--gpu-architecture=sm_{compute_capability.replace('.', '')}", "--std=c++17", *constants]
+    # Instructions that one architecture alone has are in that with an a.
+    architecture = compute_capability.replace(".", "") + ("a" if compute_capability == HOPPER else "")
+    options = [f"--gpu-architecture=sm_{architecture}", "--std=c++17", *constants]
     program = ctypes.c_void_p()
-    headers, header_names = (ctypes.c_char_p * 1)(header), (ctypes.c_char_p * 1)(_HEADER.encode())
-    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, name.encode(), 1, headers, header_names))
+    strings = ctypes.c_char_p * len(headers)
+    included = strings(*headers), strings(*(header.encode() for header in _HEADERS))
+    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, name.encode(), len(headers), *included))
     try:
         texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         if nvrtc.nvrtcCompileProgram(program, len(options), texts):

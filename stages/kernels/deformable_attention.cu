@@ -17,6 +17,7 @@ __constant__ const int sizes[LEVELS][2] = {SIZES};  // height, width
 
 extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
     deformable_attention(const T* __restrict__ value, const T* __restrict__ samples, T* __restrict__ sampled) {
+    follow();
     // Of each sample: how its four corners weigh, and where each is, counted in channels.
     __shared__ float4 shares[SAMPLES][PAIRS];
     __shared__ int4 corners[SAMPLES][PAIRS];
@@ -27,41 +28,58 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
     sampled += image * LENGTH * HEADS * DEPTH;
     const int first = blockIdx.x * PAIRS;
 
-    for (int i = threadIdx.x; i < PAIRS * SAMPLES; i += blockDim.x) {
-        const int pair = i / SAMPLES, sample = i % SAMPLES, level = sample / POINTS;
-        if (first + pair >= LENGTH * HEADS) continue;
-        const int query = (first + pair) / HEADS, head = (first + pair) % HEADS;
-
+    // Four threads for each pair, which share its samples out.
+    constexpr int EACH = (SAMPLES + 3) / 4;
+    for (int i = threadIdx.x; i < PAIRS * 4; i += blockDim.x) {
+        const int pair = i / 4, at = min(first + pair, LENGTH * HEADS - 1), query = at / HEADS, head = at % HEADS;
+        const unsigned four = 15u << threadIdx.x % 32 / 4 * 4;
         const T* offsets = samples + size_t(query) * HEADS * SAMPLES * 3 + head * SAMPLES * 2;
         const T* row = samples + size_t(query) * HEADS * SAMPLES * 3 + HEADS * SAMPLES * 2 + head * SAMPLES;
-        float largest = -INFINITY, sum = 0;
-        for (int k = 0; k < SAMPLES; ++k) largest = fmaxf(largest, to_float(row[k]));
-        for (int k = 0; k < SAMPLES; ++k) sum += __expf(to_float(row[k]) - largest);
-        const float weight = __expf(to_float(row[sample]) - largest) / sum;
-
-        int own = 0, place = query, start = 0;
-        while (place >= sizes[own][0] * sizes[own][1]) place -= sizes[own][0] * sizes[own][1], ++own;
-        for (int k = 0; k < level; ++k) start += sizes[k][0] * sizes[k][1];
-        const int height = sizes[level][0], width = sizes[level][1];
-        const T* offset = offsets + sample * 2;
-        const float x = (place % sizes[own][1] + 0.5f) / sizes[own][1] * width + to_float(offset[0]) - 0.5f;
-        const float y = (place / sizes[own][1] + 0.5f) / sizes[own][0] * height + to_float(offset[1]) - 0.5f;
-        // Beyond these nothing is sampled, and integers would overflow.
-        const float column = floorf(fminf(fmaxf(x, -2.f), width + 1.f));
-        const float row_up = floorf(fminf(fmaxf(y, -2.f), height + 1.f));
-        const float dx = x - column, dy = y - row_up;
-        const int x0 = int(column), y0 = int(row_up);
-
-        float share[4];
-        int corner[4];
-        for (int k = 0; k < 4; ++k) {
-            const int cx = x0 + (k & 1), cy = y0 + (k >> 1);
-            const bool inside = cx >= 0 && cx < width && cy >= 0 && cy < height;
-            share[k] = inside ? weight * ((k & 1) ? dx : 1 - dx) * ((k >> 1) ? dy : 1 - dy) : 0;
-            corner[k] = inside ? ((start + cy * width + cx) * HEADS + head) * DEPTH : 0;
+        float weights[EACH], largest = -INFINITY, sum = 0;
+#pragma unroll
+        for (int k = 0; k < EACH; ++k) {
+            const int sample = k * 4 + i % 4;
+            weights[k] = sample < SAMPLES ? to_float(row[sample]) : -INFINITY;
+            largest = fmaxf(largest, weights[k]);
         }
-        shares[sample][pair] = make_float4(share[0], share[1], share[2], share[3]);
-        corners[sample][pair] = make_int4(corner[0], corner[1], corner[2], corner[3]);
+        for (int step = 1; step < 4; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(four, largest, step));
+#pragma unroll
+        for (int k = 0; k < EACH; ++k) sum += weights[k] = __expf(weights[k] - largest);
+        for (int step = 1; step < 4; step *= 2) sum += __shfl_xor_sync(four, sum, step);
+
+        int own = 0, place = query;
+        while (place >= sizes[own][0] * sizes[own][1]) place -= sizes[own][0] * sizes[own][1], ++own;
+        const float own_x = (place % sizes[own][1] + 0.5f) / sizes[own][1];
+        const float own_y = (place / sizes[own][1] + 0.5f) / sizes[own][0];
+#pragma unroll
+        for (int j = 0; j < EACH; ++j) {
+            const int sample = j * 4 + i % 4, level = sample / POINTS;
+            if (sample >= SAMPLES) continue;
+            const float weight = weights[j] / sum;
+            int start = 0;
+            for (int k = 0; k < level; ++k) start += sizes[k][0] * sizes[k][1];
+            const int height = sizes[level][0], width = sizes[level][1];
+            const T* offset = offsets + sample * 2;
+            const float x = own_x * width + to_float(offset[0]) - 0.5f;
+            const float y = own_y * height + to_float(offset[1]) - 0.5f;
+            // Beyond these nothing is sampled, and integers would overflow.
+            const float column = floorf(fminf(fmaxf(x, -2.f), width + 1.f));
+            const float row_up = floorf(fminf(fmaxf(y, -2.f), height + 1.f));
+            const float dx = x - column, dy = y - row_up;
+            const int x0 = int(column), y0 = int(row_up);
+
+            float share[4];
+            int corner[4];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                const int cx = x0 + (k & 1), cy = y0 + (k >> 1);
+                const bool inside = cx >= 0 && cx < width && cy >= 0 && cy < height;
+                share[k] = inside ? weight * ((k & 1) ? dx : 1 - dx) * ((k >> 1) ? dy : 1 - dy) : 0;
+                corner[k] = inside ? ((start + cy * width + cx) * HEADS + head) * DEPTH : 0;
+            }
+            shares[sample][pair] = make_float4(share[0], share[1], share[2], share[3]);
+            corners[sample][pair] = make_int4(corner[0], corner[1], corner[2], corner[3]);
+        }
     }
     __syncthreads();
 
@@ -80,6 +98,7 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
         const int4 corner = corners[sample][pair];
         add(corner.x, share.x), add(corner.y, share.y), add(corner.z, share.z), add(corner.w, share.w);
     }
+    lead();
     Pack written;
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i) written.each[i] = from_float(total[i]);

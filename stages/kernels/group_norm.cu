@@ -3,8 +3,8 @@
 //
 // Inputs x_l [B, rows of l, CHANNELS] for LEVELS levels, scale and shift [LEVELS, CHANNELS], residual [B, ROWS, CHANNELS],
 // position [ROWS, CHANNELS] -> out and moved [B, ROWS, CHANNELS], the levels one after the other; all of type T, sums in
-// float32. A group is CHANNELS / GROUPS neighbours. `add_up` writes sums of CHUNKS shares of each level's rows, `normalise`
-// adds them up and does the rest. Defined by the caller: all in capitals, and ROWS_OF, the rows of each level.
+// float32. A group is CHANNELS / GROUPS neighbours. `add_up` writes sums of CHUNKS shares of each level's rows, `total_up`
+// adds them up, `normalise` does the rest. Defined by the caller: all in capitals, and ROWS_OF, the rows of each level.
 
 #include "types.cuh"
 
@@ -20,18 +20,25 @@ struct Sums {
     float sum, square;
 };
 
+// An array of pointers would be in memory.
+struct Level {
+    const T* x;
+    __device__ Level(int level, const T* x0, const T* x1, const T* x2, const T* x3)
+        : x(level == 0 ? x0 : level == 1 ? x1 : level == 2 ? x2 : x3) {}
+};
 
 #define ARGUMENTS                                                                                                      \
     const T *__restrict__ x0, const T *__restrict__ x1, const T *__restrict__ x2, const T *__restrict__ x3,            \
         const T *__restrict__ scale, const T *__restrict__ shift, const T *__restrict__ residual,                      \
-        const T *__restrict__ position, T *__restrict__ out, T *__restrict__ moved, Sums *__restrict__ found
+        const T *__restrict__ position, T *__restrict__ out, T *__restrict__ moved, Sums *__restrict__ found,          \
+        Sums *__restrict__ totals
 
 // In a fixed order, without atomic additions: the same picture has the same answer each time.
 extern "C" __global__ void __launch_bounds__(THREADS) add_up(ARGUMENTS) {
+    follow();
     __shared__ Sums parts[AT_ONCE][CHANNELS];
     const int chunk = blockIdx.x, level = blockIdx.y, image = blockIdx.z, rows = rows_of[level];
-    const T* const all[] = {x0, x1, x2, x3};
-    const T* const x = all[level] + size_t(image) * rows * CHANNELS;
+    const T* const x = Level(level, x0, x1, x2, x3).x + size_t(image) * rows * CHANNELS;
     const int share = (rows + CHUNKS - 1) / CHUNKS, end = min((chunk + 1) * share, rows);
     const int channel = threadIdx.x % LANES * VECTOR, down = threadIdx.x / LANES;
     if (down < AT_ONCE) {
@@ -48,6 +55,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_up(ARGUMENTS) {
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) parts[down][channel + k] = own[k];
     }
+    lead();
     __syncthreads();
     for (int i = threadIdx.x; i < CHANNELS; i += THREADS)
         for (int k = 1; k < AT_ONCE; ++k) parts[0][i].sum += parts[k][i].sum, parts[0][i].square += parts[k][i].square;
@@ -60,22 +68,37 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_up(ARGUMENTS) {
     }
 }
 
+// The chunks' sums, added up: a warp for each group, level and image, in a fixed order too.
+extern "C" __global__ void total_up(ARGUMENTS) {
+    lead();
+    follow();
+    const int group = blockIdx.x;
+    const size_t at = size_t(blockIdx.z) * LEVELS + blockIdx.y;
+    Sums own = {0, 0};
+#pragma unroll 4
+    for (int chunk = threadIdx.x; chunk < CHUNKS; chunk += 32) {
+        const Sums one = found[(at * CHUNKS + chunk) * GROUPS + group];
+        own.sum += one.sum, own.square += one.square;
+    }
+    for (int step = 16; step; step /= 2) {
+        own.sum += __shfl_xor_sync(~0u, own.sum, step);
+        own.square += __shfl_xor_sync(~0u, own.square, step);
+    }
+    if (threadIdx.x == 0) totals[at * GROUPS + group] = own;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) normalise(ARGUMENTS) {
+    follow();
     // Of each channel: out = x * factor + offset.
     __shared__ float factors[CHANNELS], offsets[CHANNELS];
     const int level = blockIdx.y, image = blockIdx.z, rows = rows_of[level];
-    const T* const all[] = {x0, x1, x2, x3};
-    const T* const x = all[level] + size_t(image) * rows * CHANNELS;
-    found += (size_t(image) * LEVELS + level) * CHUNKS * GROUPS;
+    if (blockIdx.x * AT_ONCE >= rows) return;
+    const T* const x = Level(level, x0, x1, x2, x3).x + size_t(image) * rows * CHANNELS;
+    totals += (size_t(image) * LEVELS + level) * GROUPS;
     for (int i = threadIdx.x; i < CHANNELS; i += THREADS) {
-        float sum = 0, square = 0;
-#pragma unroll 8
-        for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-            const Sums one = found[chunk * GROUPS + i / WIDTH];
-            sum += one.sum, square += one.square;
-        }
-        const float count = float(rows) * WIDTH, mean = sum / count;
-        const float factor = rsqrtf(fmaxf(square / count - mean * mean, 0) + EPSILON) * to_float(scale[level * CHANNELS + i]);
+        const Sums whole = totals[i / WIDTH];
+        const float count = float(rows) * WIDTH, mean = whole.sum / count, square = whole.square / count;
+        const float factor = rsqrtf(fmaxf(square - mean * mean, 0) + EPSILON) * to_float(scale[level * CHANNELS + i]);
         factors[i] = factor;
         offsets[i] = to_float(shift[level * CHANNELS + i]) - mean * factor;
     }
@@ -87,6 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(ARGUMENTS) {
     float factor[VECTOR], offset[VECTOR];
 #pragma unroll
     for (int k = 0; k < VECTOR; ++k) factor[k] = factors[channel + k], offset[k] = offsets[channel + k];
+#pragma unroll 4
     for (int row = blockIdx.x * AT_ONCE + down; row < rows; row += gridDim.x * AT_ONCE) {
         const size_t to = (size_t(image) * ROWS + first + row) * CHANNELS + channel;
         const Pack read(x + size_t(row) * CHANNELS + channel);

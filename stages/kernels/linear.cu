@@ -5,8 +5,9 @@
 // or [B, COLUMNS, DEPTH] with BATCHED. With ROW_CONSTANT column DEPTH of x is added to the row. out and residual are
 // [B, ROWS, COLUMNS], position [ROWS, COLUMNS], the rest [COLUMNS]; all of type T, sums are formed in float32.
 //
-// With PATCHES x is a picture's tokens, [B, PLANE_H * PLANE_W, STRIDE], and a row is made of four neighbours, DEPTH = 4 *
-// STRIDE: the upper left, lower left, upper right and lower right of 2 x 2, with zeros beyond the picture.
+// With PATCHES x is a picture's tokens, [B, PLANE_H * PLANE_W, STRIDE], and a row is made of neighbours, with zeros beyond
+// the picture: of 2, the upper left, lower left, upper right and lower right of each 2 x 2, DEPTH = 4 * STRIDE; of 3, the
+// 3 x 3 around each token, row by row, DEPTH = 9 * STRIDE.
 //
 // Normalising comes first by its definition turned around: with gains and shifts already in w and bias, and sums those of
 // w's rows, (x - mean) / deviation * w = (x w - mean * sums) / deviation.
@@ -16,6 +17,9 @@
 // and `finish` does the rest. Defined by the caller: all in capitals.
 
 #include "types.cuh"
+#if WGMMA
+#include "wgmma.cuh"
+#endif
 
 struct Arguments {
     const T *x, *weight, *bias, *sums, *residual, *scale, *shift, *position;
@@ -28,44 +32,57 @@ struct Arguments {
         const T *__restrict__ residual, const T *__restrict__ scale, const T *__restrict__ shift,                        \
         const T *__restrict__ position, T *__restrict__ out, T *__restrict__ moved, float *__restrict__ partial
 
-// GELU by its definition. For half precision erf is that of Abramowitz and Stegun, 7.1.26, which is off by 1.5e-7 at most.
+// GELU by its definition. For half precision, of whose rounding it is a fraction, by a polynomial for the normal distribution
+// between -4.4 and 4.4, beyond which it is 0 and 1: minimax, x times the error is 4.5e-5 at most.
 __device__ inline float gelu(float x) {
-    const float z = fabsf(x) * 0.70710678f;
 #if HALF
-    const float t = __fdividef(1, 1 + 0.3275911f * z);
-    const float series = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    return 0.5f * x * (1 + copysignf(1 - series * __expf(-z * z), x));
+    constexpr float FACTORS[] = {3.56959481e-11f, -3.75419035e-9f, 1.74089705e-7f,  -4.72496129e-6f, 8.42940131e-5f,
+                                 -1.05499862e-3f, 9.64304832e-3f,  -6.60764616e-2f, 3.98761625e-1f};
+    const float z = fminf(fmaxf(x, -4.4f), 4.4f), square = z * z;
+    float sum = FACTORS[0];
+#pragma unroll
+    for (int i = 1; i < 9; ++i) sum = sum * square + FACTORS[i];
+    return x * (0.5f + z * sum);
 #else
-    return 0.5f * x * (1 + copysignf(erff(z), x));
+    return 0.5f * x * (1 + erff(x * 0.70710678f));
 #endif
 }
 
-// Where a row of x begins, and with PATCHES where its column is from there, and whether that is in the picture.
-constexpr int PATCHES_W = PATCHES ? (PLANE_W + 1) / 2 : 1;
+// There is room beside the blocks of a layer of so few rows.
+constexpr bool FEW = IMAGES * ROWS <= 128;
 
-__device__ inline size_t x_start(int row) {
-    return PATCHES ? (size_t(row / PATCHES_W) * 2 * PLANE_W + row % PATCHES_W * 2) * STRIDE : size_t(row) * STRIDE;
+// With PATCHES a row's patch is at APART times the row's place among PATCHES_W, and so far down and to the right of that is
+// the token that a column is of.
+constexpr int APART = PATCHES == 2 ? 2 : 1, PATCHES_W = PATCHES ? (PLANE_W + APART - 1) / APART : 1;
+
+struct Neighbour {
+    int down, right;
+    __device__ explicit Neighbour(int column) {
+        const int at = column / STRIDE;
+        down = PATCHES == 2 ? at % 2 : at / 3 - 1, right = PATCHES == 2 ? at / 2 : at % 3 - 1;
+    }
+};
+
+// What a product of a row and a column meets on its way.
+struct Around {
+    float sum, bias, constant, residual;
+};
+
+// `row` counts over all images, x_row is where it begins in x.
+__device__ inline Around around(const Arguments& a, const T* x_row, size_t row, int column) {
+    return {NORMALIZE ? to_float(a.sums[column]) : 0, BIAS ? to_float(a.bias[column]) : 0,
+            ROW_CONSTANT ? to_float(x_row[DEPTH]) : 0, RESIDUAL ? to_float(a.residual[row * COLUMNS + column]) : 0};
 }
 
-__device__ inline int patch_offset(int column) {
-    const int corner = column / STRIDE;
-    return (corner % 2 * PLANE_W + corner / 2) * STRIDE + column % STRIDE;
-}
-
-__device__ inline bool in_picture(int row, int column) {
-    const int corner = column / STRIDE;
-    return row / PATCHES_W * 2 + corner % 2 < PLANE_H && row % PATCHES_W * 2 + corner / 2 < PLANE_W;
-}
-
-// What follows the product of a row and a column, up to the last normalisation. `row` counts over all images.
-__device__ inline float complete(float value, const Arguments& a, const T* x_row, size_t row, int column, float mean,
-                                 float inverse) {
-    if (NORMALIZE) value = (value - mean * to_float(a.sums[column])) * inverse;
-    if (BIAS) value += to_float(a.bias[column]);
-    if (ROW_CONSTANT) value += to_float(x_row[DEPTH]);
+// What follows the product, up to the last normalisation. Normalising before it is times `inverse` and plus `offset` times the
+// weights' sum.
+__device__ inline float complete(float value, const Around& with, float inverse, float offset) {
+    if (NORMALIZE) value = value * inverse + (offset * with.sum + with.bias);
+    if (!NORMALIZE && BIAS) value += with.bias;
+    if (ROW_CONSTANT) value += with.constant;
     if (ACTIVATION == 1) value = fmaxf(value, 0);
     if (ACTIVATION == 2) value = gelu(value);
-    if (RESIDUAL) value += to_float(a.residual[row * COLUMNS + column]);
+    if (RESIDUAL) value += with.residual;
     return value;
 }
 
@@ -79,15 +96,21 @@ __device__ inline void store(T value, const Arguments& a, size_t row, int column
 
 #if HALF
 constexpr int THREADS = 32 * WARPS_M * WARPS_N;
-constexpr int STEP = 32;        // columns of x and w that are worked on at a time
-constexpr int WIDE = STEP + 8;  // rows in shared memory, apart from one another's banks
+constexpr int STEP = WGMMA ? 64 : 32;          // columns of x and w that are worked on at a time
+constexpr int WIDE = WGMMA ? STEP : STEP + 8;  // rows in shared memory, apart from one another's banks
 constexpr int STAGE = (TILE_M + TILE_N) * WIDE;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
-constexpr int LOADS = ((TILE_M + TILE_N) * (STEP / VECTOR) + THREADS - 1) / THREADS;
+constexpr int VECTORS = STEP / VECTOR, ROUND = THREADS / VECTORS;  // of a row in a stage, and rows copied at once
 constexpr int STEPS = (DEPTH + STEP - 1) / STEP, SHARE = (STEPS + SPLIT - 1) / SPLIT;
 static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "a warp's tile is of whole fragments");
+static_assert(ROUND % 8 == 0, "the rounds have one order of vectors");
 static_assert(DEPTH % VECTOR == 0 && STRIDE % VECTOR == 0, "rows must fill vectors of 16 bytes");
 static_assert(TILE_M * (TILE_N + 8) <= STAGES * STAGE, "the finished tile must fit");
+
+// Where a value of a tile is in shared memory: apart from its neighbours' banks by longer rows, or as wgmma.cuh says.
+__device__ inline int place(int row, int column) {
+    return row * WIDE + (WGMMA ? column ^ row % 8 * VECTOR : column);
+}
 
 __device__ inline void copy(T* to, const T* from, bool real) {
     const unsigned address = unsigned(__cvta_generic_to_shared(to));
@@ -111,14 +134,6 @@ __device__ inline void await() {
 #endif
 }
 
-// Four 8 x 8 tiles, one row from each lane's address, as `multiply` takes them.
-__device__ inline void fetch(unsigned (&tiles)[4], const T* row) {
-    const unsigned address = unsigned(__cvta_generic_to_shared(row));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
-                 : "r"(address));
-}
-
 // Sum over the four lanes that share a row of a fragment.
 __device__ inline float over_row(float value) {
     value += __shfl_xor_sync(~0u, value, 1);
@@ -139,59 +154,117 @@ struct Moments {
     }
 };
 
-// Two blocks of eight warps on a multiprocessor hide one another's waits.
-extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGUMENTS) {
+// Two neighbours of COLUMNS values, or the last ones instead of those beyond.
+struct Two {
+    float each[2] = {};
+    __device__ Two(const T* from, int column, bool there) {
+        if (!there) return;
+        if (COLUMNS % 2 == 0) {
+            const unsigned both = word(from + min(column, COLUMNS - 2));
+            each[0] = to_float({(unsigned short)(both)}), each[1] = to_float({(unsigned short)(both >> 16)});
+        } else {
+            for (int k = 0; k < 2; ++k) each[k] = to_float(from[min(column + k, COLUMNS - 1)]);
+        }
+    }
+};
+
+// Several blocks on a multiprocessor hide one another's waits.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) {
     extern __shared__ int4 memory[];
-    T* const stages = reinterpret_cast<T*>(memory);
+    constexpr size_t ALIGNED = WGMMA ? 1024 : 16;
+    T* const stages = reinterpret_cast<T*>((reinterpret_cast<size_t>(memory) + ALIGNED - 1) / ALIGNED * ALIGNED);
     const Arguments all = {x, weight, bias, sums, residual, scale, shift, position, out, moved, partial};
     const int first_column = blockIdx.x * TILE_N, first_row = blockIdx.y * TILE_M;
     const int image = blockIdx.z / SPLIT, slice = blockIdx.z % SPLIT;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int warp_m = warp / WARPS_N * WARP_M, warp_n = warp % WARPS_N * WARP_N;
+    // wgmma shares rows out to four warps in a row.
+    const int down = WGMMA ? warp / 4 / WARPS_N * 4 + warp % 4 : warp / WARPS_N;
+    const int across = (WGMMA ? warp / 4 : warp) % WARPS_N, warp_m = down * WARP_M, warp_n = across * WARP_N;
     x += (size_t(image) * IMAGE_ROWS + FIRST) * STRIDE;
     if (BATCHED) weight += size_t(image) * COLUMNS * DEPTH;
     const int begin = slice * SHARE, end = min(begin + SHARE, STEPS);
 
-    // Where this thread reads and writes in each step.
-    const T* sources[LOADS];
-    bool inside[LOADS];
+    // Each thread copies the same vector of every ROUND-th row. What lies beyond rows and columns is not read.
+    const int own_row = threadIdx.x / VECTORS, own_column = threadIdx.x % VECTORS * VECTOR;
+    T* const own_stage = stages + place(own_row, own_column);
+    const T* const own_x = x + size_t(first_row + own_row) * STRIDE + own_column;
+    const T* const own_weight = weight + size_t(first_column + own_row) * DEPTH + own_column;
+    const auto load_x = [&](int step) {
+        const int column = step * STEP + own_column;
+        const Neighbour to(column);
 #pragma unroll
-    for (int i = 0; i < LOADS; ++i) {
-        const int at = i * THREADS + threadIdx.x, row = at / (STEP / VECTOR), column = at % (STEP / VECTOR) * VECTOR;
-        const bool of_x = row < TILE_M;
-        const int global = of_x ? first_row + row : first_column + row - TILE_M;
-        inside[i] = row < TILE_M + TILE_N && global < (of_x ? ROWS : COLUMNS);
-        const size_t start = of_x ? x_start(global) : size_t(global) * DEPTH;
-        sources[i] = (of_x ? x : weight) + (inside[i] ? start : 0) + (of_x && PATCHES ? 0 : column);
-    }
-    const auto load = [&](int step) {
-        T* const stage = stages + step % STAGES * STAGE;
-#pragma unroll
-        for (int i = 0; i < LOADS; ++i) {
-            const int at = i * THREADS + threadIdx.x, row = at / (STEP / VECTOR), column = at % (STEP / VECTOR) * VECTOR;
-            if ((TILE_M + TILE_N) * (STEP / VECTOR) % THREADS && row >= TILE_M + TILE_N) continue;
-            bool real = inside[i] && (DEPTH % STEP == 0 || step * STEP + column < DEPTH);
-            int offset = step * STEP;
-            if (PATCHES && row < TILE_M) {
-                real &= in_picture(first_row + row, step * STEP + column);
-                offset = patch_offset(step * STEP + column);
+        for (int i = 0; i < TILE_M; i += ROUND) {
+            if (TILE_M % ROUND && i + own_row >= TILE_M) continue;
+            const int row = first_row + own_row + i, y = row / PATCHES_W * APART + to.down;
+            const int z = row % PATCHES_W * APART + to.right;
+            bool real = row < ROWS && (DEPTH % STEP == 0 || column < DEPTH);
+            const T* from = own_x + i * STRIDE + step * STEP;
+            if (PATCHES) {
+                real &= 0 <= y && y < PLANE_H && 0 <= z && z < PLANE_W;
+                from = x + (y * PLANE_W + z) * STRIDE + column % STRIDE;
             }
-            copy(stage + row * WIDE + column, real ? sources[i] + offset : x, real);
+            copy(own_stage + step % STAGES * STAGE + i * WIDE, from, real);
         }
+    };
+    const auto load_weight = [&](int step) {
+#pragma unroll
+        for (int i = 0; i < TILE_N; i += ROUND) {
+            if (TILE_N % ROUND && i + own_row >= TILE_N) continue;
+            const bool real = first_column + own_row + i < COLUMNS;
+            copy(own_stage + step % STAGES * STAGE + (TILE_M + i) * WIDE, own_weight + i * DEPTH + step * STEP,
+                 real && (DEPTH % STEP == 0 || step * STEP + own_column < DEPTH));
+        }
+    };
+    const auto load = [&](int step) {
+        if (step < end) load_x(step), load_weight(step);
+        commit();
     };
 
     float products[WARP_M / 16][WARP_N / 8][4] = {};
     Moments moments[NORMALIZE ? OWN : 1];
+    // Unless there is room for all, wgmma has two stages that are not loaded ahead: one that is worked on, and one that the
+    // tensor cores may still read.
+    constexpr int AHEAD = STAGES >= SHARE ? SHARE : WGMMA ? STAGES - 2 : STAGES - 1;
+    if (FEW) lead();
+    // Weights are constants: they need not wait.
 #pragma unroll
-    for (int i = 0; i < STAGES - 1; ++i) {
-        if (begin + i < end) load(begin + i);
+    for (int i = begin; i < begin + AHEAD; ++i)
+        if (!BATCHED && i < end) load_weight(i);
+    follow();
+#pragma unroll
+    for (int i = begin; i < begin + AHEAD; ++i) {
+        if (i < end) load_x(i);
+        if (BATCHED && i < end) load_weight(i);
         commit();
     }
+#if WGMMA
     for (int step = begin; step < end; ++step) {
-        await<STAGES - 2>();
+        await<AHEAD - 1>();
+        wgmma::see_copies();
         __syncthreads();
-        if (step + STAGES - 1 < end) load(step + STAGES - 1);
-        commit();
+        const T* const stage = stages + step % STAGES * STAGE;
+        const wgmma::Tile rows(stage + warp_m / 64 * 64 * WIDE), columns(stage + (TILE_M + warp_n) * WIDE);
+        wgmma::begin();
+#pragma unroll
+        for (int k = 0; k < STEP; k += 16) wgmma::multiply<WARP_N>(products[0], rows, columns, k);
+        wgmma::commit();
+        if (NORMALIZE && across == 0)
+#pragma unroll
+            for (int k = 0; k < STEP; k += 16) {
+                Fragment row;
+                fetch(row.a, stage + place(warp_m + lane % 16, k + lane / 16 * 8));
+                moments[0].add(row);
+            }
+        load(step + AHEAD);
+        wgmma::await<1>();
+    }
+    wgmma::await<0>();
+    wgmma::see(products[0]);
+#else
+    for (int step = begin; step < end; ++step) {
+        await<AHEAD - 1>();
+        __syncthreads();
+        load(step + AHEAD);
         const T* const stage = stages + step % STAGES * STAGE;
         const T* const x_lane = stage + (warp_m + lane % 16) * WIDE + lane / 16 * 8;
         const T* const w_lane = stage + (TILE_M + warp_n + lane / 16 * 8 + lane % 8) * WIDE + lane / 8 % 2 * 8;
@@ -201,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
 #pragma unroll
             for (int i = 0; i < WARP_M / 16; ++i) {
                 fetch(rows[i].a, x_lane + i * 16 * WIDE + k);
-                if (NORMALIZE && i % WARPS_N == warp % WARPS_N) moments[i / WARPS_N].add(rows[i]);
+                if (NORMALIZE && i % WARPS_N == across) moments[i / WARPS_N].add(rows[i]);
             }
 #pragma unroll
             for (int j = 0; j < WARP_N / 16; ++j) {
@@ -215,6 +288,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
             }
         }
     }
+#endif
+
+    if (!FEW) lead();
 
     const int g = lane / 4, t = lane % 4 * 2;
     const size_t image_row = size_t(image) * ROWS;
@@ -235,11 +311,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
         return;
     }
 
-    __shared__ float means[NORMALIZE ? TILE_M : 1], inverses[NORMALIZE ? TILE_M : 1];
+    __shared__ float inverses[NORMALIZE ? TILE_M : 1], offsets[NORMALIZE ? TILE_M : 1];
     if (NORMALIZE) {
 #pragma unroll
         for (int i = 0; i < WARP_M / 16; ++i) {
-            if (i % WARPS_N != warp % WARPS_N) continue;
+            if (i % WARPS_N != across) continue;
             const Moments& own = moments[i / WARPS_N];
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
@@ -248,32 +324,37 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
                 const int row = warp_m + i * 16 + g + h * 8;
                 const float mean = own.sums[2 * h] / DEPTH;
                 const float square = (g % 2 ? own.squares[h][2 * h + 1] : own.squares[h][2 * h]) / DEPTH;
-                means[row] = mean;
                 inverses[row] = rsqrtf(fmaxf(square - mean * mean, 0) + EPSILON);
+                offsets[row] = -mean * inverses[row];
             }
         }
         __syncthreads();
     }
+    // Two neighbouring columns at a time, all rows of each: what belongs to a column is read once.
 #pragma unroll
-    for (int i = 0; i < WARP_M / 16; ++i)
+    for (int j = 0; j < WARP_N / 8; ++j) {
+        const int column = first_column + warp_n + j * 8 + t;
+        const Two sum(sums, column, NORMALIZE), shared(bias, column, BIAS);
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int local = warp_m + i * 16 + g + h * 8, row = min(first_row + local, ROWS - 1);
-            const float mean = NORMALIZE ? means[local] : 0, inverse = NORMALIZE ? inverses[local] : 0;
+        for (int i = 0; i < WARP_M / 16; ++i)
 #pragma unroll
-            for (int j = 0; j < WARP_N / 8; ++j)
+            for (int h = 0; h < 2; ++h) {
+                const int local = warp_m + i * 16 + g + h * 8, row = min(first_row + local, ROWS - 1);
+                const Two more(residual + (image_row + row) * COLUMNS, column, RESIDUAL);
+                const float constant = ROW_CONSTANT ? to_float(x[size_t(row) * STRIDE + DEPTH]) : 0;
+                const float inverse = NORMALIZE ? inverses[local] : 0, offset = NORMALIZE ? offsets[local] : 0;
 #pragma unroll
                 for (int k = 0; k < 2; ++k) {
-                    const int column = min(first_column + warp_n + j * 8 + t + k, COLUMNS - 1);
                     float& value = products[i][j][2 * h + k];
-                    value = complete(value, all, x + size_t(row) * STRIDE, image_row + row, column, mean, inverse);
+                    value = complete(value, {sum.each[k], shared.each[k], constant, more.each[k]}, inverse, offset);
                 }
-        }
+            }
+    }
 
     if (NORM) {
         // The block has whole rows: their sums go from warp to warp through shared memory, first of values, then of squares.
         __shared__ float parts[2][WARPS_N][TILE_M];
-        float centres[WARP_M / 16][2] = {};
+        float centres[WARP_M / 16][2] = {}, inverse[WARP_M / 16][2];
 #pragma unroll
         for (int pass = 0; pass < 2; ++pass) {
 #pragma unroll
@@ -286,10 +367,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
 #pragma unroll
                         for (int k = 0; k < 2; ++k) {
                             const float value = products[i][j][2 * h + k] - centres[i][h];
-                            if (warp_n + j * 8 + t + k < COLUMNS) sum += pass ? value * value : value;
+                            if (TILE_N == COLUMNS || warp_n + j * 8 + t + k < COLUMNS) sum += pass ? value * value : value;
                         }
                     sum = over_row(sum);
-                    if (t == 0) parts[pass][warp % WARPS_N][warp_m + i * 16 + g + h * 8] = sum;
+                    if (t == 0) parts[pass][across][warp_m + i * 16 + g + h * 8] = sum;
                 }
             __syncthreads();
 #pragma unroll
@@ -302,15 +383,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
                         centres[i][h] = sum / COLUMNS;
                         continue;
                     }
-                    const float inverse = rsqrtf(sum / COLUMNS + EPSILON);
+                    inverse[i][h] = rsqrtf(sum / COLUMNS + EPSILON);
+                }
+        }
 #pragma unroll
-                    for (int j = 0; j < WARP_N / 8; ++j)
+        for (int j = 0; j < WARP_N / 8; ++j) {
+            const Two by(scale, warp_n + j * 8 + t, true), plus(shift, warp_n + j * 8 + t, true);
 #pragma unroll
-                        for (int k = 0; k < 2; ++k) {
-                            const int column = min(warp_n + j * 8 + t + k, COLUMNS - 1);
-                            float& value = products[i][j][2 * h + k];
-                            value = (value - centres[i][h]) * inverse * to_float(scale[column]) + to_float(shift[column]);
-                        }
+            for (int i = 0; i < WARP_M / 16; ++i)
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                    float& value = products[i][j][k];
+                    value = (value - centres[i][k / 2]) * inverse[i][k / 2] * by.each[k % 2] + plus.each[k % 2];
                 }
         }
     }
@@ -340,7 +424,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS) linear(ARGU
                 const Pack place(position + size_t(first_row + row) * COLUMNS + first_column + column);
                 Pack sum;
 #pragma unroll
-                for (int k = 0; k < VECTOR; ++k) sum.each[k] = from_float(to_float(from[k]) + to_float(place.each[k]));
+                for (int k = 0; k < VECTOR; k += 2) add_two(sum.each + k, from + k, place.each + k);
                 sum.write(moved + to * COLUMNS + first_column + column);
             }
         } else {
@@ -355,6 +439,8 @@ constexpr int THREADS = 256, STEP = 16;
 static_assert(TILE_M == 64 && TILE_N == 64, "");
 
 extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
+    if (FEW) lead();
+    follow();
     __shared__ float rows[STEP][TILE_M + 4], columns[STEP][TILE_N + 4];
     const Arguments all = {x, weight, bias, sums, residual, scale, shift, position, out, moved, partial};
     const int first_column = blockIdx.x * TILE_N, first_row = blockIdx.y * TILE_M, image = blockIdx.z / SPLIT;
@@ -369,8 +455,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
         for (int i = threadIdx.x; i < STEP * TILE_M; i += THREADS) {
             const int row = i / STEP, column = k + i % STEP;
             const bool there = column < last;
-            const bool real = there && first_row + row < ROWS && (!PATCHES || in_picture(first_row + row, column));
-            rows[i % STEP][row] = real ? x[x_start(first_row + row) + (PATCHES ? patch_offset(column) : column)] : 0;
+            const Neighbour to(column);
+            const int at = first_row + row, y = at / PATCHES_W * APART + to.down, z = at % PATCHES_W * APART + to.right;
+            const bool real = there && at < ROWS && (!PATCHES || (0 <= y && y < PLANE_H && 0 <= z && z < PLANE_W));
+            const size_t from = PATCHES ? size_t(y * PLANE_W + z) * STRIDE + column % STRIDE : size_t(at) * STRIDE + column;
+            rows[i % STEP][row] = real ? x[from] : 0;
             columns[i % STEP][row] =
                 there && first_column + row < COLUMNS ? weight[size_t(first_column + row) * DEPTH + column] : 0;
         }
@@ -382,6 +471,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
                 for (int j = 0; j < 4; ++j) products[i][j] += value * columns[step][across + j];
             }
     }
+    if (!FEW) lead();
     const size_t image_row = size_t(image) * ROWS;
     if (FINISH) partial += (size_t(slice) * IMAGES * ROWS + image_row) * COLUMNS;
     for (int i = 0; i < 4; ++i) {
@@ -394,8 +484,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
             if (FINISH)
                 partial[size_t(row) * COLUMNS + column] = products[i][j];
             else
-                store(from_float(complete(products[i][j], all, x + size_t(row) * STRIDE, image_row + row, column, mean,
-                                          inverse)),
+                store(from_float(complete(products[i][j], around(all, x + size_t(row) * STRIDE, image_row + row, column),
+                                          inverse, -mean * inverse)),
                       all, image_row + row, column);
         }
     }
@@ -405,6 +495,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
 #if FINISH
 // A warp for each row, over all images.
 extern "C" __global__ void finish(ARGUMENTS) {
+    lead();
+    follow();
     const Arguments all = {x, weight, bias, sums, residual, scale, shift, position, out, moved, partial};
     const int lane = threadIdx.x % 32;
     const size_t row = size_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
@@ -419,7 +511,7 @@ extern "C" __global__ void finish(ARGUMENTS) {
         if (column >= COLUMNS) continue;
 #pragma unroll
         for (int k = 0; k < SPLIT; ++k) values[i] += partial[(size_t(k) * IMAGES * ROWS + row) * COLUMNS + column];
-        values[i] = complete(values[i], all, x_row, row, column, 0, 0);
+        values[i] = complete(values[i], around(all, x_row, row, column), 0, 0);
         sum += values[i];
     }
     for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);

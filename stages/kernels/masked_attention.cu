@@ -36,6 +36,8 @@ __device__ inline Seen look(const Seen* seen, int row, int first) {
 }
 
 extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restrict__ seen) {
+    lead();
+    follow();
     const int row = blockIdx.y * QUERIES + blockIdx.x;
     mask += size_t(row) * LENGTH;
     unsigned char* bytes = seen[size_t(row) * CHUNKS].keys;
@@ -60,6 +62,7 @@ extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restric
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend(const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
            const Seen* __restrict__ seen, Found* __restrict__ found, T* __restrict__ attended) {
+    follow();
     const int first = blockIdx.x * CHUNK, head = blockIdx.y, image = blockIdx.z;
     query += size_t(image) * QUERIES * QUERY_STRIDE + QUERY_FIRST + head * DEPTH;
     key += size_t(image) * LENGTH * KEY_STRIDE + KEY_FIRST + head * DEPTH;
@@ -70,9 +73,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const float scale = rsqrtf(float(DEPTH));
 #if HALF
     constexpr int DEEP = (DEPTH + 15) / 16 * 16;
-    constexpr int WIDE = DEEP + 8, LONG = CHUNK + 8;  // rows in shared memory, apart from one another's banks
-    __shared__ alignas(16) T queries[TILES * 16][WIDE], keys[CHUNK][WIDE], values[DEEP][LONG];
-    const T zero = from_float(0);
+    constexpr int WIDE = DEEP + 8;  // rows in shared memory, apart from one another's banks
+    __shared__ alignas(16) T queries[TILES * 16][WIDE], keys[CHUNK][WIDE], values[CHUNK][WIDE];
     constexpr int VECTORS = DEEP / VECTOR;
     for (int i = threadIdx.x; i < TILES * 16 * VECTORS; i += THREADS) {
         const int row = i / VECTORS, channel = i % VECTORS * VECTOR;
@@ -84,15 +86,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const bool real = first + row < LENGTH && channel < DEPTH;
         const size_t at = first + row;
         (real ? Pack(key + at * KEY_STRIDE + channel) : Pack()).write(&keys[row][channel]);
-        const Pack read = real ? Pack(value + at * VALUE_STRIDE + channel) : Pack();
-#pragma unroll
-        for (int k = 0; k < VECTOR; ++k) values[channel + k][row] = read.each[k];
+        (real ? Pack(value + at * VALUE_STRIDE + channel) : Pack()).write(&values[row][channel]);
     }
     __syncthreads();
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4 * 2;
     float scores[CHUNK / 8][4] = {};
-    score<DEEP>(scores, queries + warp * 16, keys, g, t);
+    score<DEEP>(scores, queries + warp * 16, keys, lane);
     float largest[2] = {-INFINITY, -INFINITY}, sums[2] = {};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -110,7 +110,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     exponentiate<true>(scores, largest, sums);
 
     float total[DEEP / 8][4] = {};
-    weigh<DEPTH / 8>(total, scores, values, g, t);
+    weigh(total, scores, values, lane);
+    lead();
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const int row = warp * 16 + g + i * 8;
@@ -124,10 +125,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
         if (t == 0) found[row].largest = largest[i], found[row].sum = sums[i];
 #pragma unroll
-        for (int j = 0; j < DEPTH / 8; ++j) {
-            found[row].total[j * 8 + t] = total[j][2 * i];
-            found[row].total[j * 8 + t + 1] = total[j][2 * i + 1];
-        }
+        for (int j = 0; j < DEPTH / 8; ++j)
+            *reinterpret_cast<float2*>(found[row].total + j * 8 + t) = make_float2(total[j][2 * i], total[j][2 * i + 1]);
     }
 #else
     // Plain arithmetic, a thread for each query.
@@ -165,6 +164,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 constexpr int WARPS = 8;
 
 extern "C" __global__ void add_chunks(const Found* __restrict__ found, T* __restrict__ attended) {
+    lead();
+    follow();
     __shared__ float largests[WARPS], sums[WARPS], totals[WARPS][DEPTH];
     const int row = blockIdx.x, head = blockIdx.y, image = blockIdx.z;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -21,6 +21,8 @@ struct Counts {
 
 // Scores and classes of queries, and which are kept, in order. One block for each image.
 extern "C" __global__ void select_queries(const T* class_logits, Counts* all_counts, float* scores, int* category_ids) {
+    lead();
+    follow();
     __shared__ bool keep[QUERIES];
     class_logits += size_t(blockIdx.x) * QUERIES * (1 + CLASSES);
     scores += blockIdx.x * QUERIES, category_ids += blockIdx.x * QUERIES;
@@ -105,6 +107,7 @@ typedef Resized AtFrame;
 
 // The best query of each pixel, or VOID where it does not cover the pixel; and all counts. Blocks of 32 x n pixels.
 extern "C" __global__ void vote(const T* mask_logits, const float* scores, Counts* all_counts, unsigned char* winners) {
+    follow();
     __shared__ int won[QUERIES], covered[QUERIES], held[QUERIES], kept[QUERIES];
     __shared__ float score[QUERIES];
     mask_logits += size_t(blockIdx.z) * QUERIES * LOW_H * LOW_W;
@@ -120,14 +123,20 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
     const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * WARP + threadIdx.x;
     const bool real = row < H && column < W;
     const AtFrame at(min(row, H - 1), min(column, W - 1));
-    float best = -1;
+    // No probability above `best` has a logit below `enough`, whatever the score, with some room for rounding.
+    float best = -1, enough = -INFINITY;
     int winner = 0;  // also where every logit is NaN: held by none
     bool holds = false;
     for (int i = 0; i < num_kept; ++i) {
         const float logit = at(mask_logits + size_t(kept[i]) * LOW_H * LOW_W);
-        const float weighted = __fdividef(score[i], 1 + __expf(-logit));
         const bool inside = real && logit >= 0;
-        if (weighted > best) best = weighted, winner = i, holds = inside;
+        if (logit >= enough) {
+            const float weighted = __fdividef(score[i], 1 + __expf(-logit));
+            if (weighted > best) {
+                best = weighted, winner = i, holds = inside;
+                enough = __logf(__fdividef(best, 1 - best)) - 0.01f;
+            }
+        }
         const unsigned covers = __ballot_sync(ALL, inside);
         if (covers && threadIdx.x == 0) atomicAdd(covered + i, __popc(covers));
     }
@@ -151,6 +160,7 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
 
 // Winners to the ids of their segments, and the segments' areas. Each block works the segments out for itself.
 extern "C" __global__ void label(const Counts* all_counts, const int* category_ids, unsigned char* query_ids, int* areas) {
+    follow();
     __shared__ unsigned char segment[VOID + 1];
     __shared__ bool found[QUERIES];
     __shared__ int category[QUERIES], area[QUERIES];

@@ -38,12 +38,39 @@ struct alignas(16) Pack {
     __device__ void write(T* to) const { *reinterpret_cast<int4*>(to) = *reinterpret_cast<const int4*>(each); }
 };
 
+// Kernels are launched before the one before them has ended, where the GPU can ("Programmatic Dependent Launch" in the CUDA
+// C++ Programming Guide). All of that one is done and seen after `follow`, which each thread calls before it reads or writes
+// tensors but for constants. The next one is launched once all blocks have come to `lead`: near the end, for its blocks
+// take room.
+__device__ inline void follow() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ inline void lead() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 #if HALF
 // Two neighbours as the tensor cores take them.
 __device__ inline unsigned word(const T* from) { return *reinterpret_cast<const unsigned*>(from); }
 
 __device__ inline unsigned pack(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+    unsigned both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+#else
     return unsigned(from_float(high).bits) << 16 | from_float(low).bits;
+#endif
+}
+
+// to = a + b, of two neighbours each.
+__device__ inline void add_two(T* to, const T* a, const T* b) {
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(*reinterpret_cast<unsigned*>(to)) : "r"(word(a)), "r"(word(b)));
 }
 
 // A 16 x 16 tile, shared out to a warp as mma.m16n8k16 takes its first factor (PTX ISA, "Matrix Fragments"): lane 4 * g + t / 2
@@ -51,9 +78,6 @@ __device__ inline unsigned pack(float low, float high) {
 struct Fragment {
     unsigned a[4];
     __device__ Fragment() {}
-    __device__ Fragment(const T* tile, int stride, int g, int t)
-        : a{word(tile + g * stride + t), word(tile + (g + 8) * stride + t), word(tile + g * stride + t + 8),
-            word(tile + (g + 8) * stride + t + 8)} {}
     // From two neighbouring 16 x 8 products.
     __device__ Fragment(const float (&left)[4], const float (&right)[4])
         : a{pack(left[0], left[1]), pack(left[2], left[3]), pack(right[0], right[1]), pack(right[2], right[3])} {}
@@ -74,16 +98,36 @@ __device__ inline void multiply(float (&product)[4], const Fragment& f, unsigned
 #endif
 }
 
-// Attention of a warp's 16 queries in three steps, as `multiply` shares tiles out: g and t are a lane's row and first column.
-// Products of queries and TILES * 8 keys, of DEEP channels, a multiple of 16.
+// Four 8 x 8 tiles from shared memory, one row from each lane's address, as `multiply` takes them; or each turned over.
+__device__ inline void fetch(unsigned (&tiles)[4], const T* row) {
+    const unsigned address = unsigned(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
+                 : "r"(address));
+}
+
+__device__ inline void fetch_turned(unsigned (&tiles)[4], const T* row) {
+    const unsigned address = unsigned(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
+                 : "r"(address));
+}
+
+// Attention of a warp's 16 queries in three steps, as `multiply` shares tiles out; queries, keys and values are rows of
+// WIDE in shared memory. Products of queries and TILES * 8 keys, of DEEP channels, a multiple of 16.
 template <int DEEP, int TILES, int WIDE>
-__device__ inline void score(float (&scores)[TILES][4], const T (*queries)[WIDE], const T (*keys)[WIDE], int g, int t) {
+__device__ inline void score(float (&scores)[TILES][4], const T (*queries)[WIDE], const T (*keys)[WIDE], int lane) {
 #pragma unroll
     for (int k = 0; k < DEEP; k += 16) {
-        const Fragment a(&queries[0][k], WIDE, g, t);
+        Fragment a;
+        fetch(a.a, &queries[lane % 16][k + lane / 16 * 8]);
 #pragma unroll
-        for (int j = 0; j < TILES; ++j)
-            multiply(scores[j], a, word(&keys[j * 8 + g][k + t]), word(&keys[j * 8 + g][k + 8 + t]));
+        for (int j = 0; j < TILES; j += 2) {
+            unsigned columns[4];
+            fetch(columns, &keys[j * 8 + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+            multiply(scores[j], a, columns[0], columns[1]);
+            multiply(scores[j + 1], a, columns[2], columns[3]);
+        }
     }
 }
 
@@ -106,16 +150,19 @@ __device__ inline void exponentiate(float (&scores)[TILES][4], float (&largest)[
         for (int step = 1; step < 4; step *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], step);
 }
 
-// Sums of the keys' values, which are stored by channel, weighted by exponentials; OCTETS * 8 channels of them.
-template <int OCTETS, int TILES, int ROOM, int LONG>
-__device__ inline void weigh(float (&total)[ROOM][4], const float (&scores)[TILES][4], const T (*values)[LONG], int g,
-                             int t) {
+// Sums of the keys' values weighted by exponentials, of OCTETS * 8 channels, an even number.
+template <int OCTETS, int TILES, int WIDE>
+__device__ inline void weigh(float (&total)[OCTETS][4], const float (&scores)[TILES][4], const T (*values)[WIDE], int lane) {
 #pragma unroll
     for (int k = 0; k < TILES / 2; ++k) {
         const Fragment a(scores[2 * k], scores[2 * k + 1]);
 #pragma unroll
-        for (int j = 0; j < OCTETS; ++j)
-            multiply(total[j], a, word(&values[j * 8 + g][k * 16 + t]), word(&values[j * 8 + g][k * 16 + 8 + t]));
+        for (int j = 0; j < OCTETS; j += 2) {
+            unsigned columns[4];
+            fetch_turned(columns, &values[k * 16 + lane % 16][j * 8 + lane / 16 * 8]);
+            multiply(total[j], a, columns[0], columns[1]);
+            multiply(total[j + 1], a, columns[2], columns[3]);
+        }
     }
 }
 #endif

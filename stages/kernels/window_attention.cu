@@ -36,12 +36,13 @@ constexpr float HIDDEN = -100;  // as in Swin, not minus infinity
 #if HALF
 constexpr int KEYS = (N + 15) / 16 * 16;
 constexpr int DEEP = (DEPTH + 15) / 16 * 16;
-constexpr int WIDE = DEEP + 8, LONG = KEYS + 8;  // rows in shared memory, apart from one another's banks
+constexpr int WIDE = DEEP + 8;  // rows in shared memory, apart from one another's banks
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     window_attention(const T* __restrict__ qkv, const T* __restrict__ bias, const T* __restrict__ position,
                      T* __restrict__ attended) {
-    __shared__ alignas(16) T queries[QUERY_TILES * 16][WIDE], keys[KEYS][WIDE], values[DEEP][LONG];
+    follow();
+    __shared__ alignas(16) T queries[QUERY_TILES * 16][WIDE], keys[KEYS][WIDE], values[KEYS][WIDE];
     __shared__ int places[KEYS], regions[KEYS];
     const int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     qkv += size_t(blockIdx.z) * HEIGHT * WIDTH * 3 * CHANNELS;
@@ -49,13 +50,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     position += head * N * N;
 
     // What no token fills must count as nothing.
-    const T zero = from_float(0);
-    if (DEEP > DEPTH || KEYS > N) {
-        for (int i = threadIdx.x; i < KEYS * WIDE; i += THREADS) {
-            queries[i / WIDE][i % WIDE] = zero;
-            keys[i / WIDE][i % WIDE] = zero;
-        }
-        for (int i = threadIdx.x; i < DEEP * LONG; i += THREADS) values[i / LONG][i % LONG] = zero;
+    for (int i = threadIdx.x; i < KEYS * (WIDE / VECTOR); i += THREADS) {
+        const int row = i / (WIDE / VECTOR), column = i % (WIDE / VECTOR) * VECTOR;
+        if (row < N && column < DEPTH) continue;
+        Pack().write(&queries[row][column]), Pack().write(&keys[row][column]), Pack().write(&values[row][column]);
     }
     for (int i = threadIdx.x; i < KEYS; i += THREADS) {
         const Token token(min(i, N - 1));
@@ -67,18 +65,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int token = i / (3 * VECTORS), which = i / VECTORS % 3, channel = i % VECTORS * VECTOR;
         const T* row = places[token] < 0 ? bias : qkv + size_t(places[token]) * 3 * CHANNELS;
         const Pack read(row + (which * HEADS + head) * DEPTH + channel);
-        if (which == 2) {
-#pragma unroll
-            for (int k = 0; k < VECTOR; ++k) values[channel + k][token] = read.each[k];
-        } else {
-            read.write(which ? &keys[token][channel] : &queries[token][channel]);
-        }
+        read.write(which == 0 ? &queries[token][channel] : which == 1 ? &keys[token][channel] : &values[token][channel]);
     }
     __syncthreads();
 
     const int g = lane / 4, t = lane % 4 * 2;  // a fragment's row and first column
     float scores[KEYS / 8][4] = {};
-    score<DEEP>(scores, queries + warp * 16, keys, g, t);
+    score<DEEP>(scores, queries + warp * 16, keys, lane);
     const float scale = rsqrtf(float(DEPTH));
     float largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
@@ -98,7 +91,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     exponentiate<false>(scores, largest, sums);
 
     float total[DEEP / 8][4] = {};
-    weigh<DEPTH / 8>(total, scores, values, g, t);
+    weigh(total, scores, values, lane);
+    lead();
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const int query = warp * 16 + g + i * 8;
@@ -114,6 +108,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS)
     window_attention(const T* __restrict__ qkv, const T* __restrict__ bias, const T* __restrict__ position,
                      T* __restrict__ attended) {
+    follow();
     __shared__ float keys[N][DEPTH], values[N][DEPTH];
     __shared__ int places[N], regions[N];
     const int head = blockIdx.y;

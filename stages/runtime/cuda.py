@@ -27,6 +27,7 @@ _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _STREAM_NON_BLOCKING = 1
 _MAX_DYNAMIC_SHARED_BYTES = 8
 _CAPTURE_THREAD_LOCAL = 1
+_PROGRAMMATIC_STREAM_SERIALIZATION = 6
 
 _POINTER, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
 _SIGNATURES: dict[str, list[Any]] = {
@@ -169,6 +170,10 @@ def call(name: str, *arguments: Any, allowed: int = 0) -> None:
     status = getattr(loaded, name)(*arguments)
     if status not in (0, allowed):
         raise RuntimeError(f"{name}: {loaded.cudaGetErrorString(status).decode()} (CUDA error {status})")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split("."))
 
 
 def used_bytes() -> int:
@@ -341,6 +346,24 @@ class Buffer:
             self.close()
 
 
+class _Attribute(ctypes.Structure):
+    """CUlaunchAttribute of cuda.h, whose value is an int."""
+
+    _fields_ = (("id", ctypes.c_int), ("_pad", ctypes.c_int), ("value", ctypes.c_int), ("_more", ctypes.c_char * 60))
+
+
+class _LaunchConfig(ctypes.Structure):
+    """CUlaunchConfig of cuda.h."""
+
+    _fields_ = (
+        *((f"{what}_{axis}", ctypes.c_uint) for what in ("grid", "block") for axis in "xyz"),
+        ("shared_bytes", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.POINTER(_Attribute)),
+        ("attribute_count", ctypes.c_uint),
+    )
+
+
 class Module:
     """Functions of compiled machine code (cubin), on this process's GPU."""
 
@@ -354,6 +377,11 @@ class Module:
         self._driver = driver
         _ask(self._driver, "cuModuleLoadData", ctypes.byref(self._handle), code)
         self._functions: dict[str, ctypes.c_void_p] = {}
+        found = gpu()
+        # Into CUDA graphs since 12.3.
+        self._early = (
+            found is not None and _version(found.compute_capability) >= (9, 0) and _version(found.cuda) >= (12, 3)
+        )
 
     def close(self) -> None:
         """Unload it; a second call does nothing."""
@@ -386,15 +414,10 @@ class Module:
             self._functions[name] = function
         values = [ctypes.c_void_p(pointer) for pointer in pointers]
         arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        no_extra = None
-        _ask(
-            self._driver,
-            "cuLaunchKernel",
-            self._functions[name],
-            *grid,
-            *block,
-            shared_bytes,
-            ctypes.c_void_p(stream.handle),
-            arguments,
-            no_extra,
-        )
+        if not self._early:
+            where = *grid, *block, shared_bytes, ctypes.c_void_p(stream.handle)
+            _ask(self._driver, "cuLaunchKernel", self._functions[name], *where, arguments, None)
+            return
+        attribute = _Attribute(id=_PROGRAMMATIC_STREAM_SERIALIZATION, value=1)
+        config = _LaunchConfig(*grid, *block, shared_bytes, stream.handle, ctypes.pointer(attribute), 1)
+        _ask(self._driver, "cuLaunchKernelEx", ctypes.byref(config), self._functions[name], arguments, None)

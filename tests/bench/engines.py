@@ -9,7 +9,10 @@ Times are from a frame's bytes in host memory to the graph's outputs there, and 
 
 import argparse
 import ctypes
+import resource
+import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
 
 def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, float]:
-    """Milliseconds of a batch, p50 and p99, for about `seconds` after a second of warm-up."""
+    """Milliseconds of a batch, p50, p90 and p99, for about `seconds` after a second of warm-up."""
     batch = np.repeat(pictures[:1], predictor.cfg.batch_size, 0)
     spent: dict[str, list[float]] = {"graph": [], "decoded": []}
     for name, call in (("graph", lambda: predictor.run(batch)), ("decoded", lambda: predictor.segments(list(batch)))):
@@ -38,21 +41,24 @@ def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, fl
                     spent[name].append(1000 * (time.perf_counter() - start))
     found = {}
     for name, values in spent.items():
-        for percent in (50, 99):
+        for percent in (50, 90, 99):
             found[f"{name}_p{percent}_ms"] = round(float(np.percentile(values, percent)), 3)
     return found
 
 
-def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float) -> dict[str, float | None]:
-    """Rate with batches in flight, after a second of warm-up, and milliseconds from a batch's submit to its result."""
+def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float, batches: int) -> dict[str, Any]:
+    """Rate with batches in flight, after a second of warm-up, and milliseconds from a batch's submit to its result.
+
+    For `seconds` and `batches` at least; and by how much memory has grown in them, on the device and of this process.
+    """
     spent: list[float] = []
     begun: list[float] = []
-    for wanted in (1.0, seconds):
+    for wanted, least in ((1.0, 0), (seconds, batches)):
         spent.clear()
-        joules_before = energy()
+        joules_before, device_before, host_before = energy(), cuda.used_bytes(), host_bytes()
         start = time.perf_counter()
-        while time.perf_counter() - start < wanted or begun:
-            if time.perf_counter() - start < wanted:
+        while (more := time.perf_counter() - start < wanted or len(spent) + len(begun) < least) or begun:
+            if more:
                 begun.append(time.perf_counter())
                 runtime.submit(batch)
                 if len(begun) < in_flight:
@@ -61,6 +67,7 @@ def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float) ->
             spent.append(1000 * (time.perf_counter() - begun.pop(0)))
         rate = len(spent) / (time.perf_counter() - start)
         joules = (energy() - joules_before) / len(spent) if joules_before else None
+    grown = cuda.used_bytes() - device_before, host_bytes() - host_before
     tenth = max(1, len(spent) // 10)
     return {
         "in_flight": in_flight,
@@ -68,9 +75,17 @@ def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float) ->
         "hz": round(rate, 2),
         "joules_a_batch": joules and round(joules, 3),
         **{f"p{p}_ms": round(float(np.percentile(spent, p)), 3) for p in (50, 90, 99)},
+        "max_ms": round(max(spent), 3),
         "first_tenth_p50_ms": round(float(np.percentile(spent[:tenth], 50)), 3),
         "last_tenth_p50_ms": round(float(np.percentile(spent[-tenth:], 50)), 3),
+        "device_grown_mib": round(grown[0] / (1 << 20), 2),
+        "host_grown_mib": round(grown[1] / (1 << 20), 2),
     }
+
+
+def host_bytes() -> int:
+    """Memory of this process, from /proc/self/statm."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
 def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expected: Any) -> dict[str, Any]:
@@ -117,7 +132,7 @@ def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expec
         "build_seconds": round(seconds, 1),
         "segments": len(categories),
         "void_pct": round(100 * float((ids == 0).mean()), 2),
-        **{f"{name}_p50_ms": round(float(np.percentile(ms, 50)), 2) for name, ms in spent.items()},
+        **{f"{n}_p{p}_ms": round(float(np.percentile(ms, p)), 2) for n, ms in spent.items() for p in (50, 90)},
     }
 
 
@@ -148,17 +163,30 @@ def merge_as_tao_deploy(outputs: dict[str, Any], cfg: config.Deploy, num_things:
 
 def energy() -> float:
     """Joules that the first GPU has taken since its driver was loaded, by NVML; 0 where it does not tell."""
+    nvml, device, value = *_nvml(), ctypes.c_ulonglong()
+    told = nvml is not None and not nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(value))
+    return value.value / 1000 if told else 0
+
+
+def clocks_mhz() -> dict[str, int]:
+    """Clocks of the first GPU's multiprocessors and memory, now and at most, by NVML; empty where it does not tell."""
+    nvml, device, value = *_nvml(), ctypes.c_uint()
+    found = {}
+    for name, domain in (("sm", 1), ("memory", 2)):
+        for what, ask in (("now", "nvmlDeviceGetClockInfo"), ("max", "nvmlDeviceGetMaxClockInfo")):
+            if nvml is not None and not getattr(nvml, ask)(device, domain, ctypes.byref(value)):
+                found[f"{name}_{what}"] = value.value
+    return found
+
+
+def _nvml() -> tuple[Any, ctypes.c_void_p]:
+    device = ctypes.c_void_p()
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
-        return 0
-    device, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
-    failed = (
-        nvml.nvmlInit_v2()
-        or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device))
-        or nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(millijoules))
-    )
-    return 0 if failed else millijoules.value / 1000
+        return None, device
+    failed = nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device))
+    return None if failed else nvml, device
 
 
 def agree(predictor: Predictor, expected: Any) -> dict[str, Any]:
@@ -182,6 +210,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of timing")
     parser.add_argument("--in-flight", type=int, nargs="*", default=[], help="batches on their way at once, on a GPU")
+    parser.add_argument("--batches", type=int, default=0, help="at least so many with each of --in-flight")
     parser.add_argument("--profile", type=int, default=0, help="runs over which each layer is timed, on a GPU; 0: none")
     parser.add_argument("--tao-graph", type=Path, help="graph.onnx that peers.py wrote, to time TAO Deploy's way too")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
@@ -195,11 +224,12 @@ def main() -> None:
     one = expected["frames"][: predictor.cfg.batch_size]
     gpu_ms = runtime.gpu_ms(200) if isinstance(runtime, tensorrt_common.GpuRuntime) else []
     result: dict[str, Any] = {
-        "target": config.plain(target),
-        "gpu": about["build_host"]["gpu"],
-        "builder_version": about["builder_version"],
-        "build_seconds": about["build_seconds"],
-        "engine_bytes": about["engine"]["bytes"],
+        "measured": {"utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": sys.argv},
+        "gpu": asdict(gpu) if (gpu := cuda.gpu()) else None,
+        # Which target, graph, checkpoint and data the engine is of, and who built it.
+        "engine": about,
+        "warmup_seconds": 1,
+        "clocks_mhz": clocks_mhz(),
         "output_bytes": sum(a.nbytes for a in predictor.run(one).values()),
         **agree(predictor, expected),
         **measure(predictor, expected["frames"], args.seconds),
@@ -209,7 +239,8 @@ def main() -> None:
         before = cuda.used_bytes()
         other = base.backend(target).load(found.path, target, in_flight)
         result.setdefault("streams", []).append(
-            stream(other, one, in_flight, args.seconds) | {"device_mib": (cuda.used_bytes() - before) >> 20}
+            stream(other, one, in_flight, args.seconds, args.batches)
+            | {"device_mib": (cuda.used_bytes() - before) >> 20}
         )
         # Or the next would be measured with its memory given back.
         del other
@@ -221,7 +252,7 @@ def main() -> None:
         # Last, and after the rest is written: it needs standard TensorRT, minutes to build, and two large tensors.
         result["tao_deploy"] = tao_deploy(args.tao_graph, target, found.description, expected)
         files.write_json(args.out, result)
-    print({name: value for name, value in result.items() if name != "layers"})
+    print({name: value for name, value in result.items() if name not in ("layers", "engine")})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     """Outputs of a kernel for NumPy arrays, as NumPy arrays."""
     gpu = cuda.gpu()
     assert gpu is not None, "these tests need an NVIDIA GPU"
-    plan = catalog.KERNELS[name](attributes, [catalog.Tensor.of(a) for a in inputs])
+    plan = catalog.plan(name, attributes, [catalog.Tensor.of(a) for a in inputs], gpu.compute_capability)
     module = cuda.Module(compiler.compile_source(plan.source, plan.defines, gpu.compute_capability))
     stream = cuda.Stream()
     buffers = {f"i{i}": cuda.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
@@ -185,16 +185,17 @@ def test_linear(dtype: str, batch: int, rows: int, depth: int, columns: int, ext
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("window", [2, 3])
 @pytest.mark.parametrize(
-    ("height", "width", "channels", "batch"), [(184, 320, 96, 1), (23, 41, 24, 2), (12, 17, 40, 1)]
+    ("height", "width", "channels", "batch"), [(184, 320, 96, 1), (184, 320, 256, 1), (23, 41, 24, 2), (12, 17, 40, 1)]
 )
-def test_linear_of_patches(dtype: str, height: int, width: int, channels: int, batch: int) -> None:
-    rng, columns = np.random.default_rng(0), 2 * channels
+def test_linear_of_patches(dtype: str, window: int, height: int, width: int, channels: int, batch: int) -> None:
+    rng, columns, depth = np.random.default_rng(0), 2 * channels, window**2 * channels
     x = (rng.standard_normal((batch, height * width, channels)) + 1).astype(dtype)
-    weight = (rng.standard_normal((columns, 4 * channels)) / (4 * channels) ** 0.5).astype(dtype)
+    weight = (rng.standard_normal((columns, depth)) / depth**0.5).astype(dtype)
     bias, sums = rng.standard_normal(columns).astype(dtype), weight.astype(np.float32).sum(-1).astype(dtype)
-    rows = -(-height // 2) * -(-width // 2)
-    options = {"activation": "none", "epsilon": 1e-5, "first": 0, "rows": rows, "plane": [height, width]}
+    rows = height * width if window == 3 else -(-height // 2) * -(-width // 2)
+    options = {"activation": "none", "epsilon": 1e-5, "first": 0, "rows": rows, "plane": [height, width, window]}
     (found,) = run("Linear", {"extras": "bias,sums", **options}, [x, weight, bias, sums])
     tensors = on_gpu((x, weight, bias, sums))
     expect(found, linear.linear(*tensors, *[None] * 4, *options.values()), 1e-4, 2e-2)
