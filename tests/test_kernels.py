@@ -1,5 +1,6 @@
 """Our CUDA kernels as far as they go without a GPU: compiled for every GPU there is, planned, cut out and packed."""
 
+import dataclasses
 import struct
 from pathlib import Path
 from typing import Any, cast
@@ -171,12 +172,18 @@ def test_one_tensor_may_be_two_inputs() -> None:
         def launch(self, *arguments: Any) -> None:
             launched.append((arguments[0], arguments[3]))
 
-    step = chain.Step(b"", "MaskedAttention", {**LOOK, "firsts": [0, 64, 0]}, ["both", "both", "value"], ["seen"])
     known = {"both": Tensor((1, 100, 128), "float16"), "value": Tensor((1, 100, 64), "float16")}
+    attributes, read = {**LOOK, "firsts": [0, 64, 0]}, ["both", "both", "value"]
+    digest = catalog.plan("MaskedAttention", attributes, [known[name] for name in read], "9.0").digest()
+    step = chain.Step(b"", "MaskedAttention", attributes, read, ["seen"], f"masked_attention_{digest}_sm90.cubin")
     kernel = tensorrt_common.Kernel(step, cast(cuda.Module, Module()), known, "9.0")
     kernel.bind({"both": 1, "value": 2, "seen": 3}, 4)
     kernel.enqueue(cast(cuda.Stream, None))
     assert kernel.outputs == {"seen": Tensor((1, 100, 64), "float16")}
+
+    old = dataclasses.replace(step, name="masked_attention_0123456789abcdef_sm90.cubin")
+    with pytest.raises(RuntimeError, match="of another version of this project than this one; build the engine again"):
+        tensorrt_common.Kernel(old, cast(cuda.Module, Module()), known, "9.0")
     assert launched == [("attend", [1, 1, 2, 1, 4, 3])]
 
 

@@ -4,7 +4,6 @@ STEPS in it lists the steps in order, as graph.json does, and each names its fil
 machine code for each compute capability. CONSTANTS is that of the graph.
 """
 
-import hashlib
 import io
 import json
 import tempfile
@@ -35,6 +34,8 @@ class Step:
     attributes: dict[str, Any] = field(default_factory=dict)
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
+    name: str = ""
+    """Of the kernel's machine code, with the digest of its plan; empty for a part."""
 
 
 def build(
@@ -74,8 +75,7 @@ def _compile(step: dict[str, Any], compute_capabilities: list[str], content: dic
     for capability in compute_capabilities:
         plan = catalog.plan(step["kernel"], step["attributes"], inputs, capability)
         # Layers of one kind share their code.
-        constants = hashlib.sha256(repr(sorted(plan.defines.items())).encode()).hexdigest()[:8]
-        name = f"{Path(plan.source).stem}_{constants}_sm{capability.replace('.', '')}.cubin"
+        name = f"{Path(plan.source).stem}_{plan.digest()}_sm{capability.replace('.', '')}.cubin"
         if name not in content:
             content[name] = compiler.compile_source(plan.source, plan.defines, capability)
         names[capability] = name
@@ -105,5 +105,5 @@ def read(engine: Path, compute_capability: str) -> tuple[list[Step], dict[str, b
                     f"{compute_capability}; name it in compute_capabilities of conf/target and build again"
                 )
             about = step["kernel"], step["attributes"], step["inputs"], step["outputs"]
-            found.append(Step(archive.read(name), *about))
+            found.append(Step(archive.read(name), *about, name))
     return found, constants

@@ -153,6 +153,11 @@ class Kernel:
         # One tensor may be two inputs.
         read = [known[name] for name in self._read]
         self._plan = catalog.plan(step.kernel, step.attributes, read, compute_capability)
+        if self._plan.digest() not in step.name:
+            raise RuntimeError(
+                f"{step.name} is of another version of this project than this one; build the engine again, such as "
+                "with `make engines TARGET=...`"
+            )
         self.outputs = dict(zip(step.outputs, self._plan.outputs, strict=True))
         self._module = module
         self._workspaces, self.scratch_bytes = memory.in_a_row(self._plan.workspace_bytes)

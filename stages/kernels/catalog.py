@@ -3,6 +3,7 @@
 A kernel is an ONNX node of our own domain. Its attributes and the tensors that it reads fix everything else.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -74,6 +75,11 @@ class Plan:
     workspace_bytes: tuple[int, ...] = ()
     """Of memory that only the kernel uses, one for each w."""
 
+    def digest(self) -> str:
+        """Of all that machine code and those who launch it must agree on."""
+        about = self.source, sorted(self.defines.items()), self.launches, self.workspace_bytes
+        return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+
 
 class Kernel(Protocol):
     """Plans a kernel."""
@@ -95,7 +101,9 @@ def deformable_attention(attributes: Attributes, inputs: list[Tensor]) -> Plan:
     depth, levels = _depth(channels, heads, half), len(sizes) // 2
     vector = _vector(half)
     # Four at a time, as threads by fours work on one.
-    pairs = min(64, MAX_THREADS * vector // depth // 4 * 4)
+    pairs = max(4, min(64, MAX_THREADS * vector // depth // 4 * 4))
+    what = f"{levels} levels of {points} points and {depth} channels a head"
+    _require_fit(what, 32 * levels * points * pairs, pairs * depth // vector)
     return Plan(
         "deformable_attention.cu",
         {

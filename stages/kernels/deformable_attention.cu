@@ -16,7 +16,7 @@ static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 by
 __constant__ const int sizes[LEVELS][2] = {SIZES};  // height, width
 
 extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
-    deformable_attention(const T* __restrict__ value, const T* __restrict__ samples, T* __restrict__ sampled) {
+    deformable_attention(const T* value, const T* samples, T* __restrict__ sampled) {
     follow();
     // Of each sample: how its four corners weigh, and where each is, counted in channels.
     __shared__ float4 shares[SAMPLES][PAIRS];

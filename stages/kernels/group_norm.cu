@@ -28,10 +28,9 @@ struct Level {
 };
 
 #define ARGUMENTS                                                                                                      \
-    const T *__restrict__ x0, const T *__restrict__ x1, const T *__restrict__ x2, const T *__restrict__ x3,            \
-        const T *__restrict__ scale, const T *__restrict__ shift, const T *__restrict__ residual,                      \
-        const T *__restrict__ position, T *__restrict__ out, T *__restrict__ moved, Sums *__restrict__ found,          \
-        Sums *__restrict__ totals
+    const T *x0, const T *x1, const T *x2, const T *x3, const T *__restrict__ scale, const T *__restrict__ shift,      \
+        const T *residual, const T *__restrict__ position, T *__restrict__ out, T *__restrict__ moved, Sums *found,    \
+        Sums *totals
 
 // In a fixed order, without atomic additions: the same picture has the same answer each time.
 extern "C" __global__ void __launch_bounds__(THREADS) add_up(ARGUMENTS) {

@@ -28,9 +28,9 @@ struct Arguments {
 };
 
 #define ARGUMENTS                                                                                                        \
-    const T *__restrict__ x, const T *__restrict__ weight, const T *__restrict__ bias, const T *__restrict__ sums,       \
-        const T *__restrict__ residual, const T *__restrict__ scale, const T *__restrict__ shift,                        \
-        const T *__restrict__ position, T *__restrict__ out, T *__restrict__ moved, float *__restrict__ partial
+    const T *x, const T *weight, const T *__restrict__ bias, const T *__restrict__ sums, const T *residual,              \
+        const T *__restrict__ scale, const T *__restrict__ shift, const T *__restrict__ position, T *__restrict__ out,   \
+        T *__restrict__ moved, float *partial
 
 // GELU by its definition. For half precision, of whose rounding it is a fraction, by a polynomial for the normal distribution
 // between -4.4 and 4.4, beyond which it is 0 and 1: minimax, x times the error is 4.5e-5 at most.

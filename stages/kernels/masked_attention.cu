@@ -35,7 +35,7 @@ __device__ inline Seen look(const Seen* seen, int row, int first) {
     return all;
 }
 
-extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restrict__ seen) {
+extern "C" __global__ void read_mask(const T* mask, Seen* __restrict__ seen) {
     lead();
     follow();
     const int row = blockIdx.y * QUERIES + blockIdx.x;
@@ -60,8 +60,8 @@ extern "C" __global__ void read_mask(const T* __restrict__ mask, Seen* __restric
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    attend(const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
-           const Seen* __restrict__ seen, Found* __restrict__ found, T* __restrict__ attended) {
+    attend(const T* query, const T* key, const T* value, const Seen* seen, Found* __restrict__ found,
+           T* __restrict__ attended) {
     follow();
     const int first = blockIdx.x * CHUNK, head = blockIdx.y, image = blockIdx.z;
     query += size_t(image) * QUERIES * QUERY_STRIDE + QUERY_FIRST + head * DEPTH;
@@ -163,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // The chunks' findings, added up. A block of WARPS for each query and head, which share the chunks out.
 constexpr int WARPS = 8;
 
-extern "C" __global__ void add_chunks(const Found* __restrict__ found, T* __restrict__ attended) {
+extern "C" __global__ void add_chunks(const Found* found, T* __restrict__ attended) {
     lead();
     follow();
     __shared__ float largests[WARPS], sums[WARPS], totals[WARPS][DEPTH];

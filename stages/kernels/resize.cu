@@ -20,7 +20,7 @@ struct Between {
     }
 };
 
-extern "C" __global__ void resize(const T* __restrict__ x, T* __restrict__ out) {
+extern "C" __global__ void resize(const T* x, T* __restrict__ out) {
     follow();
     const int at = blockIdx.x * blockDim.x + threadIdx.x, row = at / LANES, channel = at % LANES * VECTOR;
     if (row >= OUT_H * OUT_W) return;

@@ -33,7 +33,7 @@ struct alignas(16) Pack {
     T each[VECTOR];
     __device__ Pack() { *reinterpret_cast<int4*>(each) = make_int4(0, 0, 0, 0); }
     __device__ explicit Pack(const T* from) {
-        *reinterpret_cast<int4*>(each) = __ldg(reinterpret_cast<const int4*>(from));
+        *reinterpret_cast<int4*>(each) = *reinterpret_cast<const int4*>(from);
     }
     __device__ void write(T* to) const { *reinterpret_cast<int4*>(to) = *reinterpret_cast<const int4*>(each); }
 };
@@ -41,7 +41,8 @@ struct alignas(16) Pack {
 // Kernels are launched before the one before them has ended, where the GPU can ("Programmatic Dependent Launch" in the CUDA
 // C++ Programming Guide). All of that one is done and seen after `follow`, which each thread calls before it reads or writes
 // tensors but for constants. The next one is launched once all blocks have come to `lead`: near the end, for its blocks
-// take room.
+// take room, or at the start of a kernel that leaves enough. A tensor that another kernel writes must be no `const
+// __restrict__`: that would promise that it does not change from the launch on.
 __device__ inline void follow() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");

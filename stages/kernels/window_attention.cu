@@ -39,7 +39,7 @@ constexpr int DEEP = (DEPTH + 15) / 16 * 16;
 constexpr int WIDE = DEEP + 8;  // rows in shared memory, apart from one another's banks
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    window_attention(const T* __restrict__ qkv, const T* __restrict__ bias, const T* __restrict__ position,
+    window_attention(const T* qkv, const T* bias, const T* __restrict__ position,
                      T* __restrict__ attended) {
     follow();
     __shared__ alignas(16) T queries[QUERY_TILES * 16][WIDE], keys[KEYS][WIDE], values[KEYS][WIDE];
@@ -106,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #else
 // Plain arithmetic, a thread for each query.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    window_attention(const T* __restrict__ qkv, const T* __restrict__ bias, const T* __restrict__ position,
+    window_attention(const T* qkv, const T* bias, const T* __restrict__ position,
                      T* __restrict__ attended) {
     follow();
     __shared__ float keys[N][DEPTH], values[N][DEPTH];
