@@ -24,7 +24,7 @@ def test_plot_has_all_that_make_a_map_from_the_fastest(tmp_path: Path) -> None:
     found = plot.bars(ENGINE, PEERS)
     assert found == [
         ("ours, TensorRT 8.6.0, fp16", 4.0, 4.2),
-        ("eager float32", 60.0, 70.0),
+        ("PyTorch eager float32", 60.0, 70.0),
         ("TAO's graph, TAO Deploy's merge", 500.0, 600.0),
     ]
     plot.draw(ENGINE, PEERS, tmp_path / "bench.svg")

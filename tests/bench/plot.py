@@ -20,7 +20,9 @@ def bars(engine: dict[str, Any], peers: dict[str, Any]) -> list[tuple[str, float
     about = engine["engine"]
     label = f"ours, TensorRT {about['builder_version']}, {about['precision']}"
     found = [(label, engine["graph_p50_ms"], engine["graph_p90_ms"])]
-    found += [(name, one["p50_ms"], one["p90_ms"]) for name, one in peers["peers"].items() if "alone" not in name]
+    for name, one in peers["peers"].items():
+        if "alone" not in name:
+            found.append((f"PyTorch {name}" if name.startswith("eager") else name, one["p50_ms"], one["p90_ms"]))
     if "tao_deploy" in engine:
         spent = engine["tao_deploy"]["end_to_end_p50_ms"], engine["tao_deploy"]["end_to_end_p90_ms"]
         found.append(("TAO's graph, TAO Deploy's merge", *spent))
