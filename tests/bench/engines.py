@@ -29,7 +29,7 @@ from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 
 
 def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, float]:
-    """Milliseconds of a batch, p50, p90 and p99, for about `seconds` after a second of warm-up."""
+    """Milliseconds of a batch, p50, p90, p99 and standard deviation, for about `seconds` after a second of warm-up."""
     batch = np.repeat(pictures[:1], predictor.cfg.batch_size, 0)
     spent: dict[str, list[float]] = {"graph": [], "decoded": []}
     for name, call in (("graph", lambda: predictor.run(batch)), ("decoded", lambda: predictor.segments(list(batch)))):
@@ -43,6 +43,7 @@ def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, fl
     for name, values in spent.items():
         for percent in (50, 90, 99):
             found[f"{name}_p{percent}_ms"] = round(float(np.percentile(values, percent)), 3)
+        found[f"{name}_std_ms"] = round(float(np.std(values)), 3)
     return found
 
 
@@ -75,6 +76,7 @@ def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float, ba
         "hz": round(rate, 2),
         "joules_a_batch": joules and round(joules, 3),
         **{f"p{p}_ms": round(float(np.percentile(spent, p)), 3) for p in (50, 90, 99)},
+        "std_ms": round(float(np.std(spent)), 3),
         "max_ms": round(max(spent), 3),
         "first_tenth_p50_ms": round(float(np.percentile(spent[:tenth], 50)), 3),
         "last_tenth_p50_ms": round(float(np.percentile(spent[-tenth:], 50)), 3),
