@@ -73,11 +73,11 @@ bench-precision: env ## Find what half precision moves most, by parts of the net
 		--reference data/onnx/grid_sample/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
 
 .PHONY: bench
-bench: env ## Time an engine on this GPU, and what else one would run; writes data/bench/TARGET*.json [TARGET=id]
+bench: env ## Time an engine on this GPU and what else one would run; writes data/bench/TARGET*.json, .svg [TARGET=id]
 	@test -n "$(TARGET)" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
 	@$(DEVICE_PYTHON) -c "import tensorrt" || { echo "error: $(DEVICE_PYTHON) has no TensorRT; name a Python that has it \
 		in DEVICE_PYTHON (docs/targets.md)" >&2; exit 1; }
-	@python -W ignore -m tests.bench.peers --checkpoint data/checkpoint --reference $(REFERENCE) \
+	@python -W ignore -m tests.bench.peers --params $(PARAMS) --checkpoint data/checkpoint --reference $(REFERENCE) \
 		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
 		--tao-graph data/bench/tao --out data/bench/$(TARGET)_peers.json
 	@$(DEVICE_PYTHON) -m tests.bench.engines --params $(PARAMS) --target "$(TARGET)" \

@@ -380,7 +380,7 @@ class Target:
     """Which ONNX file is compiled: data/onnx/<deformable_attention>/<precision>."""
     deformable_attention: Sampler = Sampler.grid_sample
     """grid_sample: ONNX's operator. gather: bilinear sampling by gathers, for TensorRT versions that get GridSample
-    wrong. kernels: our own CUDA kernels for all of the network but its first convolution; GPUs alone. plugin_v1,
+    wrong. kernels: our own CUDA kernels for all of the network after its first layer; GPUs alone. plugin_v1,
     plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in that version; 2 from TensorRT 10.11 on."""
     typing: Typing = Typing.strong
     """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may choose lower types

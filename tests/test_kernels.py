@@ -88,7 +88,7 @@ def test_unusual_sizes_compile(dtype: str, queries: int, heads: int, depth: int)
         assert all(np.prod(launch.block) <= catalog.MAX_THREADS for launch in found.launches)
 
 
-# Swin-Tiny's at 720p that take each of the ways there are: one block for whole rows, products shared out, neither.
+# Of Swin-Tiny at 720p, and of such as fill no tile: one block for whole rows, products shared out, neither.
 @pytest.mark.parametrize(
     ("rows", "depth", "columns"),
     [(19320, 1024, 256), (100, 2048, 256), (5000, 64, 320), (5000, 64, 72), (4100, 104, 256)],
@@ -143,6 +143,7 @@ def test_rows_that_fill_no_vector_are_refused() -> None:
         ("Linear", {}, [(2, 500, 64), (1, 8, 64)], "a weight for each image or for all"),
         ("Linear", {"extras": "sums,scale,shift"}, [(1, 500, 64), (8, 64), *[(8,)] * 3], "one normalisation"),
         ("Linear", {"plane": [20, 25, 2], "rows": 125}, [(1, 500, 64), (8, 256)], "all of a plane's patches"),
+        ("Linear", {"plane": [20, 25, 3], "rows": 130}, [(1, 500, 64), (8, 576)], "all of a plane's patches"),
         ("MaskedAttention", {"channels": 65}, [(1, 9, 72)] * 3, "whole heads"),
         ("MaskedAttention", {"firsts": [0, 8, 0]}, [(1, 9, 64)] * 3, "columns that rows have"),
         ("MaskedAttention", {}, [*[(1, 9, 64)] * 3, (1, 9, 16)], "as many values as keys"),
@@ -162,10 +163,39 @@ def test_nodes_that_a_kernel_would_get_wrong_are_refused(
         "Resize": {"first": 4, "plane": [6, 10], "to": [3, 5]},
     }[name]
     with pytest.raises(ValueError, match=f"{name} needs .*{message}.*; found .* and shapes"):
-        catalog.KERNELS[name]({**whole, **attributes}, [Tensor(shape, "float16") for shape in shapes])
+        catalog.plan(name, {**whole, **attributes}, [Tensor(shape, "float16") for shape in shapes])
 
 
-def test_one_tensor_may_be_two_inputs() -> None:
+WGMMA_LAYERS = [
+    # Rows, K, columns and plane: all tiles, and patches of both kinds.
+    (58880, 2304, 256, [184, 320, 3]),
+    (3680, 384, 1536, []),
+    (16896, 64, 128, []),
+    (19320, 256, 256, []),
+    (920, 768, 768, []),
+    (3680, 384, 1152, []),
+    (3680, 768, 384, [92, 160, 2]),
+]
+
+
+@pytest.mark.parametrize("extras", [[], ["bias", "sums"]])
+def test_layers_by_wgmma_compile_and_fit(extras: list[str]) -> None:
+    seen = set()
+    for rows, depth, columns, plane in WGMMA_LAYERS:
+        x = (1, plane[0] * plane[1], depth // plane[2] ** 2) if plane else (1, rows, depth)
+        inputs = [Tensor(shape, "float16") for shape in (x, (columns, depth), *[(columns,)] * len(extras))]
+        attributes = {**LINEAR, "extras": ",".join(extras), "rows": rows, "plane": plane}
+        found = catalog.plan("Linear", attributes, inputs, "9.0")
+        defines, first = found.defines, found.launches[0]
+        code = compiler.compile_source(found.source, defines, "9.0")
+        assert defines["WGMMA"]
+        # With 1 KiB of the driver's.
+        assert defines["BLOCKS"] * (first.shared_bytes + section_bytes(code, ".nv.shared.linear")) <= 228 << 10
+        seen.add((defines["TILE_M"], defines["TILE_N"], defines["BLOCKS"]))
+    assert seen == {(tile.rows, tile.columns, tile.blocks) for tile in catalog.WGMMA_TILES}
+
+
+def test_a_kernel_runs_what_it_was_compiled_for_and_one_tensor_may_be_two_inputs() -> None:
     launched = []
 
     class Module:
@@ -175,15 +205,15 @@ def test_one_tensor_may_be_two_inputs() -> None:
     known = {"both": Tensor((1, 100, 128), "float16"), "value": Tensor((1, 100, 64), "float16")}
     attributes, read = {**LOOK, "firsts": [0, 64, 0]}, ["both", "both", "value"]
     digest = catalog.plan("MaskedAttention", attributes, [known[name] for name in read], "9.0").digest()
-    step = chain.Step(b"", "MaskedAttention", attributes, read, ["seen"], f"masked_attention_{digest}_sm90.cubin")
+    step = chain.Step(b"", "MaskedAttention", attributes, read, ["seen"], digest)
     kernel = tensorrt_common.Kernel(step, cast(cuda.Module, Module()), known, "9.0")
     kernel.bind({"both": 1, "value": 2, "seen": 3}, 4)
     kernel.enqueue(cast(cuda.Stream, None))
     assert kernel.outputs == {"seen": Tensor((1, 100, 64), "float16")}
 
-    old = dataclasses.replace(step, name="masked_attention_0123456789abcdef_sm90.cubin")
-    with pytest.raises(RuntimeError, match="of another version of this project than this one; build the engine again"):
-        tensorrt_common.Kernel(old, cast(cuda.Module, Module()), known, "9.0")
+    # What was compiled for another plan is refused.
+    with pytest.raises(RuntimeError, match=f"was planned as 0123, {digest} is expected: .*; build it again"):
+        tensorrt_common.Kernel(dataclasses.replace(step, digest="0123"), cast(cuda.Module, Module()), known, "9.0")
     assert launched == [("attend", [1, 1, 2, 1, 4, 3])]
 
 
@@ -266,6 +296,21 @@ def test_a_graph_is_cut_at_its_kernels() -> None:
         onnx.checker.check_model(part, full_check=True)
     # Each constant is where it is read, and only there.
     assert {i.name for i in second.graph.initializer} == {"to_classes", "to_masks", "planes", "from", "to", "axis"}
+
+
+def test_a_computed_weight_is_refused_as_its_kernel_would_read_it_too_early(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["half_x", "half_x"], ["x"]),
+        helper.make_node("Add", ["half_weight", "half_weight"], ["weight"]),
+        helper.make_node("Linear", ["x", "weight"], ["out"], domain=catalog.DOMAIN, **{**LINEAR, "plane": [20, 25, 3]}),
+    ]
+    shapes = {"half_x": [1, 500, 16], "half_weight": [8, 144], "out": [1, 500, 8]}
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    graph = helper.make_graph(nodes, "g", [values["half_x"], values["half_weight"]], [values["out"]])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(catalog.DOMAIN, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    with pytest.raises(ValueError, match=r"out: the weight weight must be a constant, found a computed"):
+        artifact.save(model, tmp_path, description.Description({}, "kernels", []))
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ class Step:
     attributes: dict[str, Any] = field(default_factory=dict)
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
-    name: str = ""
-    """Of the kernel's machine code, with the digest of its plan; empty for a part."""
+    digest: str = ""
+    """Of the plan that the kernel was compiled for; empty for a part."""
 
 
 def build(
@@ -75,7 +75,7 @@ def _compile(step: dict[str, Any], compute_capabilities: list[str], content: dic
     for capability in compute_capabilities:
         plan = catalog.plan(step["kernel"], step["attributes"], inputs, capability)
         # Layers of one kind share their code.
-        name = f"{Path(plan.source).stem}_{plan.digest()}_sm{capability.replace('.', '')}.cubin"
+        name = f"{Path(plan.source).stem}_sm{capability.replace('.', '')}/{plan.digest()}"
         if name not in content:
             content[name] = compiler.compile_source(plan.source, plan.defines, capability)
         names[capability] = name
@@ -105,5 +105,5 @@ def read(engine: Path, compute_capability: str) -> tuple[list[Step], dict[str, b
                     f"{compute_capability}; name it in compute_capabilities of conf/target and build again"
                 )
             about = step["kernel"], step["attributes"], step["inputs"], step["outputs"]
-            found.append(Step(archive.read(name), *about, name))
+            found.append(Step(archive.read(name), *about, Path(name).name))
     return found, constants

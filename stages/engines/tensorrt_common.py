@@ -147,16 +147,16 @@ class Kernel:
     def __init__(
         self, step: chain.Step, module: cuda.Module, known: Mapping[str, catalog.Tensor], compute_capability: str
     ) -> None:
-        """`module` is its machine code for that, and for the tensors that it reads, which are among `known`."""
+        """`module` is its machine code for that capability and the tensors that it reads, which are among `known`."""
         self.name, self._read = step.kernel, tuple(step.inputs)
         self.inputs = {name: known[name] for name in self._read}
         # One tensor may be two inputs.
         read = [known[name] for name in self._read]
         self._plan = catalog.plan(step.kernel, step.attributes, read, compute_capability)
-        if self._plan.digest() not in step.name:
+        if self._plan.digest() != step.digest:
             raise RuntimeError(
-                f"{step.name} is of another version of this project than this one; build the engine again, such as "
-                "with `make engines TARGET=...`"
+                f"the engine's {step.kernel} was planned as {step.digest}, {self._plan.digest()} is expected: it was "
+                "built by another version of this project; build it again, such as by `make engines TARGET=...`"
             )
         self.outputs = dict(zip(step.outputs, self._plan.outputs, strict=True))
         self._module = module

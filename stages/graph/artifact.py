@@ -48,7 +48,8 @@ def _save_steps(model: Any, folder: Path) -> list[dict[str, Any]]:
             plan = parts.plan(step, known)
             # Its kernel reads weights before the kernel in front of it has ended.
             if step.op_type == "Linear" and len(known[step.input[1]].shape) == 2 and step.input[1] not in constants:
-                raise ValueError(f"{step.name}: the weight {step.input[1]} must be a constant, found a computed tensor")
+                what = f"{step.name or step.output[0]}: the weight {step.input[1]} must be a constant"
+                raise ValueError(f"{what}, found a computed tensor; give it as an initializer, or as [B, N, K]")
             known |= dict(zip(step.output, plan.outputs, strict=True))
             steps.append(
                 {

@@ -102,8 +102,10 @@ class PixelDecoder(nn.Module):
         convolutions = (*tao.lateral_convs, *tao.output_convs)
         if not all(isinstance(conv.norm, nn.GroupNorm) for conv in convolutions):
             raise ValueError(f"deformable_attention `kernels` serves pixel decoders with GroupNorm; {MEND}")
-        if any((conv.kernel_size, conv.padding) != ((3, 3), (1, 1)) for conv in tao.output_convs):
-            raise ValueError(f"deformable_attention `kernels` serves pixel decoders with 3 x 3 convolutions; {MEND}")
+        shapes = {(c.kernel_size, c.stride, c.padding, c.dilation, c.groups) for c in tao.output_convs}
+        if shapes - {((3, 3), (1, 1), (1, 1), (1, 1), 1)}:
+            what = "pixel decoders with plain 3 x 3 convolutions"
+            raise ValueError(f"deformable_attention `kernels` serves {what}, found {sorted(shapes)}; {MEND}")
 
     def forward(
         self, features: dict[str, Feature], positions: Callable[[deformable.Sizes], torch.Tensor]

@@ -86,6 +86,7 @@ def patches(x: torch.Tensor, height: int, width: int, window: int) -> torch.Tens
         plane = F.pad(plane, (0, 0, 0, width % 2, 0, height % 2))
         found = [plane[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
     else:
+        assert window == 3, window
         plane = F.pad(plane, (0, 0, 1, 1, 1, 1))
         found = [plane[:, down : down + height, right : right + width] for down in range(3) for right in range(3)]
     return torch.cat(found, -1).flatten(1, 2)

@@ -54,7 +54,7 @@ def infer_shapes(model: Any) -> Any:
 
 def plan(node: onnx.NodeProto, known: Mapping[str, catalog.Tensor]) -> catalog.Plan:
     """The kernel of a node for the tensors that it reads, which are among `known`."""
-    return catalog.KERNELS[node.op_type](attributes(node), [known[name] for name in node.input])
+    return catalog.plan(node.op_type, attributes(node), [known[name] for name in node.input])
 
 
 def tensors(graph: onnx.GraphProto) -> dict[str, catalog.Tensor]:

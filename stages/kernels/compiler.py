@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from stages.kernels.catalog import HOPPER
 from stages.runtime import cuda
 
 LIBRARIES = {13: "libnvrtc.so.13", 12: "libnvrtc.so.12", 11: "libnvrtc.so.11.2"}
@@ -26,8 +25,17 @@ def compile_source(name: str, defines: Mapping[str, object], compute_capability:
     folder, nvrtc = Path(__file__).parent, library()
     source, *headers = ((folder / file).read_bytes() for file in (name, *_HEADERS))
     constants = [f"-D{key}={_literal(value)}" for key, value in defines.items()]
-    # Instructions that one architecture alone has are in that with an a.
-    architecture = compute_capability.replace(".", "") + ("a" if compute_capability == HOPPER else "")
+    architecture = compute_capability.replace(".", "")
+    if defines.get("WGMMA"):
+        # Instructions that one architecture alone has.
+        architecture += "a"
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        _check(nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+        if major.value < 12:
+            raise RuntimeError(
+                f"kernels for compute capability {compute_capability} need NVRTC 12.0 or later, found "
+                f"{major.value}.{minor.value}; install CUDA 12's, such as pip's nvidia-cuda-nvrtc-cu12"
+            )
     options = [f"--gpu-architecture=sm_{architecture}", "--std=c++17", *constants]
     program = ctypes.c_void_p()
     strings = ctypes.c_char_p * len(headers)

@@ -8,6 +8,7 @@ on the GPU. Peers take turns. What a machine lacks is named in the results and l
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,10 +54,11 @@ class Peers:
 
     def compiled(self, dtype: torch.dtype) -> Network:
         """The same by torch.compile, in its default mode, but for TAO's own operator, of which it knows no shapes."""
-        for module in self.tao.net.modules():
+        net = copy.deepcopy(self.tao.net)
+        for module in net.modules():
             if type(module).__name__ == "MSDeformAttn":
                 module.forward = torch.compiler.disable(module.forward)
-        return self._network(torch.compile(self.tao.net), dtype)
+        return self._network(torch.compile(net), dtype)
 
     def _network(self, net: Any, dtype: torch.dtype) -> Network:
         def run(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,7 +48,7 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
     for step in description.read(folder).steps:
         if "kernel" in step:
             inputs = [Tensor(tuple(t["shape"]), t["dtype"]) for t in step["tensors"]]
-            outputs = catalog.KERNELS[step["kernel"]](step["attributes"], inputs).outputs
+            outputs = catalog.plan(step["kernel"], step["attributes"], inputs).outputs
             flop = kernel_flop(step["kernel"], step["attributes"], inputs, outputs)
             found.append((step["kernel"], flop, float(sum(t.bytes for t in (*inputs, *outputs)))))
         elif "onnx" in step:

@@ -52,7 +52,7 @@ def on_gpu(arrays: Any) -> list[Any]:
 
 
 def expect(found: Any, expected: Any, single: float, half: float) -> None:
-    """Whether a kernel's output is PyTorch's within `single`, or within `half` where it is float16."""
+    """Assert that a kernel's output is finite and PyTorch's within `single`, or within `half` where it is float16."""
     assert np.isfinite(found).all()
     difference = np.abs(found.astype(np.float32) - expected.cpu().numpy()).max()
     assert difference <= (single if found.dtype == np.float32 else half)
