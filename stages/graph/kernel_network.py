@@ -1,8 +1,8 @@
 """The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
 
-Left to the builder is one convolution, that of patches. The same answer as
-stages/graph/network.py, with two things more done ahead of time: LayerNorms before a linear layer are in its weights,
-and the positions and levels that keys and values begin with are constants.
+Left to the builder is one convolution, that of patches. The same answer as stages/graph/network.py, with two things
+more done ahead of time: LayerNorms before a linear layer are in its weights, and the positions and levels that keys and
+values begin with are constants.
 """
 
 import copy

@@ -21,11 +21,9 @@ struct Sums {
 };
 
 // An array of pointers would be in memory.
-struct Level {
-    const T* x;
-    __device__ Level(int level, const T* x0, const T* x1, const T* x2, const T* x3)
-        : x(level == 0 ? x0 : level == 1 ? x1 : level == 2 ? x2 : x3) {}
-};
+__device__ inline const T* of_level(int level, const T* x0, const T* x1, const T* x2, const T* x3) {
+    return level == 0 ? x0 : level == 1 ? x1 : level == 2 ? x2 : x3;
+}
 
 #define ARGUMENTS                                                                                                      \
     const T *x0, const T *x1, const T *x2, const T *x3, const T *__restrict__ scale, const T *__restrict__ shift,      \
@@ -37,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_up(ARGUMENTS) {
     follow();
     __shared__ Sums parts[AT_ONCE][CHANNELS];
     const int chunk = blockIdx.x, level = blockIdx.y, image = blockIdx.z, rows = rows_of[level];
-    const T* const x = Level(level, x0, x1, x2, x3).x + size_t(image) * rows * CHANNELS;
+    const T* const x = of_level(level, x0, x1, x2, x3) + size_t(image) * rows * CHANNELS;
     const int share = (rows + CHUNKS - 1) / CHUNKS, end = min((chunk + 1) * share, rows);
     const int channel = threadIdx.x % LANES * VECTOR, down = threadIdx.x / LANES;
     if (down < AT_ONCE) {
@@ -92,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(ARGUMENTS) {
     __shared__ float factors[CHANNELS], offsets[CHANNELS];
     const int level = blockIdx.y, image = blockIdx.z, rows = rows_of[level];
     if (blockIdx.x * AT_ONCE >= rows) return;
-    const T* const x = Level(level, x0, x1, x2, x3).x + size_t(image) * rows * CHANNELS;
+    const T* const x = of_level(level, x0, x1, x2, x3) + size_t(image) * rows * CHANNELS;
     totals += (size_t(image) * LEVELS + level) * GROUPS;
     for (int i = threadIdx.x; i < CHANNELS; i += THREADS) {
         const Sums whole = totals[i / WIDTH];

@@ -62,18 +62,6 @@ extern "C" __global__ void select_queries(const T* class_logits, Counts* all_cou
     }
 }
 
-// Where a pixel lies between two others along one axis: PyTorch's bilinear, align_corners=False.
-struct Between {
-    int low, high;
-    float share;  // of `high`
-    __device__ Between(int to, int to_size, int from_size) {
-        const float at = fmaxf((to + 0.5f) * (float(from_size) / to_size) - 0.5f, 0.f);
-        low = min(int(at), from_size - 1);
-        high = min(low + 1, from_size - 1);
-        share = at - low;
-    }
-};
-
 __device__ inline float blend(float low, float high, float share) { return (1 - share) * low + share * high; }
 
 // The logit of one pixel of the network's input, and with SCALED of the frame.

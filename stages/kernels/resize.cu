@@ -8,25 +8,13 @@
 constexpr int LANES = CHANNELS / VECTOR;
 static_assert(CHANNELS % VECTOR == 0, "rows must fill vectors of 16 bytes");
 
-// Two neighbours and the share of the second.
-struct Between {
-    int low, high;
-    float share;
-    __device__ Between(int at, int from, int to) {
-        const float place = fmaxf((at + 0.5f) * (float(from) / float(to)) - 0.5f, 0);
-        low = min(int(place), from - 1);
-        high = min(low + 1, from - 1);
-        share = place - low;
-    }
-};
-
 extern "C" __global__ void resize(const T* x, T* __restrict__ out) {
     follow();
     const int at = blockIdx.x * blockDim.x + threadIdx.x, row = at / LANES, channel = at % LANES * VECTOR;
     if (row >= OUT_H * OUT_W) return;
     x += (size_t(blockIdx.y) * IMAGE_ROWS + FIRST) * CHANNELS + channel;
     out += (size_t(blockIdx.y) * OUT_H * OUT_W + row) * CHANNELS + channel;
-    const Between y(row / OUT_W, IN_H, OUT_H), z(row % OUT_W, IN_W, OUT_W);
+    const Between y(row / OUT_W, OUT_H, IN_H), z(row % OUT_W, OUT_W, IN_W);
     const auto read = [&](int down, int across) { return Pack(x + size_t(down * IN_W + across) * CHANNELS); };
     const Pack a = read(y.low, z.low), b = read(y.low, z.high), c = read(y.high, z.low), d = read(y.high, z.high);
     Pack result;

@@ -38,6 +38,18 @@ struct alignas(16) Pack {
     __device__ void write(T* to) const { *reinterpret_cast<int4*>(to) = *reinterpret_cast<const int4*>(each); }
 };
 
+// Where a pixel lies between two others along one axis: PyTorch's bilinear, align_corners=False.
+struct Between {
+    int low, high;
+    float share;  // of `high`
+    __device__ Between(int to, int to_size, int from_size) {
+        const float at = fmaxf((to + 0.5f) * (float(from_size) / to_size) - 0.5f, 0.f);
+        low = min(int(at), from_size - 1);
+        high = min(low + 1, from_size - 1);
+        share = at - low;
+    }
+};
+
 // Kernels are launched before the one before them has ended, where the GPU can ("Programmatic Dependent Launch" in the CUDA
 // C++ Programming Guide). All of that one is done and seen after `follow`, which each thread calls before it reads or writes
 // tensors but for constants. The next one is launched once all blocks have come to `lead`: near the end, for its blocks

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stages import config
+
 LIBRARIES = {13: "libcudart.so.13", 12: "libcudart.so.12", 11: "libcudart.so.11.0"}
 """CUDA's major version -> name of its runtime library."""
 
@@ -170,10 +172,6 @@ def call(name: str, *arguments: Any, allowed: int = 0) -> None:
     status = getattr(loaded, name)(*arguments)
     if status not in (0, allowed):
         raise RuntimeError(f"{name}: {loaded.cudaGetErrorString(status).decode()} (CUDA error {status})")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split("."))
 
 
 def used_bytes() -> int:
@@ -379,8 +377,9 @@ class Module:
         self._functions: dict[str, ctypes.c_void_p] = {}
         found = gpu()
         # Into CUDA graphs since 12.3.
+        numbers = config.version_numbers
         self._early = (
-            found is not None and _version(found.compute_capability) >= (9, 0) and _version(found.cuda) >= (12, 3)
+            found is not None and numbers(found.compute_capability) >= (9, 0) and numbers(found.cuda) >= (12, 3)
         )
 
     def close(self) -> None:

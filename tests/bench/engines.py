@@ -41,12 +41,16 @@ def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, fl
                 call()
                 if kept:
                     spent[name].append(1000 * (time.perf_counter() - start))
-    found = {}
+    found: dict[str, float] = {}
     for name, values in spent.items():
-        for percent in (50, 90, 99):
-            found[f"{name}_p{percent}_ms"] = round(float(np.percentile(values, percent)), 3)
-        found[f"{name}_std_ms"] = round(float(np.std(values)), 3)
+        found |= spread(values, f"{name}_")
     return found
+
+
+def spread(spent_ms: list[float], prefix: str = "") -> dict[str, float]:
+    """Percentiles and standard deviation of times, by names that begin with `prefix`."""
+    found = {f"{prefix}p{p}_ms": round(float(np.percentile(spent_ms, p)), 3) for p in (50, 90, 99)}
+    return found | {f"{prefix}std_ms": round(float(np.std(spent_ms)), 3)}
 
 
 def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float, batches: int) -> dict[str, Any]:
@@ -79,8 +83,7 @@ def stream(runtime: base.Runtime, batch: Any, in_flight: int, seconds: float, ba
         "clocks_mhz": clocks,
         "hz": round(rate, 2),
         "joules_a_batch": joules and round(joules, 3),
-        **{f"p{p}_ms": round(float(np.percentile(spent, p)), 3) for p in (50, 90, 99)},
-        "std_ms": round(float(np.std(spent)), 3),
+        **spread(spent),
         "max_ms": round(max(spent), 3),
         "first_tenth_p50_ms": round(float(np.percentile(spent[:tenth], 50)), 3),
         "last_tenth_p50_ms": round(float(np.percentile(spent[-tenth:], 50)), 3),
@@ -98,9 +101,8 @@ def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expec
     """Time the graph of TAO's exporter with TAO Deploy's way to merge, on the reference's frames.
 
     In float32, for targets of lower precision with TF32, as TAO Deploy builds unless told otherwise; in fp16 that graph
-    finds no segment. Both mask
-    tensors go at full size to pinned host memory, and NumPy merges them query by query. TAO Deploy 7.3 runs the engine
-    twice for each picture; here it runs once.
+    finds no segment. Both mask tensors go at full size to pinned host memory, and NumPy merges them query by query. TAO
+    Deploy 7.3 runs the engine twice for each picture; here it runs once.
     """
     api = tensorrt.library()
     flags = tensorrt.bits(
@@ -238,7 +240,7 @@ def main() -> None:
         "output_bytes": sum(a.nbytes for a in predictor.run(one).values()),
         **agree(predictor, expected),
         **measure(predictor, expected["frames"], args.seconds),
-        **{f"gpu_p{p}_ms": round(float(np.percentile(gpu_ms, p)), 3) for p in (50, 90, 99) if gpu_ms},
+        **(spread(gpu_ms, "gpu_") if gpu_ms else {}),
     }
     for in_flight in args.in_flight:
         before = cuda.used_bytes()
