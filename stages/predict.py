@@ -51,6 +51,7 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
     """
     name, target = sidecar.target_of(engine)
     predictor = loading.load(engine, name, target)
+    source.buffer = predictor.frame_buffer()
     painter = Painter(predictor.description.categories)
     latencies: list[float] = []
     ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)

@@ -47,6 +47,15 @@ def test_cpu_engine_answers_by_the_graphs_names(built: Path, target: config.Targ
 
 
 @pytest.mark.parametrize("target", [OPENVINO, ONNXRUNTIME], ids=lambda t: t.builder.value)
+def test_frames_may_lie_in_the_engines_own_memory(built: Path, target: config.Target) -> None:
+    runtime = base.backend(target).load(sidecar.verified_engine(built, "cpu", target).path, target)
+    for value in (100, 200):
+        runtime.input_buffer()[:] = value
+        assert runtime.infer(runtime.input_buffer())["mean"].item() == pytest.approx(value / 100)
+    assert runtime.infer(np.full(graphs.SHAPE, 50, np.uint8))["mean"].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("target", [OPENVINO, ONNXRUNTIME], ids=lambda t: t.builder.value)
 def test_batches_in_flight_come_back_in_order(built: Path, target: config.Target) -> None:
     runtime = base.backend(target).load(sidecar.verified_engine(built, "cpu", target).path, target, in_flight=2)
     for value in (100, 200):

@@ -22,6 +22,7 @@ from stages import config, engine, predict
 from stages.graph import artifact, description
 from stages.media import recording, sources
 from stages.media.drawing import Painter
+from stages.runtime import loading
 from stages.runtime.segments import Segments
 from tests.conftest import REPO
 
@@ -101,6 +102,25 @@ def frames_of(path: Path) -> int:
     while capture.read()[0]:
         count += 1
     return count
+
+
+def test_frames_of_a_video_are_written_to_the_engines_memory(built: Path, video: Path) -> None:
+    predictor = loading.load(built, "cpu", CPU)
+    source = sources.open_source(str(video))
+    source.buffer = predictor.frame_buffer()
+    assert source.buffer is not None
+    areas = []
+    for frame in source:
+        assert np.shares_memory(frame.rgb, source.buffer)
+        (found,) = predictor.segments([frame.rgb])
+        areas.append(int((found.ids == 1).sum()))
+    assert areas == sorted(areas)
+    assert areas[0] < areas[-1]
+
+    other = sources.open_source(str(video))
+    other.buffer = np.zeros((8, 8, 3), np.uint8)
+    assert next(iter(other)).rgb.shape == (*SIZE, 3)
+    assert not other.buffer.any()
 
 
 def test_a_folder_of_pictures(built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,14 @@ Array = npt.NDArray[Any]
 class Runtime(Protocol):
     """A loaded engine."""
 
+    def input_buffer(self) -> Array:
+        """Memory of the engine for the next batch, of its input's shape and type, valid as long as it is loaded.
+
+        Given to `infer` or `submit` it is not copied; it is to be left alone from then on to the batch's result.
+        Raises as `submit`.
+        """
+        ...
+
     def infer(self, frames: Array) -> dict[str, Array]:
         """Run one batch: the graph's only input -> its outputs by name, in arrays that a later call leaves alone.
 
@@ -44,8 +52,14 @@ class Runtime(Protocol):
 class Immediate(ABC):
     """`submit` and `result` of a backend that computes at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """`shape` and `dtype` are of the graph's input."""
+        self._input = np.zeros(shape, dtype)
         self._done: deque[dict[str, Array]] = deque()
+
+    def input_buffer(self) -> Array:
+        """See Runtime.input_buffer."""
+        return self._input
 
     @abstractmethod
     def infer(self, frames: Array) -> dict[str, Array]:
@@ -101,11 +115,10 @@ def library(name: str, mend: str) -> ModuleType:
         raise ModuleNotFoundError(f"Python module {name} can't be imported ({error}); {mend}") from error
 
 
-def require_input(frames: Array, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-    """Raise ValueError unless `frames` have the shape and the type of an engine's input."""
-    wanted = np.dtype(dtype)
-    if frames.shape != shape or frames.dtype != wanted:
+def require_input(frames: Array, wanted: Array) -> None:
+    """Raise ValueError unless `frames` have the shape and the type of an engine's input, as `wanted` has them."""
+    if frames.shape != wanted.shape or frames.dtype != wanted.dtype:
         raise ValueError(
-            f"this engine takes {wanted} {list(shape)}, found {frames.dtype} {list(frames.shape)}; give it frames of "
-            "deploy.frame_height_px x deploy.frame_width_px, deploy.batch_size at once"
+            f"this engine takes {wanted.dtype} {list(wanted.shape)}, found {frames.dtype} {list(frames.shape)}; "
+            "give it frames of deploy.frame_height_px x deploy.frame_width_px, deploy.batch_size at once"
         )

@@ -74,15 +74,15 @@ class OnnxRuntime(base.Immediate):
 
     def __init__(self, session: Any) -> None:
         """Wrap an onnxruntime.InferenceSession with one input."""
-        super().__init__()
-        self._session = session
-        (self._input,) = session.get_inputs()
+        (entry,) = session.get_inputs()
+        super().__init__(tuple(entry.shape), _dtype(entry.type))
+        self._session, self._name = session, entry.name
         self._outputs = [output.name for output in session.get_outputs()]
 
     def infer(self, frames: base.Array) -> dict[str, base.Array]:
         """See Runtime.infer."""
-        base.require_input(frames, tuple(self._input.shape), _dtype(self._input.type))
-        return dict(zip(self._outputs, self._session.run(None, {self._input.name: frames}), strict=True))
+        base.require_input(frames, self._input)
+        return dict(zip(self._outputs, self._session.run(None, {self._name: frames}), strict=True))
 
 
 def _dtype(kind: str) -> str:

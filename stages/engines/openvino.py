@@ -53,13 +53,12 @@ class OpenVinoRuntime(base.Immediate):
 
     def __init__(self, compiled: Any) -> None:
         """Wrap an openvino.CompiledModel with one input."""
-        super().__init__()
+        super().__init__(tuple(compiled.input(0).shape), compiled.input(0).element_type.to_dtype())
         self._request = compiled.create_infer_request()
-        self._shape, self._dtype = tuple(compiled.input(0).shape), compiled.input(0).element_type.to_dtype()
         self._outputs = [output.any_name for output in compiled.outputs]
 
     def infer(self, frames: base.Array) -> dict[str, base.Array]:
         """See Runtime.infer. The arrays are copies: a later call leaves them alone."""
-        base.require_input(frames, self._shape, self._dtype)
+        base.require_input(frames, self._input)
         self._request.infer([frames], share_inputs=True)
         return {name: self._request.get_tensor(name).data.copy() for name in self._outputs}

@@ -299,16 +299,25 @@ class GpuRuntime:
         self.submit(frames)
         return self.result()
 
-    def submit(self, frames: base.Array) -> None:
-        """See Runtime.submit."""
+    def input_buffer(self) -> base.Array:
+        """See Runtime.input_buffer. It is pinned memory."""
+        (entry,) = self._free_lane().inputs.values()
+        return entry.host
+
+    def _free_lane(self) -> Lane:
         if not self._lanes:
             raise RuntimeError("the engine is closed; load it again")
         if len(self._queued) == len(self._lanes):
             raise RuntimeError(f"{len(self._queued)} batches are in flight, and no more may be; take a result first")
-        lane = self._lanes[self._next]
-        (entry,) = lane.inputs.values()
-        base.require_input(frames, entry.host.shape, entry.host.dtype)
-        np.copyto(entry.host, frames)
+        return self._lanes[self._next]
+
+    def submit(self, frames: base.Array) -> None:
+        """See Runtime.submit."""
+        lane, entry = self._free_lane(), self.input_buffer()
+        base.require_input(frames, entry)
+        # Frames may be there already.
+        if frames.ctypes.data != entry.ctypes.data or not frames.flags.c_contiguous:
+            np.copyto(entry, frames)
         self._next = (self._next + 1) % len(self._lanes)
         self._queued.append(lane)
         assert lane.graph is not None

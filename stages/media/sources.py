@@ -40,7 +40,7 @@ class Picture:
     name: str
     """Of the file, or of the source with the frame's number."""
     rgb: frames.Frame
-    """uint8 [H, W, 3]."""
+    """uint8 [H, W, 3]; of a video or a live source it may lie in Source.buffer, where the next one comes."""
     taken: float
     """When it was there, by time.perf_counter."""
 
@@ -61,6 +61,8 @@ class Source(ABC):
         """Files, or frames of a video, that can't be read."""
         self.dropped = 0
         """Frames of a live source that came while others were worked on."""
+        self.buffer: frames.Frame | None = None
+        """Where frames of its size are written, such as an engine's own memory; others, and files, have their own."""
         self._stopped = threading.Event()
 
     @abstractmethod
@@ -70,6 +72,10 @@ class Source(ABC):
     def stop(self) -> None:
         """End the iteration after the picture at hand."""
         self._stopped.set()
+
+    def _rgb(self, bgr: Any) -> frames.Frame:
+        into = self.buffer if self.buffer is not None and self.buffer.shape == bgr.shape else None
+        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=into), np.uint8)
 
 
 def open_source(text: str) -> Source:
@@ -133,7 +139,7 @@ class Video(Source):
                 failures += 1
                 continue
             failures = 0
-            yield Picture(f"{Path(self.text).name}:{number}", _rgb(bgr), time.perf_counter())
+            yield Picture(f"{Path(self.text).name}:{number}", self._rgb(bgr), time.perf_counter())
             number += 1
         if not self._stopped.is_set():
             # OpenCV steps over damaged frames itself; the file tells how many there should have been.
@@ -196,7 +202,7 @@ class Live(Source):
                     newest, self._newest = self._newest, None
                 if newest is not None:
                     number, bgr, taken = newest
-                    yield Picture(f"{self._label}:{number}", _rgb(bgr), taken)
+                    yield Picture(f"{self._label}:{number}", self._rgb(bgr), taken)
         finally:
             self.stop()
             reader.join(timeout=1)
@@ -218,7 +224,3 @@ def _fps(capture: Any) -> float:
     """What a capture tells, where that can be true: streams tell a clock's rate, or nothing."""
     told = float(capture.get(cv2.CAP_PROP_FPS))
     return told if 1 <= told <= 240 else Source.fps
-
-
-def _rgb(bgr: Any) -> frames.Frame:
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -10,4 +10,5 @@ from stages.runtime.predictor import Predictor
 def load(folder: Path, name: str, target: config.Target) -> Predictor:
     """Load the engine that the engine stage wrote to `folder`; raises as sidecar.verified_engine and Backend.load."""
     engine = sidecar.verified_engine(folder, name, target)
-    return Predictor(base.backend(target).load(engine.path, target).infer, engine.description)
+    runtime = base.backend(target).load(engine.path, target)
+    return Predictor(runtime.infer, engine.description, runtime.input_buffer)

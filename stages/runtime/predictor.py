@@ -1,8 +1,10 @@
 """From pictures to maps of segments by a loaded engine: fit, run, decode, restore."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stages import config
 from stages.graph.description import Description
@@ -14,10 +16,25 @@ from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
 class Predictor:
     """An engine's `infer` with what its graph needs around it."""
 
-    def __init__(self, infer: Callable[..., Outputs], description: Description) -> None:
-        """`infer` takes a whole batch; `description` is of the engine's graph."""
-        self.infer, self.description = infer, description
+    def __init__(
+        self,
+        infer: Callable[..., Outputs],
+        description: Description,
+        input_buffer: Callable[[], npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """`infer` takes a whole batch; `description` is of the engine's graph; `input_buffer` as in Runtime."""
+        self.infer, self.description, self._input_buffer = infer, description, input_buffer
         self.cfg, self.num_things = description.config, description.num_things
+
+    def frame_buffer(self) -> frames.Frame | None:
+        """The engine's own memory for a frame, uint8 [H, W, 3]: a picture that lies there is not copied.
+
+        None for batches, and for the graph that TAO exports, which takes no bytes.
+        """
+        if self._input_buffer is None or self.cfg.graph is config.GraphKind.tao or self.cfg.batch_size > 1:
+            return None
+        found: frames.Frame = self._input_buffer()[0]
+        return found
 
     def segments(self, pictures: Sequence[frames.Frame]) -> list[Segments]:
         """Maps of 1 to batch_size pictures, each uint8 [H, W, 3] of any size, at the pictures' own sizes."""

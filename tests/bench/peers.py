@@ -11,6 +11,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from stages import benchmark, config, files
 from stages.graph import reference
-from stages.runtime import frames
+from stages.runtime import frames, segments
 from stages.runtime.segments import Segments
 from stages.tao.predict import Checkpoint
 from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
@@ -52,13 +53,13 @@ class Peers:
         """TAO's network as it is, by autocast in half precision."""
         return self._network(self.tao.net, dtype)
 
-    def compiled(self, dtype: torch.dtype) -> Network:
-        """The same by torch.compile, in its default mode, but for TAO's own operator, of which it knows no shapes."""
+    def compiled(self, dtype: torch.dtype, mode: str) -> Network:
+        """The same by torch.compile, but for TAO's own operator, of which it knows no shapes."""
         net = copy.deepcopy(self.tao.net)
         for module in net.modules():
             if type(module).__name__ == "MSDeformAttn":
                 module.forward = torch.compiler.disable(module.forward)
-        return self._network(torch.compile(net), dtype)
+        return self._network(torch.compile(net, mode=mode), dtype)
 
     def _network(self, net: Any, dtype: torch.dtype) -> Network:
         def run(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +97,7 @@ class Peers:
 
         return merge
 
-    def onnxruntime(self, graph: Path) -> Callable[[frames.Frame], Any]:
+    def onnxruntime(self, graph: Path) -> Callable[[frames.Frame], Segments]:
         """Our own graph in ONNX Runtime's CUDA provider, merge included."""
         import onnxruntime
 
@@ -104,7 +105,13 @@ class Peers:
         if wanted not in onnxruntime.get_available_providers():
             raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} here has no {wanted}")
         session = onnxruntime.InferenceSession(str(graph), providers=[wanted])
-        return lambda frame: session.run(None, {"frame": frame[None]})
+        names = [output.name for output in session.get_outputs()]
+
+        def run(frame: frames.Frame) -> Segments:
+            outputs = dict(zip(names, session.run(None, {"frame": frame[None]}), strict=True))
+            return segments.decode(outputs, 0, self.cfg, self.num_things)
+
+        return run
 
 
 def main() -> None:
@@ -152,6 +159,9 @@ def main() -> None:
 
         return call
 
+    def compiled(mode: str) -> Callable[[frames.Frame], Segments]:
+        return whole(peers.compiled(half, mode), peers.merge_as_tao)
+
     single, half = torch.float32, torch.float16
     add("eager float32", lambda: whole(peers.eager(single), peers.merge_as_tao))
     add("eager float32, network alone", lambda: alone(peers.eager(single)))
@@ -161,7 +171,9 @@ def main() -> None:
     if args.onnx:
         add("ONNX Runtime CUDA, our graph", lambda: peers.onnxruntime(args.onnx))
     if not args.no_compile:
-        add("torch.compile fp16", lambda: whole(peers.compiled(half), peers.merge_as_tao))
+        # Of its modes the default, and the one with CUDA graphs, since eager PyTorch waits for launches.
+        for mode in ("default", "reduce-overhead"):
+            add(f"torch.compile fp16, {mode}", partial(compiled, mode))
     with torch.inference_mode():
         seconds = benchmark.take_turns(
             {name: (call, list(expected["frames"])) for name, call in calls.items()}, 5, args.rounds

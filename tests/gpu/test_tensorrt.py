@@ -53,6 +53,11 @@ def test_engine_answers_as_numpy_does(tmp_path: Path, target: config.Target) -> 
         np.testing.assert_allclose(answer["mean"].ravel(), frames.mean() * 0.01, rtol=1e-5)
         assert answer["count"].dtype == np.int32
         assert answer["count"].ravel() == [7]
+        buffer = runtime.input_buffer()
+        buffer[:] = 255 - frames
+        # A frame of it, as a batch, is the buffer.
+        np.testing.assert_allclose(runtime.infer(buffer[0][None])["mean"], buffer.mean() * 0.01, rtol=1e-5)
+        np.testing.assert_array_equal(buffer, 255 - frames)
     with pytest.raises(ValueError, match=r"takes uint8 \[1, 32, 32, 3\]"):
         runtime.infer(np.zeros((1, 32, 64, 3), np.uint8))
     runtime.close()
