@@ -13,6 +13,8 @@ TARGET ?=
 ENGINE ?= data/engines/cpu
 SOURCE ?= data/raw/sample/validation/images
 OUT ?=
+SRC ?=
+NAME ?=
 ARGS ?=
 DEVICE_PYTHON ?= python
 PARAMS ?= params.yaml
@@ -39,6 +41,11 @@ env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the loc
 params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
 	@python -m stages.params --profile "$(PROFILE)" $(OVERRIDES)
 
+.PHONY: data
+data: env ## Check a set in Vistas layout and track it with DVC at data/raw/NAME [SRC=folder or zip, NAME=its stem]
+	@test -n "$(SRC)" || { echo "error: name a set, such as make data SRC=/path/to/mapillary-vistas.zip" >&2; exit 1; }
+	@python -m stages.data --src "$(SRC)" --name "$(NAME)" $(ARGS)
+
 .PHONY: engines
 engines: params ## Build the engines that this host can build, or one with TARGET=id, and list the others
 	@python -m stages.build_engines --target "$(TARGET)"
@@ -64,7 +71,7 @@ test: env ## Run the tests, the pipeline test included [ARGS='pytest options']
 	@pytest $(ARGS)
 
 .PHONY: bench-convert
-bench-convert: env ## Time run-length masks against pycocotools on full-size masks; writes data/bench/convert.json
+bench-convert: env ## Time convert against pycocotools and against decoding alone; writes data/bench/convert.json
 	@python -m tests.bench.convert --out data/bench/convert.json
 
 .PHONY: bench-precision

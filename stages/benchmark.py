@@ -23,9 +23,7 @@ from stages.runtime import frames, loading
 log = logging.getLogger(__name__)
 
 
-def build(
-    engines: Path, checkpoint: Path, coco: Path, images: Path, metrics: Path, name: str, cfg: config.Config
-) -> None:
+def build(engines: Path, checkpoint: Path, coco: Path, metrics: Path, name: str, cfg: config.Config) -> None:
     """Time the engine in `engines` and the checkpoint on pictures of the split at `coco`; write `metrics`."""
     import torch
 
@@ -37,7 +35,7 @@ def build(
     eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
     predictor = loading.load(engines, name, target)
     some = truth.entries[: cfg.benchmark.pictures]
-    pictures = [frames.read_rgb(images / entry.image) for entry in some]
+    pictures = [frames.read_rgb(entry.image) for entry in some]
     inputs = [frames.fit(picture, cfg.deploy)[0] for picture in pictures]
     batch_size = cfg.deploy.batch_size
 
@@ -87,12 +85,11 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
     parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.engine, args.checkpoint, args.coco, args.images, args.metrics, args.target, config.load())
+    build(args.engine, args.checkpoint, args.coco, args.metrics, args.target, config.load())
 
 
 if __name__ == "__main__":

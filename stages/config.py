@@ -5,6 +5,7 @@ against this file and writes params.yaml, which the stages read through `load`.
 """
 
 import json
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -44,15 +45,83 @@ class Sample:
 
 
 @dataclass
+class Source:
+    """One set in Mapillary Vistas layout."""
+
+    root: str = ""
+    """Its folder under data.root; empty: data.root itself."""
+    version: str = ""
+    """v1.2, v2.0 or flat; empty: the one that is there."""
+    config: str = ""
+    """Its own config JSON, a name in its folder; empty: config_VERSION.json or config.json."""
+    taxonomy: str = ""
+    """Table of what its labels become, a file conf/tables/NAME.csv; empty: the labels that its config evaluates."""
+
+
+class Splits(Enum):
+    """Where training and validation pictures are told apart."""
+
+    folders = "folders"
+    file = "file"
+    fraction = "fraction"
+
+
+class SmallSegments(Enum):
+    """What becomes of objects below data.min_segment_px."""
+
+    keep = "keep"
+    crowd = "crowd"
+    void = "void"
+
+
+class OnError(Enum):
+    """What becomes of a picture that can't be converted."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+@dataclass
 class Data:
-    """Which dataset is converted, and how its labels become classes."""
+    """Which sets are converted, and how their labels become classes."""
 
     root: str = "data/raw/sample"
-    """Folder of the set in Mapillary Vistas layout, relative to the repository."""
-    version: str = "v2.0"
-    """Annotation version inside the set: the folder name under each split."""
-    crowd_of: dict[str, str] = field(default_factory=dict)
-    """Label name of a group -> name of the evaluated thing that it is a crowd of (iscrowd: 1)."""
+    """Folder that all pictures are in, relative to the repository."""
+    sources: dict[str, Source] = field(default_factory=dict)
+    """Name -> set. Several become one, with the names before the pictures' keys. Empty: one set, at data.root."""
+    splits: Splits = Splits.folders
+    """By the folders training and validation, by a file, or by a fraction."""
+    split_file: str = ""
+    """For splits: file. A file conf/tables/NAME.csv of lines `name,split`: a picture's key, after SOURCE_ where there
+    are several sources, and train, val or nothing."""
+    val_fraction: float = 0.1
+    """For splits: fraction. Share of the pictures to validate on, chosen by their keys; above 0, below 1."""
+    split_seed: int = 0
+    """For splits: fraction. Another seed chooses others."""
+    max_edge_px: int = 0
+    """Pictures with a longer edge are scaled down to it, and their masks; 0: none, else 64 or more."""
+    min_segment_px: int = 0
+    """Objects with fewer pixels are small; 0 or more."""
+    small_segments: SmallSegments = SmallSegments.keep
+    """Small objects stay, become crowds, or void."""
+    on_error: OnError = OnError.fail
+    """Whether a picture that can't be converted ends the run or is left out and listed in statistics.json."""
+    max_skipped: int = 0
+    """For on_error: skip. Pictures of a split that may be left out; 0 or more."""
+    workers: int = 0
+    """Processes that convert; 0: one for each core. The result is the same."""
+
+    def __post_init__(self) -> None:
+        for name in self.sources:
+            require(re.fullmatch(r"[A-Za-z0-9-]+", name) is not None, "data.sources", "names of A-Z a-z 0-9 -", name)
+        wanted = (self.splits is Splits.file) == bool(self.split_file)
+        require(wanted, "data.split_file", "a file exactly for data.splits: file", self.split_file)
+        require(0 < self.val_fraction < 1, "data.val_fraction", "in (0, 1)", self.val_fraction)
+        require(
+            self.max_edge_px == 0 or self.max_edge_px >= 64, "data.max_edge_px", "0, or 64 or more", self.max_edge_px
+        )
+        for key in ("min_segment_px", "max_skipped", "workers"):
+            require(getattr(self, key) >= 0, f"data.{key}", "0 or more", getattr(self, key))
 
 
 class SwinType(Enum):

@@ -1,120 +1,262 @@
-"""convert: a Mapillary Vistas set -> the COCO files that TAO 7.3 reads.
+"""convert: sets in Mapillary Vistas layout -> the COCO files that TAO 7.3 reads.
 
-Input: a set in Vistas layout. Output, for each of train and val: panoptic.json and panoptic/*.png, instances.json
-(things only, compressed RLE), semantic.jsonl and semantic/*.png (mode L, 0 = ignore); and label_map.json.
-Formats: cocodataset.org/#format-data; TAO's own loaders. Cost: dominated by decoding and encoding PNGs.
-Deterministic: ids follow the sorted keys of the images.
+Output, for each of train and val: panoptic.json and panoptic/*.png, instances.json (things only, compressed RLE),
+semantic.jsonl and semantic/*.png (mode L, 0 = ignore), and images/*.jpg of pictures that are scaled or turned; file
+names are relative to the split's folder. And label_map.json and statistics.json. Formats: cocodataset.org/#format-data;
+TAO's own loaders. Cost: dominated by decoding and encoding PNGs. Deterministic: ids follow sources and sorted keys, for
+any number of workers. A run that was interrupted is gone on with.
 """
 
 import argparse
+import csv
+import functools
+import hashlib
 import json
 import logging
 import os
-from collections import Counter
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import numpy as np
-
-from stages import config, files
-from stages.coco import categories, panoptic, rle
+from stages import config, files, parallel
+from stages.coco import picture, rle, taxonomy
+from stages.coco.statistics import Statistics
+from stages.coco.stream import CocoJson
 from stages.vistas import reader
 
 log = logging.getLogger(__name__)
 
+RECORDS = "records.jsonl"
+"""In the draft of a split: a line for each picture that is done, in order."""
+IMAGES_PER_WORKER = 8
+"""At least, for another worker to be started."""
+Work = picture.Task | reader.Problem
 
-def build(root: Path, out: Path, metrics: Path, cfg: config.Data) -> None:
-    """Convert both splits of the set at `root` into the folder `out`; write counts to the JSON file `metrics`.
 
-    Image and annotation ids start at 1. Both splits list the same categories, unused ones included.
-    Raises FileNotFoundError or ValueError, naming the file, where the set is not as expected.
+def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) -> None:
+    """Convert the sources at `root` into the folder `out`; write counts to the JSON file `metrics`.
+
+    `tables` is the folder of taxonomies and lists of splits. Image and annotation ids start at 1. Both splits list the
+    same categories, unused ones included. Raises FileNotFoundError or ValueError, naming the file, where a set is not
+    as expected and data.on_error is not skip, or more than data.max_skipped pictures are not; RuntimeError where a
+    worker dies.
     """
-    labels = reader.read_labels(root, cfg.version)
-    cats, targets = categories.from_vistas(labels, cfg.crowd_of)
-    if len(cats) > 254:
-        raise ValueError(f"{len(cats)} classes, but TAO's 8-bit semantic masks hold 254; drop some in the config")
-    counts: dict[str, Any] = {"classes": len(cats), "things": sum(c["isthing"] for c in cats)}
-    with files.aside(out) as draft:
-        draft.mkdir()
-        label_map = [{k: c[k] for k in ("id", "name", "color", "isthing")} for c in cats]
-        files.write_json(draft / "label_map.json", label_map)
+    sources = cfg.sources or {"vistas": config.Source()}
+    found = {name: reader.find(source, root, f"data.sources.{name}") for name, source in sources.items()}
+    rows = {name: _rows(tables, sources[name].taxonomy, found[name]) for name in found}
+    categories, targets = taxonomy.build({name: (found[name].labels, rows[name]) for name in found})
+    things = frozenset(c["id"] for c in categories if c["isthing"])
+    summary: dict[str, Any] = {"classes": len(categories), "things": len(things)}
+    statistics: dict[str, Any] = {"sources": {n: {"version": s.version, "root": str(s.root)} for n, s in found.items()}}
+    with files.aside(out, keep=True) as draft:
+        draft.mkdir(exist_ok=True)
+        files.write_json(
+            draft / "label_map.json", [{k: c[k] for k in ("id", "name", "color", "isthing")} for c in categories]
+        )
+        limits = picture.Limits(cfg.max_edge_px, cfg.min_segment_px, cfg.small_segments)
         for split in reader.SPLITS:
-            scenes = reader.scenes(root, cfg.version, split)
-            counts[split] = _split(scenes, draft / split, out / split, cats, targets)
-            log.info("%s: %s", split, counts[split])
-    files.write_json(metrics, counts)
+            work: list[Work] = []
+            for source, name, scene in _scenes(found, split, tables, cfg):
+                if isinstance(scene, reader.Problem):
+                    work.append(scene)
+                    continue
+                places = draft / split, out / split
+                work.append(picture.Task(scene, source, name, targets[source], things, *places, limits))
+            counted = _split(work, draft / split, split, categories, cfg)
+            summary[split], statistics[split] = counted.summary(), counted.content()
+            log.info("%s: %s", split, summary[split])
+        files.write_json(draft / "statistics.json", statistics)
+    for split in reader.SPLITS:
+        (out / split / RECORDS).unlink()
+    files.write_json(metrics, summary)
+
+
+def _rows(tables: Path, name: str, found: reader.VistasSet) -> list[taxonomy.Row]:
+    if name:
+        return taxonomy.read(tables / f"{name}.csv", found.labels)
+    return taxonomy.as_evaluated(found.labels, str(found.config))
+
+
+def _scenes(
+    found: dict[str, reader.VistasSet], split: str, tables: Path, cfg: config.Data
+) -> Iterator[tuple[str, str, reader.Scene | reader.Problem]]:
+    """Pictures of a split with their sources and the names of their files, by source and key."""
+    path = tables / f"{cfg.split_file}.csv"
+    listed = _listed(path) if cfg.splits is config.Splits.file else {}
+    seen = set()
+    for source, vistas in found.items():
+        for scene in reader.scenes(vistas, split if cfg.splits is config.Splits.folders else ""):
+            name = scene.key if len(found) == 1 else f"{source}_{scene.key}"
+            seen.add(name)
+            chosen = split
+            if cfg.splits is config.Splits.file:
+                if name not in listed:
+                    raise ValueError(
+                        f"{path}: no line for {name!r}; add one, with nothing after the comma to leave it out"
+                    )
+                chosen = listed[name]
+            elif cfg.splits is config.Splits.fraction:
+                # By the key alone, so that a picture stays where it is when others come.
+                digest = hashlib.sha256(f"{cfg.split_seed}/{source}/{scene.key}".encode()).digest()
+                chosen = "val" if int.from_bytes(digest[:8]) < cfg.val_fraction * 2**64 else "train"
+            if chosen == split:
+                yield source, name, scene
+    if unknown := sorted(listed.keys() - seen):
+        raise ValueError(f"{path}: {len(unknown)} lines name no picture, such as {unknown[0]!r}; delete them")
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """Name -> split of a file of lines `name,split`; raises ValueError naming the line."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found; write it, or set data.split_file and data.splits in conf/data")
+    result: dict[str, str] = {}
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        for number, cells in enumerate(csv.reader(file), start=1):
+            if len(cells) != 2 or cells[1] not in (*reader.SPLITS, "") or cells[0] in result:
+                expected = "a new name and train, val or nothing"
+                raise ValueError(f"{path}:{number}: found {cells}, expected {expected}; mend the line")
+            if "/" in cells[0] or cells[0] == "..":
+                raise ValueError(
+                    f"{path}:{number}: {cells[0]!r} is a path, expected a picture's name without suffix; mend it"
+                )
+            result[cells[0]] = cells[1]
+    return result
 
 
 def _split(
-    scenes: list[reader.Scene],
-    folder: Path,
-    final: Path,
-    cats: list[dict[str, Any]],
-    targets: list[categories.Target],
-) -> dict[str, int]:
-    (folder / "panoptic").mkdir(parents=True)
-    (folder / "semantic").mkdir()
-    things = {c["id"] for c in cats if c["isthing"]}
-    semantic_of = np.array([0 if t.iscrowd else t.category_id for t in targets], dtype=np.uint8)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    instances: list[dict[str, Any]] = []
-    records: list[str] = []
-    count: Counter[str] = Counter()
-
-    for image_id, scene in enumerate(scenes, start=1):
-        raster = reader.instances(scene.instances, len(targets))
-        reader.check_picture(scene.image, raster.shape)
-        height, width = raster.shape
-        images.append({"id": image_id, "file_name": scene.image.name, "height": height, "width": width})
-        segments, ids = _segments(raster, targets)
-        name = f"{scene.key}.png"
-        annotations.append({"image_id": image_id, "file_name": name, "segments_info": [s for s, _ in segments]})
-        for info, runs in segments:
-            if info["category_id"] in things:
-                instance = {**info, "id": len(instances) + 1, "image_id": image_id, "segmentation": runs}
-                instances.append(instance)
-        panoptic.write_ids(folder / "panoptic" / name, ids)
-        panoptic.write_png(folder / "semantic" / name, semantic_of[raster >> 8])
-        # TAO joins these with dataset.*.root_dir, which is this folder.
-        image = os.path.relpath(scene.image, final)
-        records.append(json.dumps({"img": image, "segm": f"semantic/{name}"}))
-        count.update(images=1, segments=len(segments), crowds=sum(s["iscrowd"] for s, _ in segments))
-
-    files.write_json(folder / "panoptic.json", {"images": images, "annotations": annotations, "categories": cats})
-    files.write_json(folder / "instances.json", {"images": images, "annotations": instances, "categories": cats})
-    (folder / "semantic.jsonl").write_text("\n".join(records) + "\n", encoding="utf-8")
-    present = {s["category_id"] for a in annotations for s in a["segments_info"]}
-    return {**count, "instances": len(instances), "classes_present": len(present)}
+    work: list[Work], folder: Path, split: str, categories: list[dict[str, Any]], cfg: config.Data
+) -> Statistics:
+    """Convert what is not done yet, then write the split's files from the records."""
+    journal, counted = folder / RECORDS, Statistics(categories)
+    done = _resume(journal, _fingerprint(work, categories))
+    for name in ("panoptic", "semantic"):
+        (folder / name).mkdir(exist_ok=True)
+    if done:
+        log.info("%s: %d of %d pictures are there from a run that was interrupted", split, done, len(work))
+    # A worker takes a second to start.
+    workers = min(cfg.workers or len(os.sched_getaffinity(0)), max(1, (len(work) - done) // IMAGES_PER_WORKER))
+    skip = cfg.on_error is config.OnError.skip
+    with journal.open("a", encoding="utf-8") as records:
+        for record in parallel.ordered(functools.partial(_try, skip=skip), work[done:], workers, split, done):
+            records.write(json.dumps(record, separators=(",", ":")) + "\n")
+            records.flush()
+    with journal.open(encoding="utf-8") as records:
+        next(records)
+        _write_split(records, folder, categories, counted)
+    if counted.skipped and not skip:
+        # Of a run that was told to skip.
+        raise ValueError(counted.skipped[0])
+    if len(counted.skipped) > cfg.max_skipped:
+        found = f"{len(counted.skipped)} pictures can't be converted, at most {cfg.max_skipped} may be"
+        raise ValueError(f"{split}: {found} (data.max_skipped): {'; '.join(counted.skipped[:3])}")
+    if not counted.summary()["images"]:
+        raise ValueError(
+            f"{split}: no picture is left of {len(work)}, {len(counted.empty)} without a segment of any class; see "
+            "data.splits, and the taxonomies of data.sources"
+        )
+    for text in (*counted.empty, *counted.skipped):
+        log.warning("%s: %s", split, text)
+    return counted
 
 
-def _segments(raster: Any, targets: list[categories.Target]) -> tuple[list[tuple[dict[str, Any], Any]], Any]:
-    """Segments of a raster as (segments_info entry, RLE), and the panoptic ids."""
-    segments = []
-    for segment in rle.encode(raster):
-        target = targets[segment.value >> 8]
-        if target.category_id:
-            info = {
-                "id": segment.value + 1,
-                "category_id": target.category_id,
-                "iscrowd": int(target.iscrowd),
-                "area": segment.area,
-                "bbox": segment.bbox,
-            }
-            segments.append((info, segment.rle))
-    kept = np.array([bool(target.category_id) for target in targets])
-    return segments, np.where(kept[raster >> 8], raster.astype(np.int32) + 1, 0)
+def _try(work: Work, skip: bool) -> dict[str, Any]:
+    """The record of a picture, or of why there is none: `skipped` or `empty`."""
+    try:
+        if isinstance(work, reader.Problem):
+            raise ValueError(work.message)
+        return picture.convert(work)
+    except picture.EmptyError as empty:
+        return {"empty": str(empty)}
+    except ValueError as error:
+        if not skip:
+            raise
+        return {"skipped": str(error)}
+
+
+def _fingerprint(work: list[Work], categories: list[dict[str, Any]]) -> str:
+    """Of all that the records depend on: code, parameters, classes, and each file's size and time of change."""
+    digest = hashlib.sha256(json.dumps(categories).encode())
+    for module in (picture, reader, rle):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    for item in work:
+        digest.update(repr(item).encode())
+        scene = item.scene if isinstance(item, picture.Task) else None
+        for path in filter(None, (scene.image, scene.instances, scene.panoptic) if scene else ()):
+            about = path.stat()
+            digest.update(f"{about.st_size} {about.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _resume(journal: Path, fingerprint: str) -> int:
+    """How many records of the same work are there. A half-written one is removed, and a split of other work."""
+    head = json.dumps({"work": fingerprint}).encode() + b"\n"
+    if journal.exists():
+        with journal.open("rb") as lines:
+            if next(lines, b"") == head:
+                whole = [len(line) for line in lines if line.endswith(b"\n")]
+                os.truncate(journal, len(head) + sum(whole))
+                return len(whole)
+    # First of all, so that no journal tells of files that are gone.
+    journal.unlink(missing_ok=True)
+    if journal.parent.exists():
+        shutil.rmtree(journal.parent)
+    journal.parent.mkdir()
+    journal.write_bytes(head)
+    return 0
+
+
+def _write_split(records: TextIO, folder: Path, categories: list[dict[str, Any]], counted: Statistics) -> None:
+    """The split's JSON files from the lines of `records`, one picture in memory at a time."""
+    image_id = annotation_id = 0
+    with (
+        CocoJson(folder / "panoptic.json", categories) as segments,
+        CocoJson(folder / "instances.json", categories) as instances,
+        (folder / "semantic.jsonl").open("w", encoding="utf-8") as semantic,
+    ):
+        for line in records:
+            record = json.loads(line)
+            if "segments" not in record:
+                counted.leave_out(record)
+                continue
+            counted.add(record)
+            image_id += 1
+            image = {"id": image_id, **record["image"]}
+            for segment in record["segments"]:
+                if (runs := segment.pop("segmentation", None)) is not None:
+                    annotation_id += 1
+                    about = {"id": annotation_id, "image_id": image_id, "segmentation": runs}
+                    instances.annotations.add({**segment, **about})
+            annotation = {"image_id": image_id, "file_name": record["name"], "segments_info": record["segments"]}
+            segments.annotations.add(annotation)
+            for written in (segments, instances):
+                written.images.add(image)
+            # TAO joins these with dataset.*.root_dir, which is this folder.
+            semantic.write(json.dumps({"img": image["file_name"], "segm": f"semantic/{record['name']}"}) + "\n")
 
 
 def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, required=True, help="folder of the set in Vistas layout")
+    parser.add_argument("--root", type=Path, required=True, help="folder that the sources' folders are in")
+    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables that data names, conf/tables")
     parser.add_argument("--out", type=Path, required=True, help="folder for the COCO files")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the counts")
+    choices = [choice.value for choice in config.OnError]
+    parser.add_argument("--on-error", choices=choices, help="what becomes of a picture that can't be converted")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.root, args.out, args.metrics, config.load().data)
+    cfg = config.load().data
+    if args.on_error:
+        cfg.on_error = config.OnError(args.on_error)
+    try:
+        build(args.root, args.out, args.metrics, args.tables, cfg)
+    except (OSError, ValueError, RuntimeError) as error:
+        # What the system says, such as a full disk, names no mend and, of a file that is open, no place.
+        if isinstance(error, OSError) and error.errno:
+            place = "" if error.filename else f"{args.out}: "
+            parser.exit(1, f"{place}{error}; mend that and run it again: it goes on where it was\n")
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 COLUMNS = ("class", "isthing", "pq", "sq", "rq", "tp", "fp", "fn", "iou")
 
 
-def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
-    """Evaluate checkpoint/model.pth on the split that convert wrote to `coco`, with its pictures in `images`.
+def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
+    """Evaluate checkpoint/model.pth on the split that convert wrote to `coco`.
 
     Writes the maps of deploy.mode as out/panoptic.json and out/panoptic/*.png, out/per_class.csv and the JSON file
     `metrics`; PQ is of the panoptic maps in every mode.
@@ -38,7 +38,7 @@ def build(checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, 
     with files.aside(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
         for number, entry in enumerate(truth.entries, start=1):
-            picture = frames.read_rgb(images / entry.image)
+            picture = frames.read_rgb(entry.image)
             predicted = model.predict(picture, config.Mode.panoptic, config.Mode.semantic).segments
             true_ids = panoptic.read_ids(entry.png)
             merged, classes = predicted[config.Mode.panoptic], predicted[config.Mode.semantic].ids
@@ -76,12 +76,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder for the predicted maps")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.checkpoint, args.coco, args.images, args.out, args.metrics, config.load().deploy)
+    build(args.checkpoint, args.coco, args.out, args.metrics, config.load().deploy)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,11 @@ log = logging.getLogger(__name__)
 DATA_DEPENDENT = {"NonZero", "ScatterND", "Compress", "Unique", "NonMaxSuppression"}
 
 
-def build(
-    checkpoint: Path, coco: Path, images: Path, out: Path, metrics: Path, form: config.Sampler, cfg: config.Deploy
-) -> None:
+def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.Sampler, cfg: config.Deploy) -> None:
     """Export checkpoint/model.pth to the folder `out`; write node counts and differences to `metrics`.
 
     Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's answer on the first pictures of the split at
-    `coco`, which are in `images`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
+    `coco`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
     differs from TAO's answer by more than deploy allows.
     """
     from stages.graph import artifact, reference
@@ -39,7 +37,7 @@ def build(
     provenance = files.read_json(checkpoint / "provenance.json")
     about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
-    pictures = [images / entry.image for entry in truth.entries[: cfg.reference_frames]]
+    pictures = [entry.image for entry in truth.entries[: cfg.reference_frames]]
     with files.aside(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
@@ -114,13 +112,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
     parser.add_argument("--form", type=config.Sampler, required=True, help="form of deformable attention")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.checkpoint, args.coco, args.images, args.out, args.metrics, args.form, config.load().deploy)
+    build(args.checkpoint, args.coco, args.out, args.metrics, args.form, config.load().deploy)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,22 @@ from typing import Any
 
 
 @contextmanager
-def aside(out: Path) -> Iterator[Path]:
+def aside(out: Path, keep: bool = False) -> Iterator[Path]:
     """Yield a path beside `out` to write a file or a folder at; move it to `out` if the block succeeds.
 
-    On an exception what was written is deleted and `out` is as it was.
+    On an exception what was written is deleted and `out` is as it was. With `keep` it stays, to be gone on with.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.draft")
-    _remove(draft)
+    # A folder can't replace one that is not empty, so a kill may fall between two moves.
+    old = out.with_name(f".{out.name}.old")
+    if old.exists() and not out.exists():
+        old.replace(out)
+    if not keep:
+        _remove(draft)
     try:
         yield draft
         if draft.is_dir():
-            # A folder can't replace one that is not empty.
-            old = out.with_name(f".{out.name}.old")
             _remove(old)
             if out.exists():
                 out.replace(old)
@@ -31,7 +34,8 @@ def aside(out: Path) -> Iterator[Path]:
         else:
             draft.replace(out)
     finally:
-        _remove(draft)
+        if not keep:
+            _remove(draft)
 
 
 def _remove(path: Path) -> None:

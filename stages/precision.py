@@ -27,13 +27,13 @@ def build(
     metrics: Path,
     precision: config.Precision,
     cfg: config.Deploy,
-    calibration: tuple[Path, Path] | None = None,
+    calibration: Path | None = None,
 ) -> None:
     """Convert graph/graph.onnx to `precision` into the folder `out`; write differences to `metrics`.
 
-    `calibration`, for int8: a split that convert wrote, and the folder of its pictures. Raises ValueError where it is
-    missing or an entry of deploy.keep_float32 matches nothing in the graph, and RuntimeError when probabilities differ
-    from TAO's by more than deploy.max_score_difference; `metrics` is written all the same.
+    `calibration`, for int8: a split that convert wrote. Raises ValueError where it is missing or an entry of
+    deploy.keep_float32 matches nothing in the graph, and RuntimeError when probabilities differ from TAO's by more than
+    deploy.max_score_difference; `metrics` is written all the same.
     """
     import onnx
 
@@ -58,7 +58,7 @@ def build(
 def to_int8(
     model: Any,
     kept: Collection[str],
-    calibration: tuple[Path, Path] | None,
+    calibration: Path | None,
     about: description.Description,
     cfg: config.Deploy,
 ) -> Any:
@@ -66,14 +66,14 @@ def to_int8(
     from stages.graph import fp16, int8, reference
 
     if not calibration:
-        raise ValueError("int8 takes its ranges from real pictures; name them by --coco and --images")
+        raise ValueError("int8 takes its ranges from real pictures; name their split by --coco")
     if not reference.runs(about):
         raise ValueError(
             f"int8 is calibrated in ONNX Runtime, which has no {about.deformable_attention}; "
             "take grid_sample or gather for targets with precision int8"
         )
     shape = replace(about.config, calibration_pictures=cfg.calibration_pictures)
-    inputs = int8.calibration_input(*calibration, shape)
+    inputs = int8.calibration_input(calibration, shape)
     return int8.quantize(model, fp16.places(model.graph), kept, inputs)
 
 
@@ -120,11 +120,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the differences")
     parser.add_argument("--coco", type=Path, help="for int8: split that convert wrote, such as data/coco/val")
-    parser.add_argument("--images", type=Path, help="for int8: folder of the split's pictures")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    calibration = (args.coco, args.images) if args.coco and args.images else None
-    build(args.graph, args.reference, args.out, args.metrics, args.precision, config.load().deploy, calibration)
+    build(args.graph, args.reference, args.out, args.metrics, args.precision, config.load().deploy, args.coco)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ from stages import config, files
 log = logging.getLogger(__name__)
 
 
-def build(data: Path, root: Path, out: Path, cfg: config.Config) -> None:
-    """Write out/index.html from the artifacts in `data` and the pictures of the set at `root`.
+def build(data: Path, out: Path, cfg: config.Config) -> None:
+    """Write out/index.html from the artifacts in `data`.
 
     A figure whose file is not there is named on the page as absent. Raises FileNotFoundError without the validation
     split of convert, and ValueError, naming the file, for one that can't be read.
     """
     from stages.report_page import page, sources
 
-    text = page.render(sources.read(data, root, cfg))
+    text = page.render(sources.read(data, cfg))
     with files.aside(out) as draft:
         draft.mkdir()
         (draft / "index.html").write_text(text, encoding="utf-8")
@@ -33,11 +33,10 @@ def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of all artifacts")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the set in Vistas layout")
     parser.add_argument("--out", type=Path, required=True, help="folder for index.html")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.data, args.root, args.out, config.load())
+    build(args.data, args.out, config.load())
 
 
 if __name__ == "__main__":

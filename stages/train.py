@@ -15,13 +15,12 @@ from pathlib import Path
 
 from stages import config, files
 from stages.tao import spec, wheel
-from stages.vistas import reader
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_miou")
 
 
-def build(coco: Path, root: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
-    """Train from the COCO folder `coco` with the pictures of the set at `root`; write `out` and `metrics`.
+def build(coco: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
+    """Train from the COCO folder `coco`; write `out` and `metrics`.
 
     Raises FileNotFoundError for missing pretrained weights, ValueError for a batch larger than the split,
     RuntimeError when TAO ends before the last epoch, and whatever TAO raises.
@@ -38,13 +37,12 @@ def build(coco: Path, root: Path, out: Path, metrics: Path, cfg: config.Config) 
     if cfg.train.batch_size > pictures:
         raise ValueError(f"train.batch_size {cfg.train.batch_size} is more than the {pictures} training pictures")
     classes = files.read_json(coco / "label_map.json")
-    images = {split: root / folder / "images" for split, folder in reader.SPLITS.items()}
     # One name for all runs: TAO writes it into its checkpoint.
     work = out.with_name(f".{out.name}.work")
     shutil.rmtree(work, ignore_errors=True)
     with files.aside(out) as draft:
         draft.mkdir()
-        OmegaConf.save(spec.train_spec(coco, images, len(classes), cfg), draft / "spec.yaml")
+        OmegaConf.save(spec.train_spec(coco, len(classes), cfg), draft / "spec.yaml")
         wheel.train(draft / "spec.yaml", work)
         results = work / "train"
         rows = history(results / "status.json")
@@ -61,7 +59,7 @@ def build(coco: Path, root: Path, out: Path, metrics: Path, cfg: config.Config) 
             writer.writeheader()
             writer.writerows(rows)
         sources = {"label_map": coco / "label_map.json", "spec": draft / "spec.yaml", "checkpoint": draft / "model.pth"}
-        for split in reader.SPLITS:
+        for split in ("train", "val"):
             sources[f"{split}_panoptic"] = coco / split / "panoptic.json"
         if pretrained:
             sources["pretrained_weights"] = Path(pretrained)
@@ -93,12 +91,11 @@ def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--coco", type=Path, required=True, help="folder that convert wrote")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the set in Vistas layout")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, spec and history")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the last epoch's figures")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.coco, args.root, args.out, args.metrics, config.load())
+    build(args.coco, args.out, args.metrics, config.load())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def build(
-    engines: Path, predictions: Path, coco: Path, images: Path, out: Path, metrics: Path, name: str, cfg: config.Config
+    engines: Path, predictions: Path, coco: Path, out: Path, metrics: Path, name: str, cfg: config.Config
 ) -> None:
     """Run the engine in `engines` on the split at `coco` and compare with the checkpoint's maps in `predictions`.
 
@@ -36,14 +36,14 @@ def build(
         writer = panoptic.Writer(draft, truth.categories)
         for start in range(0, len(pairs), size):
             batch = pairs[start : start + size]
-            answers = predictor.segments([frames.read_rgb(images / entry.image) for entry, _ in batch])
+            answers = predictor.segments([frames.read_rgb(entry.image) for entry, _ in batch])
             for (entry, expected), found in zip(batch, answers, strict=True):
                 true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
                 categories = {s["id"]: s["category_id"] for s in expected.segments}
                 ours.add(true_ids, entry.segments, found.ids, found.category_ids)
                 theirs.add(true_ids, entry.segments, expected_ids, categories)
                 same = agreement.agreeing_pixels(expected_ids, categories, found.ids, found.category_ids)
-                agreeing[entry.image] = 100 * same / found.ids.size
+                agreeing[entry.png.stem] = 100 * same / found.ids.size
                 agreed, pixels = agreed + same, pixels + found.ids.size
                 writer.add(entry, found.ids, found.category_ids)
         writer.close()
@@ -79,7 +79,6 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the split's pictures")
     parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters; .json needs no reader")
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine's maps")
@@ -87,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = config.load(args.params)
-    build(args.engine, args.predictions, args.coco, args.images, args.out, args.metrics, args.target, cfg)
+    build(args.engine, args.predictions, args.coco, args.out, args.metrics, args.target, cfg)
 
 
 if __name__ == "__main__":

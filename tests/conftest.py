@@ -10,6 +10,7 @@ import pytest
 from stages import config
 
 REPO = Path(__file__).resolve().parents[1]
+TABLES = REPO / "conf/tables"
 
 
 @pytest.fixture(scope="session")

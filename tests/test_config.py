@@ -44,6 +44,10 @@ def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
         ("train.weight_decay=-1", ["train.weight_decay", "0 or more"]),
         ("train.max_size_px=100", ["train.max_size_px", "100"]),
         ("deploy.max_logit_difference=0", ["deploy.max_logit_difference", "above 0"]),
+        ("data.splits=file", ["data.split_file", "exactly for data.splits: file"]),
+        ("data.val_fraction=1", ["data.val_fraction", "in (0, 1)"]),
+        ("data.max_edge_px=10", ["data.max_edge_px", "0, or 64 or more", "10"]),
+        ("data.sources.vistas.taxonomi=x", ["taxonomi"]),
         ("targets.cpu.builder=openvin", ["targets.cpu.builder", "openvin"]),
     ],
 )
@@ -76,3 +80,8 @@ def test_plain_form_round_trips() -> None:
     loaded = config.load(REPO / "params.yaml")
     found: Any = config.plain(loaded)
     assert found == OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
+
+
+def test_names_of_sources_become_names_of_files() -> None:
+    with pytest.raises(ValueError, match=r"data\.sources: must be names of A-Z a-z 0-9 -, found 'a/b'"):
+        config.Data(sources={"a/b": config.Source()})

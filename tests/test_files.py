@@ -34,6 +34,22 @@ def test_failure_leaves_the_old_output(tmp_path: Path, kind: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
+def test_what_is_kept_is_there_again(tmp_path: Path) -> None:
+    def fail_midway() -> None:
+        with files.aside(tmp_path / "out", keep=True) as draft:
+            draft.mkdir()
+            (draft / "a.txt").write_text("half")
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        fail_midway()
+    assert not (tmp_path / "out").exists()
+    with files.aside(tmp_path / "out", keep=True) as draft:
+        assert (draft / "a.txt").read_text() == "half"
+    assert (tmp_path / "out" / "a.txt").exists()
+    assert not draft.exists()
+
+
 def test_broken_json_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text('{"pq": 1')

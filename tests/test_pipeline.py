@@ -141,7 +141,7 @@ def test_other_modes_answer_as_tao_with_trained_weights(clone: Path, mode: str, 
     try:
         must(
             "python", "-m", "stages.export", "--form", "grid_sample", "--checkpoint", "data/checkpoint", "--coco",
-            "data/coco/val", "--images", "data/raw/sample/validation/images", "--out", str(tmp_path / "exported"),
+            "data/coco/val", "--out", str(tmp_path / "exported"),
             "--metrics", str(tmp_path / "metrics.json"), cwd=clone,
         )  # fmt: skip
     finally:
@@ -151,8 +151,8 @@ def test_other_modes_answer_as_tao_with_trained_weights(clone: Path, mode: str, 
 
 def test_training_is_deterministic(clone: Path) -> None:
     must(
-        "python", "-m", "stages.train", "--coco", "data/coco", "--root", "data/raw/sample",
-        "--out", "data/again", "--metrics", "again.json", cwd=clone,
+        "python", "-m", "stages.train", "--coco", "data/coco", "--out", "data/again", "--metrics", "again.json",
+        cwd=clone,
     )  # fmt: skip
     first, again = clone / "data/checkpoint/history.csv", clone / "data/again/history.csv"
     assert first.read_text() == again.read_text()

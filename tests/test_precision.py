@@ -166,7 +166,7 @@ def test_unknown_operator_is_refused(folder: Path) -> None:
 
 
 def test_int8_without_pictures_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="--coco and --images"):
+    with pytest.raises(ValueError, match="split by --coco"):
         build(folder, kind=config.Precision.int8)
 
 

@@ -86,11 +86,11 @@ def cfg() -> config.Config:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    data, root = tmp_path / "data", tmp_path / "set"
-    (root / "validation" / "images").mkdir(parents=True)
+    data = tmp_path / "data"
+    (data / "coco" / "val").mkdir(parents=True)
     picture = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     for name in ("a", "b"):
-        cv2.imwrite(str(root / "validation" / "images" / f"{name}.jpg"), picture)
+        cv2.imwrite(str(data / "coco" / "val" / f"{name}.jpg"), picture)
     write(data / "coco" / "label_map.json", CLASSES)
     make_maps(data / "coco" / "val", 0)
     make_maps(data / "evaluate", 2)
@@ -105,7 +105,12 @@ def workspace(tmp_path: Path) -> Path:
     write(data / "engines" / "cpu" / "engine.json", sidecar("cpu", []))
     write(data / "engines" / "rtx" / "engine.json", sidecar("rtx", ["8.9"]))
 
-    split = {"images": 2, "segments": 6, "crowds": 0, "instances": 4, "classes_present": 2}
+    split = {"images": 2, "segments": 6, "crowds": 0, "instances": 4, "classes_present": 2, "empty": 0, "skipped": 0}
+    counted = [{"class": c["name"], "segments": 3, "pixels": 1000 * c["id"]} for c in CLASSES]
+    sizes = {"small": 1, "medium": 2, "large": 1}
+    statistics = {**split, "by_class": counted, "instances_by_size": sizes, "void_pct": 1.25}
+    found = {"vistas": {"version": "v2.0", "root": "a <set>"}}
+    write(data / "coco" / "statistics.json", {"sources": found, "train": statistics, "val": statistics})
     quality = {"pq": 33.333, "sq": 80.0, "rq": 41.0, "classes": 2}
     semantic = {"miou": 44.444, "classes_present": 2, "pixel_accuracy": 90.0}
     latency = {"p50_ms": 10.0, "p90_ms": 12.0, "p99_ms": 15.0, "hz": 100.0}
@@ -138,7 +143,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def build(workspace: Path, cfg: config.Config) -> str:
-    report.build(workspace / "data", workspace / "set", workspace / "data" / "report", cfg)
+    report.build(workspace / "data", workspace / "data" / "report", cfg)
     return (workspace / "data" / "report" / "index.html").read_text(encoding="utf-8")
 
 
@@ -296,7 +301,7 @@ def test_bytes_are_of_one_frame(workspace: Path, cfg: config.Config) -> None:
     assert [(t.name, t.dtype, t.shape, t.bytes) for t in found.inputs] == [("frames", "uint8", (1, 32, 32, 3), 3072)]
     assert [(t.name, t.dtype, t.bytes) for t in found.outputs] == [("mean", "float32", 4), ("count", "int32", 4)]
     cfg.deploy.batch_size = 4
-    (row, *_) = tables.transfers(sources.read(workspace / "data", workspace / "set", cfg))
+    (row, *_) = tables.transfers(sources.read(workspace / "data", cfg))
     assert (row["in_mb"], row["out_mb"]) == (3072 / 4 / 1e6, 8 / 4 / 1e6)
 
 

@@ -11,25 +11,25 @@ from omegaconf import OmegaConf
 from stages import config, convert, files
 from stages.coco import panoptic
 from stages.tao import spec
-from tests.conftest import REPO
+from tests.conftest import REPO, TABLES
 
 
 @pytest.fixture(scope="module")
 def coco(vistas_set: Path, data_config: config.Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("loaders") / "coco"
-    convert.build(vistas_set, out, out.parent / "data.json", data_config)
+    convert.build(vistas_set, out, out.parent / "data.json", TABLES, data_config)
     return out
 
 
-def first_sample(coco: Path, vistas_set: Path, form: dict[str, Any]) -> dict[str, Any]:
+def first_sample(coco: Path, form: dict[str, Any]) -> dict[str, Any]:
     """The first training sample as TAO's validation loader gives it: whole, neither cropped nor flipped."""
     from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
     from nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module import SemSegmDataModule
 
     cfg = config.load(REPO / "params.yaml")
     cfg.train.crop_height_px, cfg.train.crop_width_px = 128, 192
-    images = {"train": vistas_set / "training/images", "val": vistas_set / "training/images"}
-    content = spec.train_spec(coco, images, 116, cfg)
+    content = spec.train_spec(coco, 116, cfg)
+    content["dataset"]["val"]["img_dir"] = content["dataset"]["train"]["img_dir"]
     content["dataset"]["val"].update(form)
     full = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), content)
     with warnings.catch_warnings():
@@ -39,28 +39,28 @@ def first_sample(coco: Path, vistas_set: Path, form: dict[str, Any]) -> dict[str
     return sample
 
 
-def test_panoptic_form(coco: Path, vistas_set: Path, tao_wheel: None) -> None:
+def test_panoptic_form(coco: Path, tao_wheel: None) -> None:
     train = coco / "train"
     form = {"panoptic_json": str(train / "panoptic.json"), "panoptic_dir": str(train / "panoptic")}
-    sample = first_sample(coco, vistas_set, form)
+    sample = first_sample(coco, form)
     segments = [s for s in panoptic.read(train).entries[0].segments if not s["iscrowd"]]
     assert sample["image"].shape == (3, 128, 192)
     assert sample["target"]["labels"].tolist() == [s["category_id"] for s in segments]
 
 
-def test_instance_form(coco: Path, vistas_set: Path, tao_wheel: None) -> None:
+def test_instance_form(coco: Path, tao_wheel: None) -> None:
     path = coco / "train/instances.json"
     form = {"type": "coco", "instance_json": str(path)}
-    sample = first_sample(coco, vistas_set, form)
+    sample = first_sample(coco, form)
     annotations = [a for a in files.read_json(path)["annotations"] if a["image_id"] == 1 and not a["iscrowd"]]
     assert sample["target"]["labels"].tolist() == [a["category_id"] for a in annotations]
     assert sample["info"]["original_size"] == (128, 192)
 
 
-def test_semantic_form(coco: Path, vistas_set: Path, tao_wheel: None) -> None:
+def test_semantic_form(coco: Path, tao_wheel: None) -> None:
     train = coco / "train"
     form = {"type": "ade", "annot_file": str(train / "semantic.jsonl"), "root_dir": str(train)}
-    sample = first_sample(coco, vistas_set, form)
+    sample = first_sample(coco, form)
     entry = panoptic.read(train).entries[0]
     classes = panoptic.class_map(panoptic.read_ids(entry.png), entry.segments)
     # A defect of TAO's loader: it drops the lowest value, which is 0 only where something is ignored. So the

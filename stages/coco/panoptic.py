@@ -18,8 +18,8 @@ class Entry:
     """One picture of a panoptic set."""
 
     image_id: int
-    image: str
-    """File name of the picture."""
+    image: Path
+    """The picture."""
     png: Path
     segments: list[dict[str, Any]]
     """segments_info: id, category_id, iscrowd."""
@@ -39,7 +39,10 @@ class PanopticSet:
 
 
 def read(folder: Path) -> PanopticSet:
-    """Read folder/panoptic.json; the PNGs are in folder/panoptic. Raises ValueError for a picture without entry."""
+    """Read folder/panoptic.json; the PNGs are in folder/panoptic, and pictures' file names are relative to `folder`.
+
+    Raises ValueError for a picture without entry.
+    """
     content = files.read_json(folder / "panoptic.json")
     by_image = {a["image_id"]: a for a in content["annotations"]}
     missing = [i["file_name"] for i in content["images"] if i["id"] not in by_image]
@@ -49,7 +52,7 @@ def read(folder: Path) -> PanopticSet:
     for image in content["images"]:
         found = by_image[image["id"]]
         png = folder / "panoptic" / found["file_name"]
-        entries.append(Entry(image["id"], image["file_name"], png, found["segments_info"]))
+        entries.append(Entry(image["id"], folder / image["file_name"], png, found["segments_info"]))
     return PanopticSet(content["categories"], entries)
 
 
@@ -63,15 +66,10 @@ def read_ids(png: Path) -> Ids:
 
 
 def write_ids(png: Path, ids: npt.NDArray[Any]) -> None:
-    """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG."""
+    """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG. Raises OSError if it can't."""
     bgr = np.stack([(ids >> shift) & 255 for shift in (16, 8, 0)], axis=-1)
-    write_png(png, bgr.astype(np.uint8))
-
-
-def write_png(png: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W], or [H, W, 3] in BGR, as a PNG. Raises OSError if it can't."""
-    if not cv2.imwrite(str(png), pixels):
-        raise OSError(f"{png}: can't be written; check the disk")
+    _, content = cv2.imencode(".png", bgr.astype(np.uint8))
+    png.write_bytes(content.tobytes())
 
 
 class Writer:
@@ -85,10 +83,10 @@ class Writer:
 
     def add(self, entry: Entry, ids: Ids, category_ids: dict[int, int]) -> None:
         """Write the map of the picture of `entry`: int32 [H, W] ids with segment id -> category_id."""
-        name = f"{Path(entry.image).stem}.png"
+        name = entry.png.name
         write_ids(self.folder / "panoptic" / name, ids)
         height, width = ids.shape
-        image = {"id": entry.image_id, "file_name": entry.image, "height": height, "width": width}
+        image = {"id": entry.image_id, "file_name": entry.image.name, "height": height, "width": width}
         segments = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in category_ids.items()]
         self._content["images"].append(image)
         self._content["annotations"].append({"image_id": entry.image_id, "file_name": name, "segments_info": segments})

@@ -1,8 +1,9 @@
 """COCO run-length masks of every segment of a raster at once, without a mask per segment.
 
-COCO's RLE runs down the columns and alternates background and foreground, background first
-(cocodataset.org/#format-data; pycocotools' maskApi). Where neighbouring labels differ, one run ends: finding these
-places once and grouping the runs by label costs one pass over the raster, however many segments there are.
+COCO's RLE runs down the columns and alternates background and foreground, background first. Compressed, each count but
+the first three is stored as its difference to the one two before, in groups of five bits, the lowest first, each a
+character (cocodataset.org/#format-data; pycocotools' maskApi). Where neighbouring labels differ, one run ends: finding
+these places once and grouping the runs by label costs one pass over the raster, however many segments there are.
 """
 
 from dataclasses import dataclass
@@ -21,21 +22,19 @@ class Segment:
     """Pixels."""
     bbox: list[int]
     """x, y, width, height in pixels."""
+    pixel: tuple[int, int]
+    """Row and column of one of its pixels."""
     rle: dict[str, Any]
     """size [H, W] and counts, compressed to ASCII, as in a COCO JSON."""
 
 
 def encode(raster: npt.NDArray[np.uint16]) -> list[Segment]:
     """The segments of a raster [H, W], one for each value in it, by rising value."""
-    from pycocotools import mask
-
     height, width = raster.shape
-    columns = np.ascontiguousarray(raster.T).ravel()
-    starts = np.concatenate([[0], np.flatnonzero(columns[1:] != columns[:-1]) + 1])
-    ends = np.append(starts[1:], columns.size)
-    order = np.argsort(columns[starts], kind="stable")
+    starts, ends, labels = _runs(raster)
+    order = np.argsort(labels, kind="stable")
     starts, ends = starts[order], ends[order]
-    values, first = np.unique(columns[starts], return_index=True)
+    values, first = np.unique(labels[order], return_index=True)
 
     left, right = starts // height, (ends - 1) // height
     # A run that goes on into the next column touches the bottom edge and then the top one.
@@ -44,15 +43,55 @@ def encode(raster: npt.NDArray[np.uint16]) -> list[Segment]:
     areas = np.add.reduceat(ends - starts, first)
     x0, x1 = np.minimum.reduceat(left, first), np.maximum.reduceat(right, first)
     y0, y1 = np.minimum.reduceat(top, first), np.maximum.reduceat(bottom, first)
+    boxes = np.stack([x0, y0, x1 - x0 + 1, y1 - y0 + 1], axis=1).tolist()
+    pixels = np.stack([starts[first] % height, left[first]], axis=1).tolist()
+    texts = _compressed(starts, ends, first, raster.size)
+    return [
+        Segment(value, area, box, (row, column), {"size": [height, width], "counts": text})
+        for value, area, box, (row, column), text in zip(
+            values.tolist(), areas.tolist(), boxes, pixels, texts, strict=True
+        )
+    ]
 
-    segments = []
-    for i, (begin, end) in enumerate(zip(first, np.append(first[1:], starts.size), strict=True)):
-        edges = np.stack([starts[begin:end], ends[begin:end]], axis=1).ravel()
-        counts = np.diff(edges, prepend=0, append=columns.size)
-        # The last run of background is left out where it is empty, as pycocotools does.
-        counts = counts if counts[-1] else counts[:-1]
-        (rle,) = mask.frPyObjects([{"size": [height, width], "counts": counts.tolist()}], height, width)
-        bbox = [int(x0[i]), int(y0[i]), int(x1[i] - x0[i] + 1), int(y1[i] - y0[i] + 1)]
-        text = {"size": [height, width], "counts": rle["counts"].decode("ascii")}
-        segments.append(Segment(int(values[i]), int(areas[i]), bbox, text))
-    return segments
+
+def _runs(raster: npt.NDArray[np.uint16]) -> tuple[Any, Any, Any]:
+    """Start, end and value of each run of equal pixels down the columns, one column after the other."""
+    height, width = raster.shape
+    # Compared as they lie in memory: to transpose the raster would take longer than all of the rest.
+    rows, columns = np.divmod(np.flatnonzero(raster[1:] != raster[:-1]), width)
+    tops = np.flatnonzero(raster[0, 1:] != raster[-1, :-1]) + 1
+    starts = np.concatenate([[0], columns * height + rows + 1, tops * height])
+    starts.sort()
+    return starts, np.append(starts[1:], raster.size), raster[starts % height, starts // height]
+
+
+def _compressed(starts: Any, ends: Any, first: Any, pixels: int) -> list[str]:
+    """Compressed counts of each group of runs; group g begins at run first[g]."""
+    last = np.append(first[1:], starts.size) - 1
+    before = np.concatenate([[0], ends[:-1]])
+    before[first] = 0
+    counts = np.stack([starts - before, ends - starts], axis=1).ravel()
+    # What follows a group's last run is left out where it is empty, as pycocotools does.
+    counts = np.insert(counts, 2 * last + 2, pixels - ends[last])
+    kept = np.ones(counts.size, bool)
+    stops = 2 * last + 3 + np.arange(last.size)
+    kept[stops - 1] = counts[stops - 1] > 0
+    lengths = np.diff(stops, prepend=0) - ~kept[stops - 1]
+    counts = counts[kept]
+
+    begins = np.cumsum(lengths) - lengths
+    place = np.arange(counts.size) - np.repeat(begins, lengths)
+    numbers = counts.copy()
+    later = place > 2
+    numbers[later] -= counts[np.flatnonzero(later) - 2]
+
+    # Five bits a character, a sign among them; frexp tells the number of bits.
+    bits = np.frexp(np.where(numbers < 0, ~numbers, numbers).astype(np.float64))[1]
+    used = bits // 5 + 1
+    character = np.arange(used.sum()) - np.repeat(np.cumsum(used) - used, used)
+    groups = (np.repeat(numbers, used) >> (5 * character)) & 31
+    more = character < np.repeat(used, used) - 1
+    text = (groups + 32 * more + 48).astype(np.uint8).tobytes().decode("ascii")
+    edges = np.cumsum(used)
+    ends_of = edges[begins + lengths - 1].tolist()
+    return [text[begin:end] for begin, end in zip([0, *ends_of[:-1]], ends_of, strict=True)]

@@ -23,10 +23,10 @@ PLACES = ("/network/backbone/layers.", "/network/pixel_decoder/input_proj", "/ne
 """Where in the network they are quantised. Patch embedding, FPN and decoder would cost 0.2 to 0.4 % of pixels each."""
 
 
-def calibration_input(coco: Path, images: Path, cfg: config.Deploy) -> Any:
+def calibration_input(coco: Path, cfg: config.Deploy) -> Any:
     """The graph's input for the first deploy.calibration_pictures of the split at `coco`, whole batches of it."""
     entries = panoptic.read(coco).entries[: cfg.calibration_pictures]
-    pictures = [frames.fit(frames.read_rgb(images / entry.image), cfg)[0] for entry in entries]
+    pictures = [frames.fit(frames.read_rgb(entry.image), cfg)[0] for entry in entries]
     pictures += pictures[-1:] * (-len(pictures) % cfg.batch_size)
     batch = np.stack(pictures)
     if cfg.graph is config.GraphKind.tao:

@@ -44,8 +44,8 @@ def context(sources: Sources) -> dict[str, Any]:
         "rows": rows,
         "legend": [{**c, "short": tables.short(c["name"])} for c in legend],
         "dag": pipeline.svg(pipeline.read(DVC_YAML, params)),
-        "data": sources.metric("data"),
-        "truth": truth_figures(sources),
+        "data": sources.statistics,
+        "classes": {split: class_figures(sources, split) for split in ("train", "val")},
         "history": sources.history,
         "losses": figures.losses(sources.history) if sources.history else "",
         "miou": figures.miou(sources.history) if any("val_miou" in row for row in sources.history) else "",
@@ -66,15 +66,13 @@ def context(sources: Sources) -> dict[str, Any]:
     }
 
 
-def truth_figures(sources: Sources) -> dict[str, Any]:
-    """Bars of labelled pixels and of segments by class in the validation truth, at most tables.MOST_BARS each."""
-    area, count = tables.truth_by_class(sources)
-    total = sum(area.values())
-    share = {class_id: 100 * pixels / total for class_id, pixels in area.items()} if total else {}
-    shown = min(len(area), tables.MOST_BARS)
+def class_figures(sources: Sources, split: str) -> dict[str, Any]:
+    """Bars of labelled pixels and of segments by class of a split, at most tables.MOST_BARS each."""
+    area, count = (tables.by_class(sources, split, what) for what in ("pixels", "segments"))
+    share = {class_id: 100 * pixels / sum(area.values()) for class_id, pixels in area.items()}
     return {
-        "shown": shown,
+        "shown": min(len(area), tables.MOST_BARS),
         "present": len(area),
-        "pixels": figures.by_class("pixels", tables.bars(sources, share), "share of labelled pixels, %", 1),
-        "segments": figures.by_class("segments", tables.bars(sources, count), "segments", 0),
+        "pixels": figures.by_class(f"pixels {split}", tables.bars(sources, share), "share of labelled pixels, %", 1),
+        "segments": figures.by_class(f"segments {split}", tables.bars(sources, count), "segments", 0),
     }

@@ -54,7 +54,7 @@ def rows(sources: Sources) -> tuple[list[Row], list[dict[str, Any]]]:
     things = {i for i, c in sources.classes.items() if c["isthing"]}
     result, shown = [], set()
     for index in chosen:
-        picture = _shrink(frames.read_rgb(sources.images / entries[index].image), cv2.INTER_AREA)
+        picture = _shrink(frames.read_rgb(entries[index].image), cv2.INTER_AREA)
         height, width = picture.shape[:2]
         cells = [data_uri(picture)]
         for maps in by_image:
@@ -65,7 +65,7 @@ def rows(sources: Sources) -> tuple[list[Row], list[dict[str, Any]]]:
             ids = cv2.resize(panoptic.read_ids(entry.png), (width, height), interpolation=cv2.INTER_NEAREST)
             cells.append(data_uri(overlay(picture, np.asarray(ids, np.int32), entry.segments, colors, things)))
             shown |= {s["category_id"] for s in entry.segments}
-        result.append(Row(entries[index].image, width, height, cells))
+        result.append(Row(entries[index].image.name, width, height, cells))
     return result, [sources.classes[i] for i in sorted(shown) if i in sources.classes]
 
 

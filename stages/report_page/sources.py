@@ -16,10 +16,10 @@ class Sources:
     """Content of the artifacts. What a stage has not written is None or empty."""
 
     cfg: config.Config
-    images: Path
-    """Folder of the validation pictures."""
     classes: dict[int, dict[str, Any]]
     """category_id -> id, name, color (RGB), isthing."""
+    statistics: dict[str, Any]
+    """statistics.json of convert."""
     truth: panoptic.PanopticSet
     checkpoint: panoptic.PanopticSet | None
     """Maps of evaluate."""
@@ -41,10 +41,10 @@ class Sources:
         return self.metrics.get(stem)
 
 
-def read(data: Path, root: Path, cfg: config.Config) -> Sources:
+def read(data: Path, cfg: config.Config) -> Sources:
     """Read the artifacts in `data`.
 
-    Raises FileNotFoundError without coco/label_map.json or coco/val, ValueError for a file that can't be parsed.
+    Raises FileNotFoundError without what convert writes, ValueError for a file that can't be parsed.
     """
     history = [
         {key: float(value) for key, value in row.items() if value} for row in _rows(data / "checkpoint" / "history.csv")
@@ -59,8 +59,8 @@ def read(data: Path, root: Path, cfg: config.Config) -> Sources:
     sidecars = {name: data / "engines" / name / "engine.json" for name in cfg.targets}
     return Sources(
         cfg=cfg,
-        images=root / "validation" / "images",
         classes={c["id"]: c for c in files.read_json(data / "coco" / "label_map.json")},
+        statistics=files.read_json(data / "coco" / "statistics.json"),
         truth=panoptic.read(data / "coco" / "val"),
         checkpoint=_maps(data / "evaluate"),
         measured={name: maps for name, maps in measured.items() if maps},

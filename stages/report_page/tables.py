@@ -1,6 +1,5 @@
 """The numbers of the page, as rows for the template."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,15 +72,10 @@ def _tile(label: str, value: str, unit: str, caption: str) -> dict[str, str]:
     return {"label": label, "value": value, "unit": unit, "caption": caption}
 
 
-def truth_by_class(sources: Sources) -> tuple[Counter[int], Counter[int]]:
-    """Labelled pixels and segments of each class of the validation truth, crowds included."""
-    area: Counter[int] = Counter()
-    count: Counter[int] = Counter()
-    for entry in sources.truth.entries:
-        for segment in entry.segments:
-            area[segment["category_id"]] += segment["area"]
-            count[segment["category_id"]] += 1
-    return area, count
+def by_class(sources: Sources, split: str, what: str) -> dict[int, int]:
+    """Pixels or segments of each class that a split holds, by its id, crowds included."""
+    ids = {c["name"]: i for i, c in sources.classes.items()}
+    return {ids[row["class"]]: row[what] for row in sources.statistics[split]["by_class"] if row["segments"]}
 
 
 def bars(sources: Sources, values: Mapping[int, float]) -> list[tuple[str, bool, float]]:

@@ -14,11 +14,11 @@ PIXEL_STD = [0.229, 0.224, 0.225]
 """ImageNet standard deviation of RGB in [0, 1]."""
 
 
-def train_spec(coco: Path, images: dict[str, Path], num_classes: int, cfg: config.Config) -> dict[str, Any]:
+def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, Any]:
     """The spec of a panoptic training run, ready to be written as YAML.
 
-    coco: folder that the convert stage wrote. images: folder of the pictures of 'train' and of 'val'.
-    num_classes: length of the label map. The folder for TAO's results is not part of it.
+    coco: folder that the convert stage wrote. num_classes: length of the label map. The folder for TAO's results is not
+    part of it.
     """
     model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 
@@ -27,7 +27,7 @@ def train_spec(coco: Path, images: dict[str, Path], num_classes: int, cfg: confi
             "type": "coco_panoptic",
             "panoptic_json": str(coco / split / "panoptic.json"),
             "panoptic_dir": str(coco / split / "panoptic"),
-            "img_dir": str(images[split]),
+            "img_dir": str(coco / split),
             "batch_size": batch_size,
             "num_workers": train.workers,
         }

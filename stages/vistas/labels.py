@@ -1,12 +1,15 @@
-"""The 124 labels of Mapillary Vistas v2.0, read from the packaged copy of Mapillary's config file."""
+"""Labels of sets in Vistas layout, from their config files; those of v2.0 from the packaged copy of Mapillary's."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stages import files
+
 CONFIG: Final = Path(__file__).with_name("config_v2.0.json")
 """Mapillary's own config of v2.0; a label's id is its place in the list `labels`."""
+
+MAX_LABELS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Label:
     """One label of the dataset."""
 
     id: int
-    """Place in the config's list, 0 to 123; the value of a pixel in `labels/*.png`."""
+    """Place in the config's list, from 0; the value of a pixel in `labels/*.png`."""
     name: str
     """Full name, such as `object--vehicle--car`; unique."""
     readable: str
@@ -28,23 +31,22 @@ class Label:
 
 
 def load(path: Path = CONFIG) -> tuple[Label, ...]:
-    """Read the labels of a Vistas config file, in id order; raise ValueError if a field is missing."""
-    labels = []
-    for i, entry in enumerate(json.loads(path.read_text(encoding="utf-8"))["labels"]):
+    """Read the labels of a Vistas config file, in id order. Raises ValueError, naming file and label, if it can't."""
+    labels: list[Label] = []
+    entries = files.read_json(path)
+    if not isinstance(entries, dict) or not isinstance(entries.get("labels"), list):
+        raise ValueError(f"{path}: no list of labels; restore the set's config")
+    if len(entries["labels"]) > MAX_LABELS:
+        raise ValueError(f"{path}: {len(entries['labels'])} labels, expected at most {MAX_LABELS}, as 8 bits hold")
+    for i, entry in enumerate(entries["labels"]):
         try:
             r, g, b = entry["color"]
-            labels.append(
-                Label(
-                    id=i,
-                    name=entry["name"],
-                    readable=entry["readable"],
-                    instances=entry["instances"],
-                    evaluate=entry["evaluate"],
-                    color=(r, g, b),
-                )
-            )
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path}: label {i} lacks a usable {error}") from error
+            label = Label(i, entry["name"], entry["readable"], entry["instances"], entry["evaluate"], (r, g, b))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: label {i} lacks a usable {error}; restore the set's config") from error
+        if not (isinstance(label.instances, bool) and isinstance(label.evaluate, bool)):
+            raise ValueError(f"{path}: label {i}: instances and evaluate must be true or false; mend the set's config")
+        labels.append(label)
     return tuple(labels)
 
 

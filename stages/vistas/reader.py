@@ -1,86 +1,219 @@
-"""Reading a Mapillary Vistas v2.0 set: config, splits and instance rasters.
+"""Reading sets in Mapillary Vistas layout: which version lies where, config, pictures and instance rasters.
 
-Format: research.mapillary.com, the set's own README. instances PNG: 16-bit grey, label * 256 + instance.
+v2.0's archive has training/ and validation/ with images/ and, for each version, v1.2/instances and v2.0/instances, and
+config_v1.2.json and config_v2.0.json beside them; archives up to v1.2 are flat: config.json, training/images and
+training/instances. A set without splits has images/ and instances/ at its root. Instances are 16-bit grey PNGs,
+label * 256 + instance (the set's own README, research.mapillary.com).
 """
 
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stages import config
 from stages.vistas import labels
 
-EXIF_ORIENTATION = 0x0112
+FLAT = "flat"
+"""Version of a set whose folders have no version between split and instances."""
+VERSIONS = ("v1.2", "v2.0")
 SPLITS = {"train": "training", "val": "validation"}
+PICTURES = (".jpg", ".jpeg", ".png")
+INSTANCES_PER_LABEL = 256
+
+_EXIF_ORIENTATION = 0x0112
+_PNG, _JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd9"
+_COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+_DVC_CACHE = "/files/md5/"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One annotated image of a set."""
+    """One annotated picture of a set."""
 
     key: str
     image: Path
     instances: Path
+    panoptic: Path | None
+    """The set's own panoptic PNG, where it has one."""
 
 
-def read_labels(root: Path, version: str) -> tuple[labels.Label, ...]:
-    """The labels of a set's config, in id order. Raises FileNotFoundError or ValueError, naming the file."""
-    path = root / f"config_{version}.json"
-    if not path.exists():
-        found = sorted(p.name for p in root.glob("config*.json")) if root.is_dir() else "no such folder"
-        raise FileNotFoundError(f"{path} not found (found: {found}); set data.root and data.version in conf/data")
-    return labels.load(path)
+@dataclass(frozen=True)
+class Problem:
+    """A picture of a set that can't be converted."""
+
+    key: str
+    message: str
+    """One line: file, what was found and what mends it."""
 
 
-def scenes(root: Path, version: str, split: str) -> list[Scene]:
-    """The annotated images of a split ('train' or 'val'), sorted by key.
+@dataclass(frozen=True)
+class VistasSet:
+    """A set as it was found on the disk."""
 
-    Raises FileNotFoundError when the split is missing or empty, or when an image lacks its raster or the
-    other way round, naming the first few.
+    root: Path
+    version: str
+    """v1.2, v2.0 or flat."""
+    config: Path
+    labels: tuple[labels.Label, ...]
+    """In id order."""
+
+    def folders(self, split: str = "") -> list[Path]:
+        """Those with the pictures of a split ('train' or 'val'), or of the whole set, sorted."""
+        splits = [self.root / SPLITS[split]] if split else [self.root, *(self.root / s for s in SPLITS.values())]
+        return sorted(folder for folder in splits if (folder / "images").is_dir())
+
+    def instances(self, folder: Path) -> Path:
+        """Folder of the rasters of a folder's pictures."""
+        return folder / "instances" if self.version == FLAT else folder / self.version / "instances"
+
+
+def versions(folder: Path) -> list[str]:
+    """Those of VERSIONS, and FLAT, that a folder has instances of."""
+    places = [folder, *(folder / name for name in SPLITS.values())]
+    found = [v for v in VERSIONS if any((place / v / "instances").is_dir() for place in places)]
+    return found + ([FLAT] if any((place / "instances").is_dir() for place in places) else [])
+
+
+def find(source: config.Source, root: Path, key: str) -> VistasSet:
+    """The set of a source at data.root, by its folders. `key` is the source's in the parameters, for messages.
+
+    Raises FileNotFoundError or ValueError, saying what was found and which parameter to set.
     """
-    folder = root / SPLITS[split]
-    images = {p.stem: p for p in sorted((folder / "images").glob("*.jpg"))}
-    rasters = {p.stem: p for p in sorted((folder / version / "instances").glob("*.png"))}
+    folder = root / source.root
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} not found; put the set there, or set data.root and {key}.root in conf/data")
+    found = versions(folder)
+    version = source.version or (found[0] if len(found) == 1 else "")
+    if version not in found:
+        wanted = f"version {version}" if version else "one version, or which to take"
+        expected = "{training,validation}/{images,v2.0/instances,v1.2/instances,instances}"
+        raise ValueError(
+            f"{folder} holds {', '.join(found) or 'no instances'}, expected {wanted}: set {key}.version in conf/data, "
+            f"or bring the set into Vistas' layout, {expected}"
+        )
+    names = ["config.json"] if version == FLAT else [f"config_{version}.json", "config.json"]
+    names = [source.config] if source.config else names
+    paths = [folder / name for name in names if (folder / name).is_file()]
+    if not paths:
+        others = sorted(p.name for p in folder.glob("*.json"))
+        raise FileNotFoundError(
+            f"{folder}/{names[0]} not found (found: {others}); put the set's config there or name it in {key}.config"
+        )
+    return VistasSet(folder, version, paths[0], labels.load(paths[0]))
+
+
+def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
+    """The annotated pictures of a split, or of all, by rising key; and a problem for each that can't be one.
+
+    Raises FileNotFoundError where there is no picture at all.
+    """
+    folders = found.folders(split)
+    images = _by_key([folder / "images" for folder in folders], PICTURES)
+    rasters = _by_key([found.instances(folder) for folder in folders], (".png",))
     if not images:
-        raise FileNotFoundError(f"{folder}/images holds no .jpg; set data.root to a Mapillary Vistas {version} set")
-    for missing, kind in (
-        (images.keys() - rasters.keys(), "instances"),
-        (rasters.keys() - images.keys(), "images"),
-    ):
-        if missing:
-            some = ", ".join(sorted(missing)[:3])
-            raise FileNotFoundError(f"{folder}: {len(missing)} keys are missing in {kind}: {some}; restore or delete")
-    return [Scene(key, images[key], rasters[key]) for key in sorted(images)]
+        where = found.root / SPLITS[split] if split else found.root
+        raise FileNotFoundError(
+            f"{where}/images holds no pictures ({', '.join(PICTURES)}); put the set there, or set data.root, "
+            "data.sources and data.splits in conf/data"
+        )
+    root = found.root.resolve()
+    for key in sorted(images.keys() | rasters.keys()):
+        named = [*images.get(key, []), *rasters.get(key, [])]
+        outside = [path for path in named if _outside(path, root)]
+        dangling = [path for path in named if not path.is_file()]
+        if key not in rasters:
+            expected = found.instances(images[key][0].parents[1]) / f"{key}.png"
+            yield Problem(key, f"{images[key][0]}: no mask at {expected}; restore it or delete the picture")
+        elif key not in images:
+            yield Problem(key, f"{rasters[key][0]}: no picture of that name; restore it or delete the mask")
+        elif len(images[key]) > 1 or len(rasters[key]) > 1:
+            several = images[key] if len(images[key]) > 1 else rasters[key]
+            yield Problem(key, f"{several[0]}: {several[1]} has the same key; rename or delete one with its mask")
+        elif dangling:
+            yield Problem(key, f"{dangling[0]}: a link to nothing; restore it (dvc checkout, if DVC tracks the set)")
+        elif outside:
+            yield Problem(
+                key,
+                f"{outside[0]}: a link to {outside[0].resolve()}, outside of {found.root}; put a copy there, or use "
+                "`make data SRC=...`",
+            )
+        else:
+            own = rasters[key][0].parents[1] / "panoptic" / f"{key}.png"
+            usable = own.is_file() and not _outside(own, root)
+            yield Scene(key, images[key][0], rasters[key][0], own if usable else None)
 
 
-def check_picture(path: Path, shape: tuple[int, ...]) -> None:
-    """Raise ValueError where a picture does not lie as its raster of [H, W] does: another size, or turned by EXIF.
+def _by_key(folders: list[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files of these suffixes by their names without it."""
+    result: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.suffix.lower() in suffixes:
+                result.setdefault(path.stem, []).append(path)
+    return result
 
-    TAO turns pictures by EXIF and rasters never, so such a pair would train on wrong masks.
+
+def _outside(path: Path, root: Path) -> bool:
+    """Whether a path leaves the set by a link. DVC's own links into its cache, as of a tracked set, do not."""
+    real = path.resolve()
+    return not real.is_relative_to(root) and _DVC_CACHE not in real.as_posix()
+
+
+def picture_size(path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) of a picture as it is stored, and its EXIF orientation, 1 to 8.
+
+    Raises ValueError where it can't be read; a JPEG must be there to its end.
     """
     from PIL import Image
 
-    with Image.open(path) as picture:
-        size, orientation = picture.size, picture.getexif().get(EXIF_ORIENTATION, 1)
-    if size != shape[::-1]:
-        raise ValueError(f"{path}: {size[0]}x{size[1]}, but its raster is {shape[1]}x{shape[0]}; restore the pair")
-    if orientation != 1:
-        raise ValueError(
-            f"{path}: EXIF orientation {orientation}, but masks are not turned; strip it: exiftool -Orientation= {path}"
-        )
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            orientation: Any = picture.getexif().get(_EXIF_ORIENTATION)
+            if picture.format == "JPEG" and not _tail(path).rstrip(b"\0").endswith(_JPEG_END):
+                # Cameras may write more behind the picture; read, it tells whether it is whole.
+                picture.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # With a number it is the system's, else Pillow's on what it read.
+        if getattr(error, "errno", None):
+            raise
+        found = f"{path.stat().st_size} bytes that are no whole picture ({error})"
+        raise ValueError(f"{path}: {found}; restore the file") from error
+    return (height, width), orientation if orientation in range(1, 9) else 1
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        return file.read()
 
 
 def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:
     """Read an instance raster: uint16 [H, W], label * 256 + instance. Raises ValueError for anything else."""
-    import cv2
+    import imagecodecs
 
-    raster = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if raster is None:
-        raise ValueError(f"{path}: can't be read as a picture; restore the file")
-    if raster.dtype != np.uint16 or raster.ndim != 2:
-        raise ValueError(f"{path}: {raster.dtype} {raster.shape}, expected 16-bit grey as in Vistas' instances")
+    content = path.read_bytes()
+    if not content.startswith(_PNG) or len(content) < 26:
+        raise ValueError(f"{path}: {len(content)} bytes that are no PNG; restore the file")
+    depth, kind = struct.unpack(">BB", content[24:26])
+    if (depth, kind) != (16, 0):
+        raise ValueError(
+            f"{path}: {depth}-bit {_COLOUR_TYPES.get(kind, 'unknown')}, expected 16-bit grey, label * 256 + instance; "
+            "take the PNGs of Vistas' folder instances, not labels or panoptic"
+        )
+    try:
+        raster = np.asarray(imagecodecs.png_decode(content), np.uint16)
+    except (imagecodecs.PngError, ValueError) as error:
+        raise ValueError(f"{path}: a broken PNG ({error}); restore the file") from error
     top = int(raster.max()) >> 8
     if top >= num_labels:
-        raise ValueError(f"{path}: label {top}, but the config has {num_labels}; data.version may be the wrong one")
-    return np.asarray(raster, dtype=np.uint16)
+        raise ValueError(
+            f"{path}: label {top}, but the config has {num_labels}, 0 to {num_labels - 1}; the source's version or "
+            "config may be another set's"
+        )
+    return raster

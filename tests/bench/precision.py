@@ -44,14 +44,14 @@ def group_of(place: str) -> str:
     return fitting[max(fitting, key=len)]
 
 
-def larger_reference(path: Path, checkpoint: Path, coco: Path, images: Path, count: int, cfg: config.Deploy) -> None:
+def larger_reference(path: Path, checkpoint: Path, coco: Path, count: int, cfg: config.Deploy) -> None:
     """Write reference.npz of the first `count` validation pictures, as the export stage does."""
     from stages.coco import panoptic
     from stages.tao.predict import Checkpoint
 
     truth = panoptic.read(coco)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
-    export.answer(tao, [images / entry.image for entry in truth.entries[:count]], path)
+    export.answer(tao, [entry.image for entry in truth.entries[:count]], path)
 
 
 def rounded(half: Any) -> Any:
@@ -134,7 +134,6 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=0, help="make a reference of so many pictures instead")
     parser.add_argument("--checkpoint", type=Path, default=Path("data/checkpoint"), help="with --frames")
     parser.add_argument("--coco", type=Path, default=Path("data/coco/val"), help="with --frames")
-    parser.add_argument("--images", type=Path, default=Path("data/raw/sample/validation/images"), help="with --frames")
     parser.add_argument("--keep", nargs="*", help="instead of deploy.keep_float32")
     parser.add_argument("--match", default="", help="only the rows whose name holds this")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
@@ -150,7 +149,7 @@ def main() -> None:
         reference_file = args.reference
         if args.frames:
             reference_file = Path(folder) / "reference.npz"
-            larger_reference(reference_file, args.checkpoint, args.coco, args.images, args.frames, about.config)
+            larger_reference(reference_file, args.checkpoint, args.coco, args.frames, about.config)
         frames = len(np.load(reference_file)["frames"])
         print(f"{frames} pictures; agreement in %, differences of probabilities; left as run, right rounded\n")
         titles = ["in half precision", *["agreement", "class p99.9", "max", "mask p99.9", "max"] * 2]
