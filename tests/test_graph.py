@@ -29,7 +29,7 @@ def tao(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Any:
 
     cfg = config.load(REPO / "params.yaml")
     folder = tmp_path_factory.mktemp("tao")
-    content = spec.train_spec(folder, {"train": folder, "val": folder}, 116, cfg)
+    content = spec.train_spec(folder, 116, cfg)
     OmegaConf.save(content, folder / "spec.yaml")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

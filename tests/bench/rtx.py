@@ -34,7 +34,7 @@ def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
     from stages.tao import spec, wheel
     from tests.bench import tao_graph
 
-    OmegaConf.save(spec.train_spec(folder, {"train": folder, "val": folder}, 116, cfg), folder / "spec.yaml")
+    OmegaConf.save(spec.train_spec(folder, 116, cfg), folder / "spec.yaml")
     torch.manual_seed(0)
     net = wheel.build_network(folder / "spec.yaml").eval()
     found = {}
