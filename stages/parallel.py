@@ -29,7 +29,7 @@ def ordered[Item, Result](
     """
     with tqdm(total=done + len(items), initial=done, desc=label, unit="image", disable=None) as bar:
         if workers == 1:
-            _keep_memory()
+            keep_memory()
             for item in items:
                 yield function(item)
                 bar.update()
@@ -66,10 +66,10 @@ def _start(parent: int) -> None:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    _keep_memory()
+    keep_memory()
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Large arrays in memory that the process keeps: to get it anew for each is a quarter of a picture's time."""
     libc = ctypes.CDLL(None)
     for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):

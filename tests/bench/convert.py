@@ -22,7 +22,7 @@ import numpy as np
 from pycocotools import mask
 from scipy import ndimage
 
-from stages import config, convert, files
+from stages import config, convert, files, parallel
 from stages.coco import picture, rle, taxonomy
 from stages.engines.sidecar import cpu_model
 from stages.scenes import compose
@@ -132,6 +132,8 @@ def main() -> None:
     args = parser.parse_args()
 
     cv2.setNumThreads(1)
+    # For all alike: else each is timed with the page faults that the one before it leaves.
+    parallel.keep_memory()
     spent: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root, out = Path(temporary) / "set", Path(temporary) / "coco"
