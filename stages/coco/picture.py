@@ -124,13 +124,10 @@ def convert(task: Task) -> dict[str, Any]:
 
     # Folders may be links, and `..` goes to where they lead; files may be DVC's links to its cache.
     path = Path(os.path.relpath(image.parent.resolve() / image.name, task.final.resolve())).as_posix()
-    source = {"source": task.source, "key": scene.key}
     return {
-        **source,
-        "image": {"file_name": path, "height": height, "width": width, **source},
+        "image": {"file_name": path, "height": height, "width": width, "source": task.source, "key": scene.key},
         "name": png.name,
         "segments": found.infos,
-        "pixels": height * width,
         "dropped": found.dropped,
         "small": found.small,
         "lost": lost,

@@ -30,10 +30,10 @@ class Statistics:
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a record of `picture.convert`."""
-        segments = record["segments"]
-        self._counts.update(images=1, segments=len(segments), pixels=record["pixels"])
+        image, segments = record["image"], record["segments"]
+        self._counts.update(images=1, segments=len(segments), pixels=image["height"] * image["width"])
         self._counts.update({name: record[name] for name in ("dropped", "small", "lost", "turned")})
-        self._sources[record["source"]] += 1
+        self._sources[image["source"]] += 1
         self._images.update({segment["category_id"] for segment in segments})
         for segment in segments:
             self._segments[segment["category_id"]] += 1

@@ -69,7 +69,8 @@ def context(sources: Sources) -> dict[str, Any]:
 def class_figures(sources: Sources, split: str) -> dict[str, Any]:
     """Bars of labelled pixels and of segments by class of a split, at most tables.MOST_BARS each."""
     area, count = (tables.by_class(sources, split, what) for what in ("pixels", "segments"))
-    share = {class_id: 100 * pixels / sum(area.values()) for class_id, pixels in area.items()}
+    total = sum(area.values())
+    share = {class_id: 100 * pixels / total for class_id, pixels in area.items()}
     return {
         "shown": min(len(area), tables.MOST_BARS),
         "present": len(area),

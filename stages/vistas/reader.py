@@ -64,19 +64,26 @@ class VistasSet:
 
     def folders(self, split: str = "") -> list[Path]:
         """Those with the pictures of a split ('train' or 'val'), or of the whole set, sorted."""
-        splits = [self.root / SPLITS[split]] if split else [self.root, *(self.root / s for s in SPLITS.values())]
-        return sorted(folder for folder in splits if (folder / "images").is_dir())
+        places = [self.root / SPLITS[split]] if split else _places(self.root)
+        return sorted(folder for folder in places if (folder / "images").is_dir())
 
     def instances(self, folder: Path) -> Path:
         """Folder of the rasters of a folder's pictures."""
-        return folder / "instances" if self.version == FLAT else folder / self.version / "instances"
+        return _instances(folder, self.version)
 
 
 def versions(folder: Path) -> list[str]:
     """Those of VERSIONS, and FLAT, that a folder has instances of."""
-    places = [folder, *(folder / name for name in SPLITS.values())]
-    found = [v for v in VERSIONS if any((place / v / "instances").is_dir() for place in places)]
-    return found + ([FLAT] if any((place / "instances").is_dir() for place in places) else [])
+    return [v for v in (*VERSIONS, FLAT) if any(_instances(place, v).is_dir() for place in _places(folder))]
+
+
+def _places(root: Path) -> list[Path]:
+    """Where a set's folder images may be."""
+    return [root, *(root / name for name in SPLITS.values())]
+
+
+def _instances(folder: Path, version: str) -> Path:
+    return folder / "instances" if version == FLAT else folder / version / "instances"
 
 
 def find(source: config.Source, root: Path, key: str) -> VistasSet:
