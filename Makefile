@@ -54,6 +54,11 @@ engines: params ## Build the engines that this host can build, or one with TARGE
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
 	@python -m stages.predict --engine "$(ENGINE)" --source "$(SOURCE)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
+.PHONY: hugging-face
+hugging-face: env ## Write the checkpoint as a folder that transformers loads [OUT=folder]
+	@test -n "$(OUT)" || { echo "error: name a folder, such as make hugging-face OUT=/tmp/mask2former" >&2; exit 1; }
+	@python -m stages.hugging_face --checkpoint data/checkpoint --label-map data/coco/label_map.json --out "$(OUT)"
+
 .PHONY: summary
 summary: env ## Print where report and engines are, and the key figures
 	@python -m stages.summary

@@ -152,6 +152,8 @@ class Backbone:
     """Stochastic depth rate, 0 to below 1."""
     pretrained_weights: str = ""
     """File of ImageNet weights in the original Swin's form, relative to the repository; empty: random weights."""
+    pretrained_weights_sha256: str = ""
+    """SHA-256 that the file must have, in hexadecimal; empty: any."""
 
     def __post_init__(self) -> None:
         for key, value in (("depths", self.depths), ("num_heads", self.num_heads)):
@@ -162,6 +164,10 @@ class Backbone:
             require(dim % heads == 0, f"model.backbone.num_heads[{stage}]", rule, heads)
         require(2 <= self.window_size <= 24, "model.backbone.window_size", "2 to 24", self.window_size)
         require(0 <= self.drop_path_rate < 1, "model.backbone.drop_path_rate", "in [0, 1)", self.drop_path_rate)
+
+
+LABEL_MAP = "label_map"
+"""The one word of model.weights_classes where the weights' classes are in the label map's order."""
 
 
 @dataclass
@@ -183,6 +189,14 @@ class Model:
     """Deformable attention layers of the pixel decoder."""
     dec_layers: int = 10
     """Prediction heads of the transformer decoder: TAO builds dec_layers - 1 layers. 2 or more."""
+    weights: str = ""
+    """A whole network, relative to the repository: .pth or .pkl of the original Mask2Former or of TAO, or a folder of
+    Hugging Face. For train.runner: import it is the checkpoint, else what training starts from. Empty: none."""
+    weights_sha256: str = ""
+    """SHA-256 that its file must have, in hexadecimal: by it DVC sees that a file is another. Empty: any."""
+    weights_classes: list[str] = field(default_factory=list)
+    """Its classes in their order, by the label map's names; [label_map] where that is the map's own. Empty: as Hugging
+    Face's config.json says; the others' files name none."""
 
     def __post_init__(self) -> None:
         q = self.num_object_queries
@@ -202,6 +216,13 @@ class Precision(Enum):
     int8 = "int8"
 
 
+class Runner(Enum):
+    """What makes the checkpoint."""
+
+    wheel = "wheel"
+    imported = "import"
+
+
 class Scheduler(Enum):
     """How TAO lowers the learning rate."""
 
@@ -213,6 +234,8 @@ class Scheduler(Enum):
 class Train:
     """TAO training. The sizes are those of TAO's augmentation."""
 
+    runner: Runner = Runner.wheel
+    """wheel: TAO in this environment. import: no training, the network of model.weights is taken as it is."""
     epochs: int = 50
     """Passes over the training split, 1 or more."""
     batch_size: int = 4
@@ -586,6 +609,8 @@ class Config:
         for name, target in self.targets.items():
             target.check(name)
             self._check_graph(name, target)
+        imported = self.train.runner is Runner.imported
+        require(bool(self.model.weights) or not imported, "model.weights", "a path for train.runner: import", "")
         for name in self.measured:
             require(name in self.targets, "measured", f"among the targets {sorted(self.targets)}", name)
 

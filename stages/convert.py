@@ -15,12 +15,12 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from stages import config, files, parallel
-from stages.coco import picture, rle, taxonomy
+from stages.coco import picture, png, rle, taxonomy
 from stages.coco.statistics import Statistics
 from stages.coco.stream import CocoJson
 from stages.vistas import reader
@@ -55,15 +55,14 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
             draft / "label_map.json", [{k: c[k] for k in ("id", "name", "color", "isthing")} for c in categories]
         )
         limits = picture.Limits(cfg.max_edge_px, cfg.min_segment_px, cfg.small_segments)
+        labels = {name: picture.labels(targets[name], things) for name in found}
         for split in reader.SPLITS:
-            work: list[Work] = []
-            for source, name, scene in _scenes(found, split, tables, cfg):
-                if isinstance(scene, reader.Problem):
-                    work.append(scene)
-                    continue
-                places = draft / split, out / split
-                work.append(picture.Task(scene, source, name, targets[source], things, *places, limits))
-            counted = _split(work, draft / split, split, categories, cfg)
+            work = [
+                scene if isinstance(scene, reader.Problem) else picture.Task(scene, source, name)
+                for source, name, scene in _scenes(found, split, tables, cfg)
+            ]
+            plan = picture.Plan(labels, things, draft / split, out / split, limits)
+            counted = _split(work, plan, split, categories, cfg)
             summary[split], statistics[split] = counted.summary(), counted.content()
             log.info("%s: %s", split, summary[split])
         files.write_json(draft / "statistics.json", statistics)
@@ -125,26 +124,21 @@ def _listed(path: Path) -> dict[str, str]:
 
 
 def _split(
-    work: list[Work], folder: Path, split: str, categories: list[dict[str, Any]], cfg: config.Data
+    work: list[Work], plan: picture.Plan, split: str, categories: list[dict[str, Any]], cfg: config.Data
 ) -> Statistics:
-    """Convert what is not done yet, then write the split's files from the records."""
-    journal, counted = folder / RECORDS, Statistics(categories)
-    done = _resume(journal, _fingerprint(work, categories))
+    """Convert what is not done yet, and write the split's files."""
+    journal, counted = plan.folder / RECORDS, Statistics(categories)
+    done = _resume(journal, _fingerprint(work, plan, categories))
     for name in ("panoptic", "semantic"):
-        (folder / name).mkdir(exist_ok=True)
+        (plan.folder / name).mkdir(exist_ok=True)
     if done:
         log.info("%s: %d of %d pictures are there from a run that was interrupted", split, done, len(work))
     # A worker takes a second to start.
     workers = min(cfg.workers or len(os.sched_getaffinity(0)), max(1, (len(work) - done) // IMAGES_PER_WORKER))
-    skip = cfg.on_error is config.OnError.skip
-    with journal.open("a", encoding="utf-8") as records:
-        for record in parallel.ordered(functools.partial(_try, skip=skip), work[done:], workers, split, done):
-            records.write(json.dumps(record, separators=(",", ":")) + "\n")
-            records.flush()
-    with journal.open(encoding="utf-8") as records:
-        next(records)
-        _write_split(records, folder, categories, counted)
-    if counted.skipped and not skip:
+    convert = functools.partial(_try, plan=plan, skip=cfg.on_error is config.OnError.skip)
+    records = _records(journal, parallel.ordered(convert, work[done:], workers, split, done))
+    _write_split(records, plan.folder, categories, counted)
+    if counted.skipped and cfg.on_error is not config.OnError.skip:
         # Of a run that was told to skip.
         raise ValueError(counted.skipped[0])
     if len(counted.skipped) > cfg.max_skipped:
@@ -160,12 +154,24 @@ def _split(
     return counted
 
 
-def _try(work: Work, skip: bool) -> dict[str, Any]:
+def _records(journal: Path, new: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The journal's records, then new ones, which are added to it."""
+    with journal.open(encoding="utf-8") as lines:
+        next(lines)
+        yield from map(json.loads, lines)
+    with journal.open("a", encoding="utf-8") as lines:
+        for record in new:
+            lines.write(json.dumps(record, separators=(",", ":")) + "\n")
+            lines.flush()
+            yield record
+
+
+def _try(work: Work, plan: picture.Plan, skip: bool) -> dict[str, Any]:
     """The record of a picture, or of why there is none: `skipped` or `empty`."""
     try:
         if isinstance(work, reader.Problem):
             raise ValueError(work.message)
-        return picture.convert(work)
+        return picture.convert(work, plan)
     except picture.EmptyError as empty:
         return {"empty": str(empty)}
     except ValueError as error:
@@ -174,10 +180,10 @@ def _try(work: Work, skip: bool) -> dict[str, Any]:
         return {"skipped": str(error)}
 
 
-def _fingerprint(work: list[Work], categories: list[dict[str, Any]]) -> str:
+def _fingerprint(work: list[Work], plan: picture.Plan, categories: list[dict[str, Any]]) -> str:
     """Of all that the records depend on: code, parameters, classes, and each file's size and time of change."""
-    digest = hashlib.sha256(json.dumps(categories).encode())
-    for module in (picture, reader, rle):
+    digest = hashlib.sha256(f"{json.dumps(categories)} {plan}".encode())
+    for module in (picture, png, reader, rle):
         digest.update(Path(str(module.__file__)).read_bytes())
     for item in work:
         digest.update(repr(item).encode())
@@ -206,16 +212,17 @@ def _resume(journal: Path, fingerprint: str) -> int:
     return 0
 
 
-def _write_split(records: TextIO, folder: Path, categories: list[dict[str, Any]], counted: Statistics) -> None:
-    """The split's JSON files from the lines of `records`, one picture in memory at a time."""
+def _write_split(
+    records: Iterable[dict[str, Any]], folder: Path, categories: list[dict[str, Any]], counted: Statistics
+) -> None:
+    """The split's JSON files, one picture in memory at a time."""
     image_id = annotation_id = 0
     with (
         CocoJson(folder / "panoptic.json", categories) as segments,
         CocoJson(folder / "instances.json", categories) as instances,
         (folder / "semantic.jsonl").open("w", encoding="utf-8") as semantic,
     ):
-        for line in records:
-            record = json.loads(line)
+        for record in records:
             if "segments" not in record:
                 counted.leave_out(record)
                 continue

@@ -1,6 +1,7 @@
 """A function over many items in several processes, its results in the items' order, with a progress bar."""
 
 import ctypes
+import itertools
 import os
 import signal
 from collections import deque
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,8 +17,10 @@ from tqdm import tqdm
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
 
-AHEAD = 8
-"""Items given to each worker before their results are taken: memory stays the same for any number of items."""
+AHEAD = 3
+"""Portions given to each worker before their results are taken: memory stays the same for any number of items."""
+PORTION = 4
+"""Items given to a worker at once: to give one and to take its result costs as much as a picture's JSON."""
 
 
 def ordered[Item, Result](
@@ -36,18 +40,19 @@ def ordered[Item, Result](
             return
         # Not forked: libraries of the parent may have threads.
         pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(),)
+            workers, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(), function)
         )
         try:
-            waiting: deque[Future[Result]] = deque()
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= AHEAD * workers:
-                    yield waiting.popleft().result()
+            waiting: deque[Future[list[Result]]] = deque()
+            portions = itertools.batched(items, PORTION)
+            while True:
+                for portion in itertools.islice(portions, AHEAD * workers - len(waiting)):
+                    waiting.append(pool.submit(_call, portion))
+                if not waiting:
+                    return
+                for result in waiting.popleft().result():
+                    yield result
                     bar.update()
-            while waiting:
-                yield waiting.popleft().result()
-                bar.update()
         except BrokenProcessPool as error:
             raise RuntimeError(
                 f"{label}: a worker died, as when memory runs out; run it again to go on, with a lower data.workers "
@@ -57,10 +62,20 @@ def ordered[Item, Result](
             pool.shutdown(cancel_futures=True)
 
 
-def _start(parent: int) -> None:
+_function: Callable[[Any], Any]
+"""Of a worker, which gets it once: what it holds may be large."""
+
+
+def _call(portion: Sequence[Any]) -> list[Any]:
+    return [_function(item) for item in portion]
+
+
+def _start(parent: int, function: Callable[[Any], Any]) -> None:
     """Of each worker: one thread each, Ctrl-C is the parent's to handle, and it ends with the parent."""
     import cv2
 
+    global _function
+    _function = function
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

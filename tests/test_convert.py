@@ -555,10 +555,10 @@ def test_other_work_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monk
     root, out = write_set(tmp_path / "set"), tmp_path / "again"
     build(root, tmp_path / "coco", config.Data())
 
-    def fail(task: picture.Task) -> dict[str, Any]:
+    def fail(task: picture.Task, plan: picture.Plan) -> dict[str, Any]:
         if task.scene.key == "p002":
             raise OSError(28, "No space left on device", "x.png")
-        return picture_convert(task)
+        return picture_convert(task, plan)
 
     picture_convert = picture.convert
     monkeypatch.setattr(picture, "convert", fail)

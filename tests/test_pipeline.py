@@ -178,6 +178,32 @@ def test_push_and_pull(clone: Path) -> None:
     assert stages_run(clone, "--dry") == set()
 
 
+def test_a_network_of_hugging_face_becomes_an_engine_without_training(clone: Path, tmp_path: Path) -> None:
+    """The clone's own, as transformers writes it: its graph is the same, byte for byte."""
+    import transformers
+
+    graph, trained = clone / "data/onnx/grid_sample/fp32/graph.onnx", clone / "data/checkpoint/model.pth"
+    before, metrics = graph.read_bytes(), json.loads((clone / "data/metrics/evaluate.json").read_text())
+    must(
+        "python", "-m", "stages.hugging_face", "--checkpoint", "data/checkpoint", "--label-map",
+        "data/coco/label_map.json", "--out", str(tmp_path / "ours"), cwd=clone,
+    )  # fmt: skip
+    network = transformers.Mask2FormerForUniversalSegmentation.from_pretrained(tmp_path / "ours")
+    network.save_pretrained(clone / "data/raw/theirs")
+    former = hashlib.sha256(trained.read_bytes()).hexdigest()
+    compose(clone, "train.runner=import", "model.weights=data/raw/theirs")
+    try:
+        assert stages_run(clone) == FROM_TRAIN_ON
+        assert graph.read_bytes() == before
+        assert json.loads((clone / "data/metrics/evaluate.json").read_text()) == metrics
+        assert hashlib.sha256(trained.read_bytes()).hexdigest() != former
+        assert "data/raw/theirs" in (clone / "data/report/index.html").read_text()
+    finally:
+        compose(clone)
+        # From DVC's cache.
+        stages_run(clone)
+
+
 def test_a_training_parameter_runs_everything_from_train_on(clone: Path) -> None:
     compose(clone, "train.lr=0.0005")
     assert stages_run(clone) == FROM_TRAIN_ON

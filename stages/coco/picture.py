@@ -4,10 +4,9 @@ Segments follow COCO's panoptic rules: a thing's objects are a segment each, stu
 unique in a picture. Things are also run-length masks for the instance file. Cost: decoding one PNG and encoding two.
 """
 
-import functools
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stages import config
-from stages.coco import rle
+from stages.coco import png, rle
 from stages.coco.taxonomy import Target
 from stages.vistas import reader
 
 JPEG_QUALITY = 95
-PNG_RUN_LENGTHS, PNG_FILTER_UP = 3, 32
-"""libpng's Z_RLE and PNG_FILTER_UP."""
 _TRANSPOSING = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 _STEPS = {1: (1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
@@ -39,15 +36,25 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A picture to convert."""
+class Labels:
+    """What the values of a source's rasters become."""
 
-    scene: reader.Scene
-    source: str
-    name: str
-    """Of its files, without suffix; unique in the split."""
     targets: tuple[Target, ...]
     """By label id."""
+    merged: npt.NDArray[np.uint16] = field(repr=False)
+    """The value that stands for each, so that stuff is one segment for each class; uint16 [65536]."""
+    ids: npt.NDArray[np.int32] = field(repr=False)
+    """Segment id of each value, 0 for void; int32 [65536]."""
+    classes: npt.NDArray[np.uint8] = field(repr=False)
+    """category_id of each value, 0 for void and crowds; uint8 [65536]."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the pictures of a split are converted."""
+
+    labels: dict[str, Labels]
+    """By source."""
     things: frozenset[int]
     """category_ids."""
     folder: Path
@@ -55,6 +62,16 @@ class Task:
     final: Path
     """Of the split, where the files will lie."""
     limits: Limits
+
+
+@dataclass(frozen=True)
+class Task:
+    """A picture to convert."""
+
+    scene: reader.Scene
+    source: str
+    name: str
+    """Of its files, without suffix; unique in the split."""
 
 
 class EmptyError(ValueError):
@@ -77,56 +94,67 @@ class _Found:
     small: int = 0
 
 
-def convert(task: Task) -> dict[str, Any]:
+def labels(targets: tuple[Target, ...], things: frozenset[int]) -> Labels:
+    """What label * 256 + instance becomes, from what the labels become."""
+    merged, first = np.arange(1 << 16, dtype=np.uint16), dict[int, int]()
+    for label, target in enumerate(targets):
+        if target.category_id and target.category_id not in things:
+            merged[256 * label : 256 * (label + 1)] = 256 * first.setdefault(target.category_id, label)
+    kept, classes = np.zeros(1 << 16, np.bool_), np.zeros(1 << 16, np.uint8)
+    kept[: 256 * len(targets)] = np.repeat([target.category_id > 0 for target in targets], 256)
+    classes[: 256 * len(targets)] = np.repeat([0 if target.iscrowd else target.category_id for target in targets], 256)
+    return Labels(targets, merged, np.where(kept, merged.astype(np.int32) + 1, 0), classes)
+
+
+def convert(task: Task, plan: Plan) -> dict[str, Any]:
     """Write a picture's files; return its record: image, segments, and counts of what was left out.
 
     `segments` are entries of segments_info; things have `segmentation` too. Raises ValueError, naming the file, for a
     picture or a raster that is not as expected, and EmptyError for one without segments.
     """
-    scene, limits = task.scene, task.limits
-    raster, orientation, turned = _read(scene, len(task.targets))
-    merged, ids = _merged(task.targets, task.things), _ids(task.targets, task.things)
-    height, width = _scaled(raster.shape, limits.max_edge_px)
+    scene, source = task.scene, plan.labels[task.source]
+    raster, orientation, turned = _read(scene, len(source.targets))
+    height, width = _scaled(raster.shape, plan.limits.max_edge_px)
     scaled, lost = (height, width) != raster.shape, 0
     if scaled:
         there = np.flatnonzero(np.bincount(raster.ravel(), minlength=1 << 16))
         _check_instances(scene.instances, there)
         raster = np.asarray(cv2.resize(raster, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
-    segments = rle.encode(raster)
-    values = np.array([segment.value for segment in segments])
+    runs = rle.runs(raster)
+    values = np.unique(runs.values)
     if scaled:
-        lost = len({*ids[there].tolist()} - {*ids[values].tolist(), 0})
+        lost = len({*source.ids[there].tolist()} - {*source.ids[values].tolist(), 0})
     else:
         _check_instances(scene.instances, values)
-    if np.any(merged[values] != values):
-        raster = merged[raster]
-        segments = rle.encode(raster)
-    found = _find(task, segments)
+    segments = rle.encode(runs.renamed(source.merged))
+    found = _find(segments, source, plan)
     if not found.infos:
         raise EmptyError(f"{scene.instances}: no segment of any class; it is left out")
 
     image = scene.image
     # Rasters are never turned, and TAO turns every picture.
     if scaled or orientation != 1:
-        out = task.folder / "images" / f"{task.name}.jpg"
+        out = plan.folder / "images" / f"{task.name}.jpg"
         _write_picture(image, out, (height, width), orientation if turned else 1)
-        image = task.final / "images" / out.name
-    png, own = task.folder / "panoptic" / f"{task.name}.png", None
+        image = plan.final / "images" / out.name
+    file_name, colours = f"{task.name}.png", _colours(found.ids)
+    panoptic, own = plan.folder / "panoptic" / file_name, None
     if scene.panoptic is not None and not scaled:
-        own = _own_ids(scene.panoptic, raster, found)
+        own = _own_ids(scene.panoptic, raster, runs, found)
     if own is None or scene.panoptic is None:
-        _write_png(png, _coloured(found.ids, raster))
+        panoptic.write_bytes(png.encode(colours, raster, runs.below))
     else:
-        shutil.copyfile(scene.panoptic, png)
+        shutil.copyfile(scene.panoptic, panoptic)
         for info, segment_id in zip(found.infos, own, strict=True):
             info["id"] = segment_id
-    _write_png(task.folder / "semantic" / png.name, np.take(found.classes, raster))
+    semantic = png.encode(found.classes[:, None], raster, runs.below)
+    (plan.folder / "semantic" / file_name).write_bytes(semantic)
 
     # Folders may be links, and `..` goes to where they lead; files may be DVC's links to its cache.
-    path = Path(os.path.relpath(image.parent.resolve() / image.name, task.final.resolve())).as_posix()
+    path = Path(os.path.relpath(image.parent.resolve() / image.name, plan.final.resolve())).as_posix()
     return {
         "image": {"file_name": path, "height": height, "width": width, "source": task.source, "key": scene.key},
-        "name": png.name,
+        "name": file_name,
         "segments": found.infos,
         "dropped": found.dropped,
         "small": found.small,
@@ -147,11 +175,11 @@ def _read(scene: reader.Scene, num_labels: int) -> tuple[npt.NDArray[np.uint16],
     return raster, orientation, turned
 
 
-def _find(task: Task, segments: list[rle.Segment]) -> _Found:
+def _find(segments: list[rle.Segment], labels: Labels, plan: Plan) -> _Found:
     """What is written of a raster's segments."""
-    found = _Found([], [], _ids(task.targets, task.things).copy(), _classes(task.targets).copy())
+    found = _Found([], [], labels.ids.copy(), labels.classes.copy())
     for segment in segments:
-        target, value = task.targets[segment.value >> 8], segment.value
+        target, value = labels.targets[segment.value >> 8], segment.value
         found.dropped += target.dropped
         if not target.category_id:
             continue
@@ -162,15 +190,15 @@ def _find(task: Task, segments: list[rle.Segment]) -> _Found:
             "area": segment.area,
             "bbox": segment.bbox,
         }
-        if target.category_id in task.things:
-            if segment.area < task.limits.min_segment_px and not target.iscrowd:
+        if target.category_id in plan.things:
+            if segment.area < plan.limits.min_segment_px and not target.iscrowd:
                 found.small += 1
-                if task.limits.small_segments is not config.SmallSegments.keep:
+                if plan.limits.small_segments is not config.SmallSegments.keep:
                     found.classes[value] = 0
-                if task.limits.small_segments is config.SmallSegments.void:
+                if plan.limits.small_segments is config.SmallSegments.void:
                     found.ids[value] = 0
                     continue
-                info["iscrowd"] = int(task.limits.small_segments is config.SmallSegments.crowd)
+                info["iscrowd"] = int(plan.limits.small_segments is config.SmallSegments.crowd)
             info["segmentation"] = segment.rle
         found.infos.append(info)
         found.pixels.append(segment.pixel)
@@ -193,40 +221,12 @@ def _scaled(shape: tuple[int, ...], max_edge_px: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-@functools.cache
-def _merged(targets: tuple[Target, ...], things: frozenset[int]) -> npt.NDArray[np.uint16]:
-    """What a value of a raster becomes so that stuff is one segment for each class; uint16 [65536]."""
-    result = np.arange(1 << 16, dtype=np.uint16)
-    first: dict[int, int] = {}
-    for label, target in enumerate(targets):
-        if target.category_id and target.category_id not in things:
-            result[256 * label : 256 * (label + 1)] = 256 * first.setdefault(target.category_id, label)
-    return result
-
-
-@functools.cache
-def _ids(targets: tuple[Target, ...], things: frozenset[int]) -> npt.NDArray[np.int32]:
-    """Segment id of each value of a raster, 0 for void; int32 [65536]."""
-    kept = np.zeros(1 << 16, np.bool_)
-    kept[: 256 * len(targets)] = np.repeat([target.category_id > 0 for target in targets], 256)
-    return np.where(kept, _merged(targets, things).astype(np.int32) + 1, 0)
-
-
-@functools.cache
-def _classes(targets: tuple[Target, ...]) -> npt.NDArray[np.uint8]:
-    """category_id of each value of a raster, 0 for void and crowds; uint8 [65536]."""
-    result = np.zeros(1 << 16, np.uint8)
-    of_label = [0 if target.iscrowd else target.category_id for target in targets]
-    result[: 256 * len(targets)] = np.repeat(of_label, 256)
-    return result
-
-
-def _own_ids(png: Path, raster: npt.NDArray[np.uint16], segments: _Found) -> list[int] | None:
+def _own_ids(path: Path, raster: npt.NDArray[np.uint16], runs: rle.Runs, segments: _Found) -> list[int] | None:
     """Ids of the segments in the set's own panoptic PNG; None where that has other segments."""
     import imagecodecs
 
     try:
-        rgb = imagecodecs.png_decode(png.read_bytes())
+        rgb = imagecodecs.png_decode(path.read_bytes())
     except (imagecodecs.PngError, ValueError):
         return None
     if rgb.shape != (*raster.shape, 3) or rgb.dtype != np.uint8:
@@ -236,21 +236,15 @@ def _own_ids(png: Path, raster: npt.NDArray[np.uint16], segments: _Found) -> lis
         return None
     renamed = np.zeros(int(segments.ids.max()) + 1, np.int32)
     renamed[[info["id"] for info in segments.infos]] = found
-    return found if np.array_equal(_coloured(renamed[segments.ids], raster), rgb) else None
+    expected = png.filtered(_colours(renamed[segments.ids]), raster, runs.below)[:, 1:]
+    rows = rgb.reshape(len(rgb), -1)
+    alike = np.array_equal(rows[0], expected[0]) and np.array_equal(rows[1:] - rows[:-1], expected[1:])
+    return found if alike else None
 
 
-def _coloured(ids: npt.NDArray[np.int32], raster: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    """Pixels of a panoptic PNG, uint8 [H, W, 3] RGB, from the ids of a raster's values."""
-    # Four bytes are taken at once, twice as fast as three.
-    pixels = np.take(ids.astype("<u4"), raster).view(np.uint8).reshape(*raster.shape, 4)
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), np.uint8)
-
-
-def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W] or RGB [H, W, 3]. Where rows are alike, these settings are fast and small."""
-    import imagecodecs
-
-    path.write_bytes(imagecodecs.png_encode(pixels, level=1, strategy=PNG_RUN_LENGTHS, filter=PNG_FILTER_UP))
+def _colours(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    """The colour of each id in a panoptic PNG: uint8 [N, 3], R + 256 G + 65536 B."""
+    return ids.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
 
 
 def _write_picture(image: Path, out: Path, size: tuple[int, int], orientation: int) -> None:

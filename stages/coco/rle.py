@@ -6,7 +6,7 @@ character (cocodataset.org/#format-data; pycocotools' maskApi). Where neighbouri
 these places once and grouping the runs by label costs one pass over the raster, however many segments there are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,43 @@ class Segment:
     """size [H, W] and counts, compressed to ASCII, as in a COCO JSON."""
 
 
-def encode(raster: npt.NDArray[np.uint16]) -> list[Segment]:
-    """The segments of a raster [H, W], one for each value in it, by rising value."""
+@dataclass(frozen=True)
+class Runs:
+    """Runs of equal pixels of a raster, down the columns, one column after the other."""
+
+    shape: tuple[int, int]
+    """Height and width."""
+    starts: npt.NDArray[np.int64]
+    """Number of each run's first pixel, counted down the columns."""
+    values: npt.NDArray[np.uint16]
+    below: npt.NDArray[np.int64]
+    """Flat indices, along the rows, of the pixels that differ from the one below."""
+
+    def renamed(self, table: npt.NDArray[np.uint16]) -> "Runs":
+        """The runs of table[raster], but for `below`."""
+        values = table[self.values]
+        first = np.append(True, values[1:] != values[:-1])
+        return replace(self, starts=self.starts[first], values=values[first])
+
+
+def runs(raster: npt.NDArray[np.uint16]) -> Runs:
+    """The runs of a raster [H, W]."""
     height, width = raster.shape
-    starts, ends, labels = _runs(raster)
-    order = np.argsort(labels, kind="stable")
-    starts, ends = starts[order], ends[order]
-    values, first = np.unique(labels[order], return_index=True)
+    # Compared as they lie in memory: to transpose the raster would take longer than all of the rest.
+    below = np.flatnonzero(raster[1:] != raster[:-1])
+    rows, columns = np.divmod(below, width)
+    tops = np.flatnonzero(raster[0, 1:] != raster[-1, :-1]) + 1
+    starts = np.concatenate([[0], columns * height + rows + 1, tops * height])
+    starts.sort()
+    return Runs((height, width), starts, raster[starts % height, starts // height], below)
+
+
+def encode(found: Runs) -> list[Segment]:
+    """The segments of a raster, one for each value in it, by rising value."""
+    height, width = found.shape
+    order = np.argsort(found.values, kind="stable")
+    starts, ends = found.starts[order], np.append(found.starts[1:], height * width)[order]
+    values, first = np.unique(found.values[order], return_index=True)
 
     left, right = starts // height, (ends - 1) // height
     # A run that goes on into the next column touches the bottom edge and then the top one.
@@ -45,24 +75,13 @@ def encode(raster: npt.NDArray[np.uint16]) -> list[Segment]:
     y0, y1 = np.minimum.reduceat(top, first), np.maximum.reduceat(bottom, first)
     boxes = np.stack([x0, y0, x1 - x0 + 1, y1 - y0 + 1], axis=1).tolist()
     pixels = np.stack([starts[first] % height, left[first]], axis=1).tolist()
-    texts = _compressed(starts, ends, first, raster.size)
+    texts = _compressed(starts, ends, first, height * width)
     return [
         Segment(value, area, box, (row, column), {"size": [height, width], "counts": text})
         for value, area, box, (row, column), text in zip(
             values.tolist(), areas.tolist(), boxes, pixels, texts, strict=True
         )
     ]
-
-
-def _runs(raster: npt.NDArray[np.uint16]) -> tuple[Any, Any, Any]:
-    """Start, end and value of each run of equal pixels down the columns, one column after the other."""
-    height, width = raster.shape
-    # Compared as they lie in memory: to transpose the raster would take longer than all of the rest.
-    rows, columns = np.divmod(np.flatnonzero(raster[1:] != raster[:-1]), width)
-    tops = np.flatnonzero(raster[0, 1:] != raster[-1, :-1]) + 1
-    starts = np.concatenate([[0], columns * height + rows + 1, tops * height])
-    starts.sort()
-    return starts, np.append(starts[1:], raster.size), raster[starts % height, starts // height]
 
 
 def _compressed(starts: Any, ends: Any, first: Any, pixels: int) -> list[str]:

@@ -7,6 +7,8 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Any
 
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class _Elements:
     """Elements of a JSON list, a line each."""
@@ -16,7 +18,7 @@ class _Elements:
 
     def add(self, content: dict[str, Any]) -> None:
         """Write one more."""
-        self._file.write((",\n" if self._any else "\n") + json.dumps(content, separators=(",", ":")))
+        self._file.write((",\n" if self._any else "\n") + _encoded(content))
         self._any = True
 
 

@@ -161,13 +161,18 @@ def _keep_swin_sizes() -> None:
     model.MaskFormerModel.build_backbone = build
 
 
-def train(spec: Path, results: Path) -> None:
-    """Train by TAO's own entry point from a written spec, into the folder `results`. Raises whatever TAO raises."""
+def train(spec: Path, results: Path, start: Path | None) -> None:
+    """Train by TAO's own entry point from a written spec, into the folder `results`, from the weights of `start`.
+
+    `start`, where given, is a pickle as TAO's loader for the original's takes it. Raises whatever TAO raises.
+    """
     prepare()
     entry = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
     argv = sys.argv
     folder = ["--config-path", str(spec.parent.resolve()), "--config-name", spec.name]
     sys.argv = ["train", *folder, f"results_dir={results.resolve()}"]
+    if start:
+        sys.argv.append(f"train.pretrained_model_path={start.resolve()}")
     try:
         entry.main()
     finally:
