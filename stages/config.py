@@ -216,11 +216,9 @@ class Precision(Enum):
     int8 = "int8"
 
 
-class Runner(Enum):
-    """What makes the checkpoint."""
-
-    wheel = "wheel"
-    imported = "import"
+# Hydra takes an Enum's names, and no class can have one that is a word of Python: `imported` is another name of it.
+Runner = Enum("Runner", {"wheel": "wheel", "import": "import", "imported": "import"})
+"""What makes the checkpoint."""
 
 
 class Scheduler(Enum):
