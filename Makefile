@@ -16,6 +16,7 @@ OUT ?=
 SRC ?=
 NAME ?=
 ARGS ?=
+JOBS ?= auto
 DEVICE_PYTHON ?= python
 PARAMS ?= params.yaml
 REFERENCE := data/onnx/kernels/exported/reference.npz
@@ -72,8 +73,8 @@ pull: env ## Download the artifacts that dvc.lock names from the DVC remote
 	@dvc pull
 
 .PHONY: test
-test: env ## Run the tests, the pipeline test included [ARGS='pytest options']
-	@pytest $(ARGS)
+test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]
+	@pytest -n $(JOBS) --maxprocesses 8 --dist loadfile $(ARGS)
 
 .PHONY: bench-convert
 bench-convert: env ## Time convert against pycocotools and against decoding alone; writes data/bench/convert.json

@@ -27,6 +27,10 @@ SIZES = {
     "large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
 }
 
+BY_SIZE = pytest.mark.parametrize(
+    "size", [pytest.param(s, marks=[pytest.mark.slow] if s in ("base", "large") else []) for s in SIZES]
+)
+
 
 def model(size: str, **changes: Any) -> config.Model:
     kind = config.SwinType.custom if size == "nano" else config.SwinType[size]
@@ -77,7 +81,7 @@ def require_same(ours: Any, hugging_face_net: Any, size: tuple[int, int]) -> Non
 
 
 @pytest.mark.usefixtures("tao_wheel")
-@pytest.mark.parametrize("size", SIZES)
+@BY_SIZE
 def test_the_same_answer_in_hugging_face_and_back(size: str, tmp_path: Path) -> None:
     checkpoint = folder(tmp_path / "checkpoint", model(size))
     ours = random_network(checkpoint)
@@ -95,7 +99,7 @@ def test_the_same_answer_in_hugging_face_and_back(size: str, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("tao_wheel")
-@pytest.mark.parametrize("size", SIZES)
+@BY_SIZE
 def test_a_network_of_hugging_face_answers_the_same_in_tao(size: str, tmp_path: Path) -> None:
     import transformers
 
