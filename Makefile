@@ -55,6 +55,16 @@ engines: params ## Build the engines that this host can build, or one with TARGE
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
 	@python -m stages.predict --engine "$(ENGINE)" --source "$(SOURCE)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
+.PHONY: infer
+infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
+	@test -n "$(OUT)" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }
+	@python -m stages.infer --checkpoint data/checkpoint --label-map data/coco/label_map.json \
+		--source "$(SOURCE)" --out "$(OUT)"
+
+.PHONY: weights
+weights: env ## Fetch the ImageNet weights of model.backbone.pretrained_weights and track them with DVC
+	@python -m stages.fetch_weights
+
 .PHONY: hugging-face
 hugging-face: env ## Write the checkpoint as a folder that transformers loads [OUT=folder]
 	@test -n "$(OUT)" || { echo "error: name a folder, such as make hugging-face OUT=/tmp/mask2former" >&2; exit 1; }

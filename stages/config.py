@@ -166,6 +166,14 @@ class Backbone:
         require(0 <= self.drop_path_rate < 1, "model.backbone.drop_path_rate", "in [0, 1)", self.drop_path_rate)
 
 
+class Mode(Enum):
+    """The segmentation task of a network, or of a deployed graph."""
+
+    panoptic = "panoptic"
+    semantic = "semantic"
+    instance = "instance"
+
+
 LABEL_MAP = "label_map"
 """The one word of model.weights_classes where the weights' classes are in the label map's order."""
 
@@ -176,6 +184,8 @@ class Model:
 
     name: str = "swin_tiny"
     """Name shown in the report."""
+    mode: Mode = Mode.panoptic
+    """What the network learns, from which files, and which figures evaluate has. conf/deploy takes it for its own."""
     backbone: Backbone = field(default_factory=Backbone)
     num_object_queries: int = 100
     """Queries, each at most one segment, 1 to 255 (the panoptic map is uint8)."""
@@ -217,7 +227,10 @@ class Precision(Enum):
 
 
 # Hydra takes an Enum's names, and no class can have one that is a word of Python: `imported` is another name of it.
-Runner = Enum("Runner", {"wheel": "wheel", "import": "import", "imported": "import"})
+Runner = Enum(
+    "Runner",
+    {"wheel": "wheel", "docker": "docker", "launcher": "launcher", "import": "import", "imported": "import"},
+)
 """What makes the checkpoint."""
 
 
@@ -228,16 +241,65 @@ class Scheduler(Enum):
     Warmuppoly = "Warmuppoly"
 
 
+CONTAINER_RUNNERS = (Runner.docker, Runner.launcher)
+
+
+class Strategy(Enum):
+    """How several GPUs train one network."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
+class Keep(Enum):
+    """Which epoch's network becomes the artifact."""
+
+    last = "last"
+    best = "best"
+
+
+class Monitor(Enum):
+    """What tells a good epoch from a bad one, on the validation split."""
+
+    accuracy = "accuracy"
+    loss = "loss"
+
+
+@dataclass
+class Container:
+    """TAO's container, for the runners docker and launcher."""
+
+    image: str = ""
+    """For docker. Image by digest, NAME@sha256:..., as `docker pull` prints it: a tag may be another image tomorrow."""
+    shm_size_gib: int = 16
+    """Shared memory, in GiB, which loader processes hand batches on through. 1 or more."""
+
+    def __post_init__(self) -> None:
+        named = re.fullmatch(r"(\S+@sha256:[0-9a-f]{64})?", self.image) is not None
+        require(named, "train.container.image", "NAME@sha256:DIGEST, as `docker pull` prints it", self.image)
+        require(self.shm_size_gib >= 1, "train.container.shm_size_gib", "1 or more", self.shm_size_gib)
+
+
 @dataclass
 class Train:
     """TAO training. The sizes are those of TAO's augmentation."""
 
     runner: Runner = Runner.wheel
-    """wheel: TAO in this environment. import: no training, the network of model.weights is taken as it is."""
+    """wheel: TAO in this environment. docker: TAO's container. launcher: the same by `tao model mask2former`. import:
+    no training, the network of model.weights is taken as it is."""
+    container: Container = field(default_factory=Container)
+    gpus: list[int] = field(default_factory=lambda: [0])
+    """Numbers of the GPUs of a node; the wheel trains in as many processes. Without CUDA, on the CPU."""
+    nodes: int = 1
+    """Machines, each with as many GPUs, 1 or more; docs/training.md has the command for each."""
+    strategy: Strategy = Strategy.ddp
+    """For more than one GPU. ddp: each holds the whole network. fsdp: each holds a part; TAO trains in fp16 then."""
+    activation_checkpoint: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
     epochs: int = 50
     """Passes over the training split, 1 or more."""
     batch_size: int = 4
-    """Images a step, 1 or more; the train stage refuses more than the split has."""
+    """Images a step and GPU, 1 or more; the train stage refuses more than the split has."""
     lr: float = 1e-4
     """Learning rate of AdamW, above 0."""
     backbone_multiplier: float = 0.1
@@ -262,10 +324,20 @@ class Train:
     """Width of the training crop, a multiple of 32."""
     validation_interval: int = 5
     """Epochs from one validation to the next, 1 to epochs."""
+    checkpoint_interval: int = 1
+    """Epochs from one checkpoint to the next, 1 to epochs: a killed training goes on from the last one."""
+    keep: Keep = Keep.last
+    """The last epoch's network, or the one that was best by monitor."""
+    monitor: Monitor = Monitor.accuracy
+    """accuracy: TAO's mIoU, or its mask AP in instance mode. loss: the validation loss."""
+    patience: int = 0
+    """Validations in a row without a better monitor after which training ends; 0: none."""
     workers: int = 4
     """Loader processes, 0 or more; 0 loads in the training process."""
     seed: int = 1234
     """Seed of weights, order and augmentation, 0 or more."""
+    tao_spec: dict[str, Any] = field(default_factory=dict)
+    """Other fields of TAO's spec, in its own nesting, such as {model: {mask_former: {dropout: 0.1}}}."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "train.epochs", "1 or more", self.epochs)
@@ -283,8 +355,24 @@ class Train:
         require(len(sizes) >= 2 and min(sizes) >= 32, "train.min_sizes_px", "two or more sizes from 32", sizes)
         rule = f"at least the largest of min_sizes_px, {max(sizes)}"
         require(self.max_size_px >= max(sizes), "train.max_size_px", rule, self.max_size_px)
-        interval = self.validation_interval
-        require(1 <= interval <= self.epochs, "train.validation_interval", f"1 to {self.epochs} (epochs)", interval)
+        for key in ("validation_interval", "checkpoint_interval"):
+            interval = getattr(self, key)
+            require(1 <= interval <= self.epochs, f"train.{key}", f"1 to {self.epochs} (train.epochs)", interval)
+        require(self.patience >= 0, "train.patience", "0 or more", self.patience)
+        distinct = bool(self.gpus) and len(set(self.gpus)) == len(self.gpus) and min(self.gpus) >= 0
+        require(distinct, "train.gpus", "one GPU number or more, each once", self.gpus)
+        require(self.nodes >= 1, "train.nodes", "1 or more", self.nodes)
+        named = bool(self.container.image) or self.runner is not Runner.docker
+        require(named, "train.container.image", "an image for train.runner: docker", "")
+        whole = self.epochs % self.checkpoint_interval == 0
+        rule = f"a divisor of {self.epochs} (train.epochs), so that the last epoch has a checkpoint"
+        require(whole, "train.checkpoint_interval", rule, self.checkpoint_interval)
+        if self.patience:
+            whole = self.validation_interval % self.checkpoint_interval == 0
+            rule = f"a divisor of {self.validation_interval} (train.validation_interval) with train.patience"
+            require(whole, "train.checkpoint_interval", rule, self.checkpoint_interval)
+            inside = self.runner not in CONTAINER_RUNNERS
+            require(inside, "train.patience", f"0 for train.runner: {self.runner.value}: TAO has none", self.patience)
         require(self.seed >= 0, "train.seed", "0 or more", self.seed)
 
 
@@ -293,14 +381,6 @@ class GraphKind(Enum):
 
     fused = "fused"
     tao = "tao"
-
-
-class Mode(Enum):
-    """The segmentation task that the deployed graph answers."""
-
-    panoptic = "panoptic"
-    semantic = "semantic"
-    instance = "instance"
 
 
 class Resize(Enum):
@@ -334,7 +414,8 @@ class Deploy:
     """fused: uint8 frames in, merged maps out. tao: names, shapes and meaning of TAO's exporter, for TAO Deploy and
     DeepStream."""
     mode: Mode = Mode.panoptic
-    """panoptic: a map of query ids. semantic: a map of classes. instance: the masks of the best top_k."""
+    """The network's own, model.mode, but one that learned panoptic has all three. panoptic: a map of query ids.
+    semantic: a map of classes. instance: the masks of the best top_k."""
     batch_size: int = 1
     """Frames an engine takes at once, 1 to 64; fixed."""
     frame_height_px: int = 720
@@ -609,6 +690,12 @@ class Config:
             self._check_graph(name, target)
         imported = self.train.runner is Runner.imported
         require(bool(self.model.weights) or not imported, "model.weights", "a path for train.runner: import", "")
+        custom = self.model.backbone.type is SwinType.custom and self.train.runner in CONTAINER_RUNNERS
+        rule = f"one of TAO's own for train.runner: {self.train.runner.value}"
+        require(not custom, "model.backbone.type", rule, SwinType.custom.value)
+        learned, wanted = self.model.mode, self.deploy.mode
+        rule = f"{learned.value}, which the network learns (model.mode)"
+        require(learned in (Mode.panoptic, wanted), "deploy.mode", rule, wanted.value)
         for name in self.measured:
             require(name in self.targets, "measured", f"among the targets {sorted(self.targets)}", name)
 
@@ -683,6 +770,8 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
     if get_origin(kind) is dict:
         require(isinstance(value, dict), key, "a mapping", value)
         return {name: _typed(get_args(kind)[1], v, f"{key}.{name}") for name, v in value.items()}
+    if kind is Any:
+        return value
     if issubclass(kind, Enum):
         choices = [choice.value for choice in kind]
         require(value in choices, key, f"one of {choices}", value)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from stages import config, files
+from stages.tao import spec
 
 
 def build(conf: Path, out: Path, overrides: list[str]) -> bool:
@@ -26,6 +27,7 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
         try:
             compose_and_dump(composed, str(conf.resolve()), None, "config", str(conf.resolve().parent), overrides)
             checked = config.load(composed)
+            spec.check(checked)
             if out.suffix == ".json":
                 draft.write_text(json.dumps(config.plain(checked), indent=2) + "\n", encoding="utf-8")
             else:

@@ -5,13 +5,14 @@ from typing import Any
 
 from stages import config, files
 from stages.engines import sidecar
+from stages.evaluate import headline
 
 
 def text(data: Path, cfg: config.Config) -> str:
     """The table as lines of text. Raises FileNotFoundError naming the file where a stage has not run."""
     metrics = data / "metrics"
     evaluated = read(metrics / "evaluate.json")
-    rows = [("checkpoint", f"PQ {evaluated['all']['pq']:.1f}, mIoU {evaluated['semantic']['miou']:.1f}")]
+    rows = [("checkpoint", headline(evaluated))]
     deploy = cfg.deploy
     forms = ", ".join(form.value for form in deploy.deformable_attention)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"

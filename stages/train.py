@@ -1,29 +1,30 @@
-"""train: COCO files -> TAO checkpoint, by the unmodified nvidia-tao-pytorch wheel, or weights from elsewhere as one.
+"""train: COCO files -> TAO checkpoint, by the unmodified nvidia-tao-pytorch wheel or TAO's container, or an import.
 
 Output folder: model.pth (TAO's own checkpoint), spec.yaml (the spec that TAO validated, without which the checkpoint
 can't be read), history.csv (a row per epoch), provenance.json (hashes of data, spec and weights). Cost: nearly all of
 the pipeline's time; seconds for train.runner: import. Deterministic on one machine: the same data, parameters and
-number of threads give the same metrics.
+number of threads give the same metrics, also after a kill: a training that was interrupted goes on from its last
+checkpoint in the work folder, where its curves are, too (`tensorboard --logdir`).
 """
 
 import argparse
 import csv
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 from stages import config, files
-from stages.tao import spec, weights_file, wheel
-
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_miou")
+from stages.tao import launch, resume, spec, weights_file, wheel
 
 
-def build(coco: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
-    """Train from the COCO folder `coco`, or import; write `out` and `metrics`.
+def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) -> None:
+    """Train from the COCO folder `coco`, or import; write `out` and `metrics`. `work` is a folder for the way there.
 
     Raises FileNotFoundError for missing weights, ValueError for those that don't fit and for a batch larger than the
-    split, RuntimeError when TAO ends before the last epoch, and whatever TAO raises.
+    split, RuntimeError when TAO ends before the last epoch or a container can't be run, and whatever TAO raises.
     """
     from omegaconf import OmegaConf
 
@@ -43,68 +44,108 @@ def build(coco: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
         draft.mkdir()
         sources |= {"spec": draft / "spec.yaml", "checkpoint": draft / "model.pth"}
         OmegaConf.save(spec.train_spec(coco, len(classes), cfg), sources["spec"])
-        rows: list[dict[str, float]] = []
+        rows: list[dict[str, Any]] = []
         summary: dict[str, float] = {"epochs": 0}
         if cfg.train.runner is config.Runner.imported:
             summary["parameters"] = imported.checkpoint(classes, cfg.model, draft)
         else:
-            sources |= {f"{split}_panoptic": coco / split / "panoptic.json" for split in ("train", "val")}
-            rows = _train(coco, out, draft, cfg)
+            labels = {
+                f"{split}_{name}": coco / split / file
+                for split in ("train", "val")
+                for name, file in (("panoptic", "panoptic.json"), ("instances", "instances.json"))
+            }
+            known = {name: path for name, path in sources.items() if name != "checkpoint"} | labels
+            rows = _train(coco, draft, work, resume.identity(known, _pictures(coco)), cfg)
+            sources |= labels
             summary = {**rows[-1], "epochs": len(rows)}
         with (draft / "history.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer = csv.DictWriter(file, ["epoch", "train_loss", *dict.fromkeys(resume.COLUMNS.values())], restval="")
             writer.writeheader()
             writer.writerows(rows)
         files.write_json(draft / "provenance.json", {f"{k}_sha256": files.sha256(v) for k, v in sources.items()})
     files.write_json(metrics, summary)
 
 
-def _train(coco: Path, out: Path, draft: Path, cfg: config.Config) -> list[dict[str, float]]:
-    """Train by draft/spec.yaml; write draft/model.pth and return the rows of `history`."""
+def _pictures(coco: Path) -> list[Path]:
+    """The pictures and masks that TAO reads, in a stable order."""
+    found = []
+    for split in ("train", "val"):
+        with (coco / split / "semantic.jsonl").open(encoding="utf-8") as lines:
+            found += [coco / split / name for line in lines for name in json.loads(line).values()]
+    return found
+
+
+def _train(coco: Path, draft: Path, work: Path, identity: dict[str, str], cfg: config.Config) -> list[dict[str, Any]]:
+    """Train by draft/spec.yaml in the folder `work`; write draft/model.pth and return the rows of the history."""
     from stages.tao import imported
 
+    train = cfg.train
     pictures = len(files.read_json(coco / "train" / "panoptic.json")["images"])
-    if cfg.train.batch_size > pictures:
-        raise ValueError(f"train.batch_size {cfg.train.batch_size} is more than the {pictures} training pictures")
-    # One name for all runs: TAO writes it into its checkpoint.
-    work = out.with_name(f".{out.name}.work")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    start = work / "start.pkl" if cfg.model.weights else None
-    if start:
-        imported.start(files.read_json(coco / "label_map.json"), cfg.model, draft, start)
-    wheel.train(draft / "spec.yaml", work, start)
-    results = work / "train"
-    rows = history(results / "status.json")
-    latest = sorted(results.glob("*.pth"), key=lambda p: p.stat().st_mtime)
-    # TAO swallows an interruption and leaves what it had, which must not pass for a trained network.
-    if len(rows) != cfg.train.epochs or not latest:
-        raise RuntimeError(
-            f"TAO ended after {len(rows)} of {cfg.train.epochs} epochs (train.epochs) with {len(latest)} "
-            "checkpoints; its messages are above"
+    batch = train.batch_size * len(train.gpus) * train.nodes
+    if batch > pictures:
+        raise ValueError(
+            f"train.batch_size {train.batch_size} on {len(train.gpus) * train.nodes} GPUs is {batch} pictures a step, "
+            f"more than the {pictures} training pictures"
         )
-    shutil.copyfile(latest[-1].resolve(), draft / "model.pth")
-    shutil.rmtree(work)
+    checkpoint = resume.prepare(work, identity)
+    run = _run(coco, work, cfg, checkpoint)
+    shutil.copyfile(draft / "spec.yaml", run.spec)
+    if run.start:
+        imported.start(files.read_json(coco / "label_map.json"), cfg.model, draft, run.start)
+    _start(run, cfg)
+    results = work / "train"
+    rows = resume.history(results / "status.json")
+    found = resume.trained(results, train.keep is config.Keep.best)
+    # TAO swallows an interruption and leaves what it had, which must not pass for a trained network.
+    if found is None or not rows or (rows[-1]["epoch"] != train.epochs and not train.patience):
+        raise RuntimeError(
+            f"TAO ended after {len(rows)} of {train.epochs} epochs (train.epochs), and left "
+            f"{'a' if found else 'no'} checkpoint; its messages are above; run it again to go on"
+        )
+    if defect := resume.defect(found):
+        raise RuntimeError(f"{found}: {defect}; run it again to go on from the checkpoint before it")
+    shutil.copyfile(found, draft / "model.pth")
+    resume.finish(work)
     return rows
 
 
-def history(status: Path) -> list[dict[str, float]]:
-    """Rows of epoch (from 1), train_loss and, where it was validated, val_loss and val_miou, from TAO's status.json.
+def _run(coco: Path, work: Path, cfg: config.Config, checkpoint: Path | None) -> launch.Run:
+    # The same names for all runs: TAO writes them into its checkpoint.
+    return launch.Run(work / "spec.yaml", work, coco, work / "start.pkl" if cfg.model.weights else None, checkpoint)
 
-    TAO appends a JSON line per event, and repeats the last figures in events that are not about them; on an epoch
-    with validation, its line comes before the training one.
-    """
-    rows: list[dict[str, float]] = []
-    validated: dict[str, float] = {}
-    for line in status.read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        message, kpi = event.get("message", ""), event.get("kpi") or {}
-        if message.startswith("Train metrics"):
-            rows.append({"epoch": len(rows) + 1, "train_loss": kpi["train_loss"], **validated})
-            validated = {}
-        elif message.startswith("Eval metrics"):
-            validated = {"val_loss": kpi["val_loss"], "val_miou": kpi["mIoU"]}
-    return rows
+
+def _start(run: launch.Run, cfg: config.Config) -> None:
+    """Run TAO by train.runner."""
+    if cfg.train.runner is config.Runner.wheel and not launch.in_processes(cfg.train):
+        wheel.train(run, cfg)
+        return
+    command, env = _command(run, cfg)
+    if cfg.train.runner is config.Runner.docker:
+        launch.require_docker(cfg.train.container.image)
+    elif cfg.train.runner is config.Runner.launcher:
+        launch.require_launcher()
+        mounts = launch.mounts_file(cfg.train, Path.cwd(), launch.outside(run.coco, Path.cwd()))
+        files.write_json(Path(env["LAUNCHER_MOUNTS"]), mounts)
+    launch.call(command, **env)
+
+
+def _command(run: launch.Run, cfg: config.Config) -> tuple[list[str], dict[str, str]]:
+    """The command of train.runner, and what it needs in the environment."""
+    if cfg.train.runner is config.Runner.docker:
+        return launch.docker(run, cfg.train, Path.cwd(), launch.outside(run.coco, Path.cwd())), {}
+    if cfg.train.runner is config.Runner.launcher:
+        return launch.launcher(run, cfg.model.mode), {"LAUNCHER_MOUNTS": str((run.results / "mounts.json").resolve())}
+    return launch.wheel(run, cfg.train), {}
+
+
+def describe(coco: Path, work: Path, cfg: config.Config) -> str:
+    """What a training from the start would run, for a shell; for the launcher its mounts file in the line before."""
+    command, env = _command(_run(coco, work, cfg, None), cfg)
+    lines = [" ".join([*(f"{name}={shlex.quote(value)}" for name, value in env.items()), shlex.join(command)])]
+    if cfg.train.runner is config.Runner.launcher:
+        mounts = launch.mounts_file(cfg.train, Path.cwd(), launch.outside(coco, Path.cwd()))
+        lines.insert(0, f"# {env['LAUNCHER_MOUNTS']}: {json.dumps(mounts)}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -112,10 +153,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--coco", type=Path, required=True, help="folder that convert wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, spec and history")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and curves on the way")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the last epoch's figures")
+    parser.add_argument("--dry-run", action="store_true", help="print the command that would train, and end")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.coco, args.out, args.metrics, config.load())
+    if args.dry_run:
+        print(describe(args.coco, args.work, config.load()))
+        return
+    try:
+        build(args.coco, args.out, args.work, args.metrics, config.load())
+    except launch.TrainingFailedError as error:
+        parser.exit(error.status, f"{error}\n")
 
 
 if __name__ == "__main__":

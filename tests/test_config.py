@@ -40,6 +40,10 @@ def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
         ("targets.rtx.compute_capabilities=[]", ["targets.rtx.compute_capabilities", "one or more"]),
         ("targets.rtx.compute_capabilities=['9.0']", ["targets.rtx.compute_capabilities", "8.9", "9.0"]),
         ("targets.cpu.threads=0", ["targets.cpu.threads", "1 or more"]),
+        ("train.gpus=[0,0]", ["train.gpus", "each once"]),
+        ("train.runner=docker", ["train.container.image", "train.runner: docker"]),
+        ("train.checkpoint_interval=5", ["train.checkpoint_interval", "a divisor of 52"]),
+        ("train.container.image=tao:latest", ["train.container.image", "@sha256:"]),
         ("train.milestones=[999]", ["train.milestones", "999"]),
         ("train.weight_decay=-1", ["train.weight_decay", "0 or more"]),
         ("train.max_size_px=100", ["train.max_size_px", "100"]),
@@ -49,6 +53,9 @@ def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
         ("data.max_edge_px=10", ["data.max_edge_px", "0, or 64 or more", "10"]),
         ("data.sources.vistas.taxonomi=x", ["taxonomi"]),
         ("targets.cpu.builder=openvin", ["targets.cpu.builder", "openvin"]),
+        ("+train.tao_spec.model.mask_former.dropot=0.1", ["train.tao_spec.model.mask_former.dropot"]),
+        ("+train.tao_spec.train.cudnn.benchmark=7x", ["train.tao_spec.train.cudnn.benchmark", "7x"]),
+        ("+train.tao_spec.train.optim.lr=0.1", ["train.tao_spec.train.optim.lr", "docs/parameters.md"]),
     ],
 )
 def test_a_bad_value_names_key_rule_and_value_and_leaves_the_file(
@@ -61,6 +68,20 @@ def test_a_bad_value_names_key_rule_and_value_and_leaves_the_file(
     assert [w for w in words if w not in str(caught.value)] == []
     assert out.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_one_switch_for_the_mode(tmp_path: Path) -> None:
+    for mode in ("semantic", "instance"):
+        params.build(REPO / "conf", tmp_path / "params.yaml", [f"model.mode={mode}"])
+        assert config.load(tmp_path / "params.yaml").deploy.mode.value == mode
+        with pytest.raises(ValueError, match=rf"deploy\.mode: must be {mode}.*found 'panoptic'"):
+            params.build(REPO / "conf", tmp_path / "params.yaml", [f"model.mode={mode}", "deploy.mode=panoptic"])
+
+
+@pytest.mark.parametrize("model", ["swin_tiny", "swin_small", "swin_base", "swin_large"])
+def test_every_model_is_one_that_tao_knows(tmp_path: Path, model: str) -> None:
+    params.build(REPO / "conf", tmp_path / "params.yaml", ["profile=mapillary", f"model={model}"])
+    assert config.load(tmp_path / "params.yaml").model.backbone.type.value == model.removeprefix("swin_")
 
 
 def test_hand_edited_params_are_checked(tmp_path: Path) -> None:

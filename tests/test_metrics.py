@@ -1,11 +1,15 @@
 """Hand-made cases of the definitions in Kirillov et al., arXiv:1801.00868, and COCO's rules for crowd and void."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as rle
 
+from stages import files
 from stages.metrics.agreement import agreeing_pixels
+from stages.metrics.average_precision import NAMES, AveragePrecision
 from stages.metrics.panoptic_quality import PanopticQuality
 from stages.metrics.semantic import MeanIoU
 
@@ -132,3 +136,58 @@ def test_agreement_pairs_one_to_one() -> None:
     # One object split in two: only the larger part agrees.
     assert agreeing_pixels(strip((1, 10)), {1: 1}, strip((1, 6), (2, 4)), {1: 1, 2: 1}) == 6
     assert agreeing_pixels(strip((0, 10)), {}, strip((0, 10)), {}) == 10
+
+
+def test_shares_of_the_confusion_matrix() -> None:
+    iou = MeanIoU(3)
+    iou.add(np.array([[1, 1, 1, 1, 3]]), np.array([[1, 2, 2, 0, 3]]))
+    assert iou.shares(["car", "road", "sky"]) == [
+        {"actual": "car", "predicted": "nothing", "share_pct": 25.0},
+        {"actual": "car", "predicted": "car", "share_pct": 25.0},
+        {"actual": "car", "predicted": "road", "share_pct": 50.0},
+        {"actual": "sky", "predicted": "sky", "share_pct": 100.0},
+    ]
+
+
+SQUARES = {1: (slice(0, 20), slice(0, 20)), 2: (slice(40, 100), slice(40, 100))}
+"""Annotation id -> rows and columns: a small object of class 1, a medium one of class 2."""
+
+
+def square(rows: slice, columns: slice) -> Any:
+    result = np.zeros((120, 120), bool)
+    result[rows, columns] = True
+    return result
+
+
+@pytest.fixture
+def precision(tmp_path: Path) -> AveragePrecision:
+    annotations = []
+    for number, (rows, columns) in SQUARES.items():
+        encoded = rle.encode(np.asfortranarray(square(rows, columns), np.uint8))
+        encoded["counts"] = encoded["counts"].decode()
+        area, box = int(rle.area(encoded)), [float(x) for x in rle.toBbox(encoded)]
+        annotations.append(
+            {"id": number, "image_id": 1, "category_id": number, "iscrowd": 0, "area": area, "bbox": box}
+            | {"segmentation": encoded}
+        )
+    images = [{"id": 1, "height": 120, "width": 120, "file_name": "a.jpg"}]
+    path = tmp_path / "instances.json"
+    categories = [{"id": i, "name": str(i)} for i in (1, 2, 3)]
+    files.write_json(path, {"images": images, "annotations": annotations, "categories": categories})
+    return AveragePrecision(path)
+
+
+def test_average_precision_by_threshold_size_and_class(precision: AveragePrecision) -> None:
+    """The small object is found exactly, of the other 0.8: good for IoU of 0.5 to 0.75, 6 of the 10 thresholds."""
+    part = square(slice(40, 88), slice(40, 100))
+    masks = np.stack([square(*SQUARES[1]), part, np.zeros((120, 120), bool)])
+    precision.add(1, masks, np.array([0.9, 0.8, 0.7]), np.array([1, 2, 2]))
+    assert len(precision.results) == 2, "an empty mask is no result"
+    figures, by_class = precision.evaluate()
+    assert by_class == {1: pytest.approx(100), 2: pytest.approx(70)}
+    expected = {"ap": 85, "ap50": 100, "ap75": 100, "ap_small": 100, "ap_medium": 70}
+    assert figures == {name: pytest.approx(value) for name, value in expected.items()}
+
+
+def test_average_precision_of_nothing_found(precision: AveragePrecision) -> None:
+    assert precision.evaluate() == (dict.fromkeys(NAMES, 0.0), {1: 0.0, 2: 0.0})

@@ -158,8 +158,8 @@ def test_other_modes_answer_as_tao_with_trained_weights(clone: Path, mode: str, 
 
 def test_training_is_deterministic(clone: Path) -> None:
     must(
-        "python", "-m", "stages.train", "--coco", "data/coco", "--out", "data/again", "--metrics", "again.json",
-        cwd=clone,
+        "python", "-m", "stages.train", "--coco", "data/coco", "--out", "data/again", "--work", "data/again_work",
+        "--metrics", "again.json", cwd=clone,
     )  # fmt: skip
     first, again = clone / "data/checkpoint/history.csv", clone / "data/again/history.csv"
     assert first.read_text() == again.read_text()
@@ -185,6 +185,7 @@ def test_push_and_pull(clone: Path) -> None:
     assert stages_run(clone, "--dry") == set()
 
 
+@pytest.mark.slow
 def test_a_network_of_hugging_face_becomes_an_engine_without_training(clone: Path, tmp_path: Path) -> None:
     """The clone's own, as transformers writes it: its graph is the same, but for where it says it is from."""
     import transformers

@@ -113,6 +113,7 @@ def workspace(tmp_path: Path) -> Path:
     write(data / "coco" / "statistics.json", {"sources": found, "train": statistics, "val": statistics})
     quality = {"pq": 33.333, "sq": 80.0, "rq": 41.0, "classes": 2}
     semantic = {"miou": 44.444, "classes_present": 2, "pixel_accuracy": 90.0}
+    instance = {"instance": {"ap": 21.5}}
     latency = {"p50_ms": 10.0, "p90_ms": 12.0, "p99_ms": 15.0, "hz": 100.0}
     times = {"network": latency, "end_to_end": latency}
     host = {"cpu": "a <CPU>", "threads": 2, "builder": "openvino 1.0", "torch": "2.0"}
@@ -121,7 +122,7 @@ def workspace(tmp_path: Path) -> Path:
     not_compared = {"compared": "not on this host: no <plugin>"}
     metrics = {
         "data": {"classes": 2, "things": 1, "train": split, "val": split},
-        "evaluate": {"all": quality, "things": quality, "stuff": quality, "semantic": semantic},
+        "evaluate": {"all": quality, "things": quality, "stuff": quality, "semantic": semantic, **instance, "tao": {}},
         "export_grid_sample": {"nodes": 20, "bytes": 5000, **equal},
         "simplify_grid_sample": {"nodes_before": 20, "nodes": 10, "bytes": 4000, **equal},
         "precision_grid_sample_fp16": {"nodes": 11, "bytes": 2000, "pixel_agreement_pct": 99.25, **both},

@@ -1,23 +1,321 @@
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from stages import train
+import pytest
+import torch
+
+from stages import config, convert, files, train
+from stages.tao import launch, resume, spec
+from tests.conftest import REPO, TABLES, run
+
+DIGEST = "nvcr.io/nvidia/tao/tao-toolkit@sha256:" + "0" * 64
+
+
+def event(message: str, **more: Any) -> str:
+    return json.dumps({"message": message, **more})
 
 
 def test_history_of_a_status_file(tmp_path: Path) -> None:
-    """TAO repeats the last figures in other events; a row is made for an epoch only once."""
-    events = [
-        {"message": "Starting Mask2Former train."},
-        {"message": "Train metrics generated.", "kpi": {"train_loss": 3.0}},
-        {"message": "Training loop in progress", "kpi": {"train_loss": 3.0}},
-        {"message": "Eval metrics generated.", "kpi": {"mIoU": 0.5, "mean_accuracy": 0.6, "val_loss": 4.0}},
-        {"message": "Training loop in progress", "kpi": {"mIoU": 0.5, "val_loss": 4.0}},
-        {"message": "Train metrics generated.", "kpi": {"train_loss": 2.0}},
-        {"message": "Train finished successfully."},
-    ]
+    """TAO repeats the last figures in other events, and after a resumption epochs come again."""
+    kpi = {"mIoU": 0.5, "ACC_all": 0.75, "val_loss": 4.0}
     status = tmp_path / "status.json"
-    status.write_text("\n".join(json.dumps(e) for e in events))
-    assert train.history(status) == [
-        {"epoch": 1, "train_loss": 3.0},
-        {"epoch": 2, "train_loss": 2.0, "val_loss": 4.0, "val_miou": 0.5},
+    lines = [
+        event("Starting Training Loop."),
+        event("Training loop in progress", epoch=0),
+        event("Train metrics generated.", kpi={"train_loss": 3.0}),
+        event("Eval metrics generated.", kpi={**kpi, "mIoU": 0.1}),
+        '{"message": "Train met',  # killed here
+        event("Starting Training Loop."),
+        event("Training loop in progress", epoch=0),
+        event("Train metrics generated.", kpi={"train_loss": 2.5}),
+        event("Eval metrics generated.", kpi=kpi),
+        event("Training loop in progress", kpi=kpi, epoch=1),
+        event("Train metrics generated.", kpi={"train_loss": 2.0}),
     ]
+    status.write_text("\n".join(lines))
+    assert resume.history(status) == [
+        {"epoch": 1, "train_loss": 2.5},
+        {"epoch": 2, "train_loss": 2.0, "val_loss": 4.0, "val_miou": 0.5, "val_pixel_accuracy": 0.75},
+    ]
+
+
+@pytest.fixture
+def cfg() -> config.Config:
+    return config.load(REPO / "params.yaml")
+
+
+def container(cfg: config.Config, runner: config.Runner) -> config.Config:
+    cfg.train.runner, cfg.train.gpus = runner, [2, 3]
+    cfg.train.container = config.Container(image=DIGEST, shm_size_gib=8)
+    return cfg
+
+
+def test_the_command_of_docker_word_by_word(cfg: config.Config) -> None:
+    cfg = container(cfg, config.Runner.docker)
+    root = Path("/home/me/my set")
+    paths = launch.Run(root / "w/spec.yaml", root / "w", root / "data/coco", None, root / "w/train/model.pth")
+    assert launch.docker(paths, cfg.train, root, [Path("/cache/files")]) == [
+        "docker", "run", "--rm", '--gpus="device=2,3"', f"--user={os.getuid()}:{os.getgid()}", "--shm-size=8g",
+        "--ulimit=memlock=-1", "--ulimit=stack=67108864",
+        "--volume=/home/me/my set:/home/me/my set", "--volume=/cache/files:/cache/files:ro",
+        "--workdir=/home/me/my set", "--env=HOME=/tmp", DIGEST,
+        "mask2former", "train", "-e", "/home/me/my set/w/spec.yaml", "results_dir=/home/me/my set/w",
+        "train.resume_training_checkpoint_path=/home/me/my set/w/train/model.pth",
+    ]  # fmt: skip
+    # In the container the two GPUs are all there are.
+    assert spec.train_spec(Path("data/coco"), 3, cfg)["train"]["gpu_ids"] == [0, 1]
+
+
+def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
+    cfg = container(cfg, config.Runner.launcher)
+    paths = launch.Run(Path("/r/w/spec.yaml"), Path("/r/w"), Path("/r/coco"), Path("/r/w/start.pkl"))
+    assert launch.launcher(paths, config.Mode.semantic) == [
+        "tao", "model", "mask2former", "train", "-e", "/r/w/spec.yaml",
+        "results_dir=/r/w", "train.pretrained_model_path=/r/w/start.pkl",
+        "dataset.train.annot_file=/r/coco/train/semantic.jsonl", "dataset.train.root_dir=/r/coco/train",
+        "dataset.val.annot_file=/r/coco/val/semantic.jsonl", "dataset.val.root_dir=/r/coco/val",
+        "dataset.label_map=/r/coco/label_map.json",
+    ]  # fmt: skip
+    assert launch.mounts_file(cfg.train, Path("/r"), [Path("/cache/files")]) == {
+        "Mounts": [
+            {"source": "/r", "destination": "/r"},
+            {"source": "/cache/files", "destination": "/cache/files"},
+        ],
+        "Envs": [{"variable": "HOME", "value": "/tmp"}],
+        "DockerOptions": {
+            "user": f"{os.getuid()}:{os.getgid()}",
+            "shm_size": "8G",
+            "ulimits": {"memlock": -1, "stack": 67108864},
+            "tty": False,
+        },
+    }
+    assert spec.train_spec(Path("data/coco"), 3, cfg)["train"]["gpu_ids"] == [2, 3]
+    with pytest.raises(ValueError, match=r"/my set.*train.runner: docker"):
+        launch.launcher(launch.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), config.Mode.panoptic)
+
+
+def test_the_command_of_several_processes_and_nodes(cfg: config.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg.train.gpus = [0, 1]
+    paths = launch.Run(Path("w/spec.yaml"), Path("w"), Path("coco"))
+    tail = ["-m", "stages.tao.wheel", "--spec=w/spec.yaml", "--results=w", "--coco=coco"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    assert launch.wheel(paths, cfg.train) == [*torchrun, "--standalone", *tail]
+    cfg.train.nodes = 3
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ValueError, match=r"MASTER_ADDR is not set.*train.nodes is 3"):
+        launch.wheel(paths, cfg.train)
+    monkeypatch.setenv("MASTER_ADDR", "first")
+    nodes = ["--nnodes=3", "--rdzv-backend=c10d", "--rdzv-endpoint=first:29500"]
+    assert launch.wheel(paths, cfg.train) == [*torchrun, *nodes, *tail]
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, "docker not found on PATH; install Docker Engine"),
+        ("echo no daemon >&2; exit 1", "Docker does not answer: no daemon"),
+        ("echo '{\"runc\": {}}'", r"runtimes \['runc'\] and not nvidia.*nvidia-ctk"),
+        ('[ "$1" = image ] && exit 1; echo "{\\"nvidia\\": {}}"', "docker login nvcr.io"),
+    ],
+)
+def test_what_docker_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, message: str) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    if script:
+        program(tmp_path, "docker", script)
+    with pytest.raises(RuntimeError, match=message):
+        launch.require_docker(DIGEST)
+
+
+def test_a_login_or_the_image_itself_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    program(tmp_path, "docker", 'echo "{\\"nvidia\\": {}}"')
+    launch.require_docker(DIGEST)
+    program(tmp_path, "docker", '[ "$1" = image ] && exit 1; echo "{\\"nvidia\\": {}}"')
+    files.write_json(tmp_path / "config.json", {"auths": {"nvcr.io": {}}})
+    launch.require_docker(DIGEST)
+
+
+def test_no_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="pip install nvidia-tao"):
+        launch.require_launcher()
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, vistas_set: Path) -> Path:
+    """A folder with a converted set at data/coco and the parameters of the smoke profile."""
+    folder = tmp_path_factory.mktemp("training")
+    data = config.load(REPO / "params.yaml").data
+    convert.build(vistas_set, folder / "data/coco", folder / "data.json", TABLES, data)
+    return folder
+
+
+def compose(workspace: Path, *overrides: str) -> None:
+    done = run(
+        sys.executable, "-m", "stages.params", "--conf", str(REPO / "conf"), "--profile", "smoke", *overrides,
+        cwd=workspace, PYTHONPATH=str(REPO),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def command(name: str) -> list[str]:
+    return [
+        sys.executable, "-m", "stages.train", "--coco", "data/coco", "--out", name, "--work", f"{name}_work",
+        "--metrics", f"{name}.json",
+    ]  # fmt: skip
+
+
+def trained(workspace: Path, name: str) -> str:
+    done = run(*command(name), cwd=workspace, PYTHONPATH=str(REPO))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = (torch.load(p / "model.pth", weights_only=True)["state_dict"] for p in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_containers_status_and_messages_are_passed_through(workspace: Path, tmp_path: Path) -> None:
+    program(tmp_path, "docker", '[ "$1" = run ] && { echo out of memory; exit 137; }; echo "{\\"nvidia\\": {}}"')
+    compose(workspace, "train.runner=docker", f"train.container.image={DIGEST}", "model.backbone.type=tiny")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command("c"), cwd=workspace, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 137
+    assert "out of memory" in done.stdout
+    assert "ended with exit status 137" in done.stderr
+    shown = subprocess.run(
+        [*command("c"), "--dry-run"], cwd=workspace, env=env, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.startswith("docker run --rm")
+    assert DIGEST in shown.stdout
+    assert not (workspace / "c").exists()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(workspace: Path) -> Iterator[Path]:
+    compose(workspace, "train.epochs=4", "train.milestones=[3]")
+    trained(workspace, "whole")
+    yield workspace / "whole"
+    shutil.rmtree(workspace / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [False, True])
+def test_killed_and_started_again_it_ends_with_the_same_network(
+    workspace: Path, uninterrupted: Path, broken: bool
+) -> None:
+    compose(workspace, "train.epochs=4", "train.milestones=[3]")
+    name = f"killed_{broken}"
+    log = workspace / f"{name}.log"
+    with log.open("w") as file:
+        env = {**os.environ, "PYTHONPATH": str(REPO)}
+        process = subprocess.Popen(command(name), cwd=workspace, env=env, stderr=file, stdout=file)
+        for _ in range(1200):
+            if "epoch 3 of 4" in log.read_text():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (workspace / name).exists()
+    newest, before = resume.checkpoints(workspace / f"{name}_work/train")[:2]
+    if broken:
+        newest.write_bytes(newest.read_bytes()[:100_000])
+    messages = trained(workspace, name)
+    assert f"going on from {name}_work/train/{(before if broken else newest).name}" in messages
+    assert ("it can't be read" in messages) == broken
+    assert (workspace / name / "history.csv").read_text() == (uninterrupted / "history.csv").read_text()
+    assert same_weights(workspace / name, uninterrupted)
+    assert not resume.checkpoints(workspace / f"{name}_work/train"), "they are of no use any more"
+    assert list((workspace / f"{name}_work/train/dvclive/plots/metrics").rglob("loss.tsv"))
+    assert list((workspace / f"{name}_work/train/lightning_logs").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tao_wheel")
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+@pytest.mark.parametrize(
+    ("mode", "column"), [("panoptic", "val_miou"), ("semantic", "val_pixel_accuracy"), ("instance", "val_map")]
+)
+def test_each_mode_trains_and_has_its_figures(workspace: Path, mode: str, column: str) -> None:
+    from stages import evaluate
+
+    compose(workspace, f"model.mode={mode}")
+    trained(workspace, mode)
+    last = (workspace / mode / "history.csv").read_text().splitlines()
+    row = dict(zip(last[0].split(","), last[-1].split(","), strict=True))
+    assert row[column]
+    cfg = config.load(workspace / "params.yaml")
+    assert cfg.deploy.mode is config.Mode(mode)
+    metrics = workspace / f"{mode}_evaluate.json"
+    evaluate.build(workspace / mode, workspace / "data/coco/val", workspace / f"{mode}_maps", metrics, cfg)
+    found = files.read_json(metrics)
+    parts = {"panoptic": {"all", "semantic", "instance"}}.get(mode, {mode})
+    assert {"all", "semantic", "instance"} & found.keys() == parts
+    assert column in found["tao"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(workspace: Path) -> None:
+    compose(workspace, "train.gpus=[0,1]", "train.batch_size=1")
+    messages = trained(workspace, "two")
+    assert "MEMBER: 2/2" in messages
+    assert len((workspace / "two/history.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_training_ends_early_and_the_best_is_kept(workspace: Path) -> None:
+    # With a learning rate of nearly nothing no validation is better than the first.
+    compose(workspace, "train.epochs=6", "train.lr=1e-12", "train.patience=2", "train.keep=best", "train.monitor=loss")
+    trained(workspace, "early")
+    rows = (workspace / "early/history.csv").read_text().splitlines()[1:]
+    assert len(rows) < 6
+    losses = [float(row.split(",")[2]) for row in rows]
+    epoch = torch.load(workspace / "early/model.pth", weights_only=True)["epoch"]
+    assert losses[epoch] == min(losses)
+
+
+def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Path) -> None:
+    for last in (True, False):
+        loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": last}}}
+        torch.save({"loops": loops}, tmp_path / f"{last}.pth")
+    assert resume.defect(tmp_path / "True.pth") == ""
+    assert "middle of an epoch" in resume.defect(tmp_path / "False.pth")
+
+
+def test_another_training_starts_anew(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert resume.prepare(work, {"spec": "a"}) is None
+    (work / "train").mkdir()
+    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": True}}}
+    kept = work / "train/model_epoch_003_step_00012.pth"
+    torch.save({"loops": loops}, kept)
+    assert resume.prepare(work, {"spec": "a"}) == kept
+    assert resume.prepare(work, {"spec": "b"}) is None
+    assert not kept.exists()
+
+
+def test_more_pictures_a_step_than_there_are(
+    workspace: Path, cfg: config.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace)
+    cfg.train.batch_size, cfg.train.gpus = 2, [0, 1]
+    with pytest.raises(ValueError, match=r"train.batch_size 2 on 2 GPUs is 4 pictures a step, more than the 2"):
+        train.build(Path("data/coco"), Path("x"), Path("x_work"), Path("x.json"), cfg)

@@ -1,7 +1,11 @@
 """Mean intersection over union of class maps, from a confusion matrix."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+CONFUSION = ("actual", "predicted", "share_pct")
 
 
 class MeanIoU:
@@ -35,3 +39,18 @@ class MeanIoU:
         accuracy = 100 * int(np.diag(self.confusion)[1:].sum()) / counted if counted else 0.0
         miou = float(iou[present].mean()) if present.any() else 0.0
         return {"miou": miou, "classes_present": int(present.sum()), "pixel_accuracy": accuracy}
+
+    def shares(self, names: list[str]) -> list[dict[str, Any]]:
+        """Rows of CONFUSION: of the pixels of each class that the truth holds, the share taken for each, in percent.
+
+        names: of classes 1 to num_classes. Shares below 0.005 are left out, which are most of them.
+        """
+        rows = []
+        for true in np.flatnonzero(self.confusion[1:].sum(1)):
+            shares = 100 * self.confusion[true + 1] / self.confusion[true + 1].sum()
+            for predicted in np.flatnonzero(shares >= 0.005):
+                taken = names[predicted - 1] if predicted else "nothing"
+                rows.append(
+                    {"actual": names[true], "predicted": taken, "share_pct": round(float(shares[predicted]), 2)}
+                )
+        return rows

@@ -28,7 +28,7 @@ class Sources:
     history: list[dict[str, float]]
     """A row per epoch of TAO's training; without a key where nothing was measured."""
     per_class: list[dict[str, Any]]
-    """Rows of per_class.csv: class, and numbers in 0 to 100 or counts."""
+    """Rows of per_class.csv: class, and numbers in 0 to 100 or counts, those that there are."""
     graphs: dict[str, inspection.Inspection]
     """Folder of a deployable graph, such as data/onnx/gather/fp16 -> what it takes and returns."""
     engines: dict[str, dict[str, Any]]
@@ -50,7 +50,7 @@ def read(data: Path, cfg: config.Config) -> Sources:
         {key: float(value) for key, value in row.items() if value} for row in _rows(data / "checkpoint" / "history.csv")
     ]
     per_class = [
-        {key: value if key == "class" else float(value) for key, value in row.items()}
+        {key: value if key == "class" else float(value) for key, value in row.items() if value}
         for row in _rows(data / "evaluate" / "per_class.csv")
     ]
     measured = {name: _maps(data / "verify" / name) for name in cfg.measured}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stages import config
 from stages.report_page.sources import Sources, precisions
 
 NOT_RUN = "built, not run on this host"
@@ -35,18 +36,32 @@ def short(name: str) -> str:
     return " / ".join(name.split("--")[1:]) or name
 
 
+def _accuracy(evaluated: Any, mode: config.Mode) -> list[dict[str, str]]:
+    """The figures of what the network learned."""
+    kinds = {
+        "all": ("PQ", "pq", "/ 100", "panoptic quality of the checkpoint"),
+        "semantic": ("mIoU", "miou", "%", "mean IoU of the checkpoint's semantic maps"),
+        "instance": ("AP", "ap", "/ 100", "COCO's mask AP of the checkpoint's instances"),
+    }
+    wanted = list(kinds) if mode is config.Mode.panoptic else [mode.value]
+    found = []
+    for part in wanted:
+        label, key, unit, caption = kinds[part]
+        value = (evaluated or {}).get(part, {}).get(key)
+        found.append(
+            _tile(label, "" if value is None else number(value), unit, caption if evaluated else "evaluate has not run")
+        )
+    return found
+
+
 def tiles(sources: Sources) -> list[dict[str, str]]:
     """Key figures: label, value, unit, caption. A value is empty where its stage has not run."""
     evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.measured), "")
     verified, timed = sources.metric(f"verify_{name}"), sources.metric(f"benchmark_{name}")
     engine, deploy = f"engine {name}", sources.cfg.deploy
     absent = f"verify or benchmark of {engine} has not run" if name else "no target is measured"
-    quality, semantic = "evaluate has not run", "evaluate has not run"
-    if evaluated:
-        quality, semantic = "panoptic quality of the checkpoint", "mean IoU of the checkpoint's semantic maps"
     return [
-        _tile("PQ", number(evaluated["all"]["pq"]) if evaluated else "", "/ 100", quality),
-        _tile("mIoU", number(evaluated["semantic"]["miou"]) if evaluated else "", "%", semantic),
+        *_accuracy(evaluated, sources.cfg.model.mode),
         _tile(
             "Agreement",
             number(verified["pixel_agreement_pct"], 3) if verified else "",
@@ -85,10 +100,10 @@ def bars(sources: Sources, values: Mapping[int, float]) -> list[tuple[str, bool,
 
 
 def per_class(sources: Sources) -> list[dict[str, Any]]:
-    """Rows of per_class.csv by falling PQ, with the class's colour."""
+    """Rows of per_class.csv by falling PQ, AP and IoU, with the class's colour."""
     by_name = {c["name"]: c for c in sources.classes.values()}
     rows = [{**row, "short": short(row["class"]), "color": by_name[row["class"]]["color"]} for row in sources.per_class]
-    return sorted(rows, key=lambda row: (-row["pq"], -row["iou"], row["class"]))
+    return sorted(rows, key=lambda r: (*(-r.get(key, 0.0) for key in ("pq", "ap", "iou")), r["class"]))
 
 
 def graphs(sources: Sources) -> list[dict[str, Any]]:

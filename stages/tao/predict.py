@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
@@ -27,6 +28,25 @@ class Prediction:
     """float32 [Q, h, w]."""
     segments: dict[config.Mode, Segments]
     """Maps at the picture's own size."""
+    instances: "Instances | None"
+    """What is found in instance mode, if that was asked for."""
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Objects of one picture; their masks overlap."""
+
+    masks: npt.NDArray[np.bool_]
+    """bool [K, H, W], at the picture's own size."""
+    scores: npt.NDArray[np.float32]
+    """float32 [K], 0 to 1."""
+    category_ids: npt.NDArray[Any]
+    """[K], from 1."""
+
+
+def best_device() -> str:
+    """PyTorch's name of the GPU where there is one, else of the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Checkpoint:
@@ -95,15 +115,25 @@ class Checkpoint:
         return kept.astype(bool), scores, classes + 1
 
     def predict(self, picture: frames.Frame, *more: config.Mode) -> Prediction:
-        """Answer on a picture, uint8 [H, W, 3] of any size, in deploy.mode and `more` modes."""
+        """Answer on a picture, uint8 [H, W, 3] of any size, in deploy.mode and `more` modes.
+
+        `instances` is of `more`'s instance mode alone, as masks at the picture's size take a while.
+        """
         frame, used = frames.fit(picture, self.deploy)
         logits, quarter_masks = self.logits(frame)
         masks, size = self.at_frame(quarter_masks), (picture.shape[0], picture.shape[1])
-        found = {}
+        found, objects = {}, None
         for mode in {self.deploy.mode, *more}:
-            merged = self.merge(mode, logits, masks)
+            if mode is config.Mode.instance:
+                kept, scores, category_ids = self.instances(logits, masks)
+                merged = segments.instances(kept, scores, category_ids, self.deploy)
+                if mode in more:
+                    own = [frames.to_picture(m.astype(np.uint8), used, size, self.deploy) for m in kept]
+                    objects = Instances(np.array(own, bool), scores, category_ids)
+            else:
+                merged = self.merge(mode, logits, masks)
             found[mode] = Segments(frames.to_picture(merged.ids, used, size, self.deploy), merged.category_ids)
-        return Prediction(logits, quarter_masks, found)
+        return Prediction(logits, quarter_masks, found, objects)
 
     def segments(self, picture: frames.Frame) -> Segments:
         """Map of a picture in deploy.mode, at its own size."""

@@ -3,6 +3,7 @@
 Field names and defaults: nvidia_tao_pytorch.config.mask2former. Fields not written keep TAO's defaults.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,15 @@ PIXEL_STD = [0.229, 0.224, 0.225]
 
 
 def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, Any]:
-    """The spec of a panoptic training run, ready to be written as YAML.
+    """The spec of a training run, ready to be written as YAML.
 
-    coco: folder that the convert stage wrote. num_classes: length of the label map. The folder for TAO's results is not
-    part of it.
+    coco: folder that the convert stage wrote. num_classes: length of the label map. Paths of results, of the first
+    weights and of a checkpoint to go on from are not part of it; stages.tao.launch.overrides has them.
     """
     model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 
     def dataset(split: str, batch_size: int) -> dict[str, Any]:
-        return {
-            "type": "coco_panoptic",
-            "panoptic_json": str(coco / split / "panoptic.json"),
-            "panoptic_dir": str(coco / split / "panoptic"),
-            "img_dir": str(coco / split),
-            "batch_size": batch_size,
-            "num_workers": train.workers,
-        }
+        return {**annotations(coco / split, model.mode), "batch_size": batch_size, "num_workers": train.workers}
 
     swin: dict[str, Any] = {
         # A custom size is built by our own hook; TAO still wants a name from its table.
@@ -41,9 +35,13 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
         "window_size": backbone.window_size,
         "drop_path_rate": backbone.drop_path_rate,
     }
-    return {
+    keep_best = {}
+    if train.keep is config.Keep.best:
+        name, mode = monitor(cfg)
+        keep_best = {"checkpointer": {"enable_topk": True, "save_top_k": 1, "monitor": name, "mode": mode}}
+    spec: dict[str, Any] = {
         "model": {
-            "mode": "panoptic",
+            "mode": model.mode.value,
             "backbone": {
                 "type": "swin",
                 "swin": swin,
@@ -83,8 +81,14 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
         },
         "train": {
             "num_epochs": train.epochs,
-            "checkpoint_interval": train.epochs,
+            "num_nodes": train.nodes,
+            "num_gpus": len(train.gpus),
+            "gpu_ids": visible_gpus(train),
+            "distributed_strategy": train.strategy.value,
+            "activation_checkpoint": train.activation_checkpoint,
+            "checkpoint_interval": train.checkpoint_interval,
             "validation_interval": train.validation_interval,
+            **keep_best,
             "seed": train.seed,
             "precision": train.precision.value,
             "clip_grad_norm": train.clip_grad_norm,
@@ -99,3 +103,77 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
             },
         },
     }
+    return merged(spec, train.tao_spec)
+
+
+def annotations(folder: Path, mode: config.Mode) -> dict[str, str]:
+    """The fields of dataset.SPLIT that say what TAO reads of a split that convert wrote to `folder`."""
+    if mode is config.Mode.instance:
+        return {"type": "coco", "instance_json": str(folder / "instances.json"), "img_dir": str(folder)}
+    if mode is config.Mode.semantic:
+        return {"type": "ade", "annot_file": str(folder / "semantic.jsonl"), "root_dir": str(folder)}
+    return {
+        "type": "coco_panoptic",
+        "panoptic_json": str(folder / "panoptic.json"),
+        "panoptic_dir": str(folder / "panoptic"),
+        "img_dir": str(folder),
+    }
+
+
+def monitor(cfg: config.Config) -> tuple[str, str]:
+    """TAO's name of the figure of train.monitor, and whether its `min` or its `max` is best."""
+    if cfg.train.monitor is config.Monitor.loss:
+        return "val_loss", "min"
+    return ("val_mAP" if cfg.model.mode is config.Mode.instance else "mIoU"), "max"
+
+
+def visible_gpus(train: config.Train) -> list[int]:
+    """GPU numbers as TAO sees them: Docker hands on the chosen ones alone, and they count from 0."""
+    return list(range(len(train.gpus))) if train.runner is config.Runner.docker else train.gpus
+
+
+def merged(spec: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """`spec` with the fields of `more`, at any depth."""
+    result = dict(spec)
+    for key, value in more.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result
+
+
+OURS = ("results_dir", "train.resume_training_checkpoint_path", "train.pretrained_model_path")
+"""Fields that the train stage sets when it starts TAO."""
+
+
+def check(cfg: config.Config) -> None:
+    """Raise ValueError with the full key unless TAO's own schema takes the spec, and train.tao_spec only adds to it."""
+    import importlib
+
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    more = cfg.train.tao_spec
+    plain = train_spec(Path("data/coco"), 1, replace(cfg, train=replace(cfg.train, tao_spec={})))
+    for key in sorted((_leaves(plain) | set(OURS)) & _leaves(more)):
+        rule = "left to this project's own parameter (docs/parameters.md)"
+        config.require(False, f"train.tao_spec.{key}", rule, OmegaConf.select(OmegaConf.create(more), key))
+    # 0.6 s, and no part of PyTorch.
+    schema = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
+    try:
+        OmegaConf.merge(OmegaConf.structured(schema.ExperimentConfig), merged(plain, more))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        key = error.full_key or ""
+        where = f"train.tao_spec.{key}" if key in _leaves(more) or not _holds(plain, key) else key
+        raise ValueError(f"{where}: TAO's spec does not take it: {reason}; edit it under conf/") from error
+
+
+def _leaves(spec: dict[str, Any], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for key, value in spec.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"}
+    return found
+
+
+def _holds(spec: dict[str, Any], key: str) -> bool:
+    return any(leaf == key or leaf.startswith(f"{key}.") for leaf in _leaves(spec))

@@ -5,12 +5,12 @@ assumes CUDA in three places. Everything that it needs is supplied from outside,
 Importing TAO takes 7 to 15 s a process, so `prepare` is called by the functions that need it, not at import.
 """
 
+import argparse
 import importlib
 import importlib.util
 import logging
 import os
 import sys
-import time
 import warnings
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
@@ -18,6 +18,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from stages import config
+from stages.tao import launch
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +38,9 @@ HARMLESS = (
     "'pin_memory' argument is set as true but no accelerator is found",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "The number of training batches",
+    "Checkpoint directory .* exists and is not empty",
+    "Log file already exists at",
+    "Future Hydra versions will no longer change working directory",
     "The '(train|val)_dataloader' does not have many workers",
 )
 """Beginnings of warnings that the wheel and Lightning give on every run, and that ask nothing of the user."""
@@ -96,7 +102,7 @@ def prepare() -> None:
     os.environ.setdefault("TAO_VISIBLE_DEVICES", "0")
 
     _tolerate_missing_op()
-    _adapt_trainer()
+    _keep_lowest_class()
     _keep_swin_sizes()
 
 
@@ -119,34 +125,21 @@ def _tolerate_missing_op() -> None:
     modules.load_ops = load
 
 
-def _adapt_trainer() -> None:
-    """Train on the CPU where there is no CUDA, and tell the progress where nobody watches a progress bar."""
-    import torch
-    from pytorch_lightning.callbacks import Callback
+def _keep_lowest_class() -> None:
+    """TAO's semantic loader takes the lowest number of a mask for void, also where every pixel has a class."""
+    import numpy as np
 
-    class LogEpochs(Callback):
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.start = time.monotonic()
-            self.first = trainer.current_epoch
+    datasets: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.datasets")
 
-        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            done, total = trainer.current_epoch + 1, trainer.max_epochs
-            pace = (time.monotonic() - self.start) / (done - self.first)
-            loss = float(trainer.callback_metrics["train_loss_epoch"])
-            log.info("epoch %d of %d: train_loss %.3f, %.0f s left", done, total, loss, pace * (total - done))
+    class WithVoid(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            return getattr(np, name)
 
-    train: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
-    trainer = train.Trainer
+        @staticmethod
+        def unique(mask: Any) -> Any:
+            return np.union1d([0], mask)
 
-    def adapted(**kwargs: Any) -> Any:
-        # TAO's code above this call reads len(devices), so only the Trainer itself learns of the change.
-        if not torch.cuda.is_available():
-            kwargs.update(accelerator="cpu", devices=1)
-        if not sys.stderr.isatty():
-            kwargs.update(callbacks=[LogEpochs()], enable_progress_bar=False)
-        return trainer(**kwargs)
-
-    train.Trainer = adapted
+    datasets.np = WithVoid("numpy")
 
 
 def _keep_swin_sizes() -> None:
@@ -161,18 +154,22 @@ def _keep_swin_sizes() -> None:
     model.MaskFormerModel.build_backbone = build
 
 
-def train(spec: Path, results: Path, start: Path | None) -> None:
-    """Train by TAO's own entry point from a written spec, into the folder `results`, from the weights of `start`.
+def train(run: launch.Run, cfg: config.Config) -> None:
+    """Train by TAO's own entry point from a written spec, in this process: the only one, or one of several.
 
-    `start`, where given, is a pickle as TAO's loader for the original's takes it. Raises whatever TAO raises.
+    Raises whatever TAO raises.
     """
+    from stages.tao import callbacks
+
     prepare()
-    entry = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
+    os.environ["TAO_VISIBLE_DEVICES"] = ",".join(map(str, cfg.train.gpus))
+    entry: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
+    data: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
+    data.DataLoader = callbacks.SeededLoader
+    entry.Trainer = callbacks.trainer(cfg, resumed=run.resume is not None)
     argv = sys.argv
-    folder = ["--config-path", str(spec.parent.resolve()), "--config-name", spec.name]
-    sys.argv = ["train", *folder, f"results_dir={results.resolve()}"]
-    if start:
-        sys.argv.append(f"train.pretrained_model_path={start.resolve()}")
+    folder = ["--config-path", str(run.spec.parent.resolve()), "--config-name", run.spec.name]
+    sys.argv = ["train", *folder, *launch.overrides(run)]
     try:
         entry.main()
     finally:
@@ -207,3 +204,22 @@ def load_model(checkpoint: Path) -> "torch.nn.Module":
     weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     net.load_state_dict(weights, strict=True)
     return net.eval()
+
+
+def main() -> None:
+    """Command line of one of several processes, which torchrun starts."""
+    parser = argparse.ArgumentParser(description="Train by TAO's wheel as one process of torchrun's.")
+    for name, about in (
+        ("spec", "spec.yaml"),
+        ("results", "folder for what TAO writes"),
+        ("coco", "folder that convert wrote"),
+        ("start", "pickle of weights to start from"),
+        ("resume", "checkpoint to go on from"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=name in ("spec", "results", "coco"), help=about)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(launch.Run(**vars(parser.parse_args())), config.load())
+
+
+if __name__ == "__main__":
+    main()

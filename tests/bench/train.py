@@ -7,7 +7,6 @@ For a machine with an NVIDIA GPU, TAO's wheel and what it imports. Scenes are ge
 import argparse
 import json
 import multiprocessing
-import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -35,16 +34,10 @@ def trained(coco: Path, out: Path, cfg: config.Config) -> dict[str, Any]:
 
     # As from a command line, which this process was not started by.
     multiprocessing.set_start_method("fork", force=True)
-    status, run = out.with_suffix(".status"), wheel.train
-
-    def kept(spec: Path, results: Path, start: Path | None) -> None:
-        run(spec, results, start)
-        shutil.copyfile(results / "train" / "status.json", status)
-
-    wheel.train = kept
-    train.build(coco, out, out.with_suffix(".json"), cfg)
+    work = out.with_suffix(".work")
+    train.build(coco, out, work, out.with_suffix(".json"), cfg)
     ends = []
-    for line in status.read_text().splitlines():
+    for line in (work / "train" / "status.json").read_text().splitlines():
         event = json.loads(line)
         if event.get("message", "").startswith("Train metrics"):
             ends.append(datetime.strptime(f"{event['date']} {event['time']}", "%m/%d/%Y %H:%M:%S"))

@@ -1,0 +1,118 @@
+"""infer with TAO's network of random weights, on pictures of two sizes."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from pycocotools import mask as rle
+
+from stages import config, files, infer
+from stages.coco import panoptic
+from stages.media.drawing import Painter
+from stages.runtime import frames
+from stages.tao import predict, spec, wheel
+from tests.conftest import REPO
+
+# TAO's Swin gives it on every network.
+pytestmark = [pytest.mark.filterwarnings("ignore:torch.meshgrid"), pytest.mark.usefixtures("tao_wheel")]
+
+CATEGORIES = [
+    {"id": 1, "name": "car", "isthing": 1, "color": [255, 0, 0]},
+    {"id": 2, "name": "sky", "isthing": 0, "color": [0, 0, 255]},
+]
+SIZES = {"a b": (128, 192), "ü": (100, 90)}
+
+
+@pytest.fixture
+def cfg() -> config.Config:
+    found = config.load(REPO / "params.yaml")
+    found.deploy.object_mask_threshold = 0.0
+    found.deploy.overlap_threshold = 0.0
+    return found
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, cfg: config.Config) -> Path:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    OmegaConf.save(spec.train_spec(tmp_path, len(CATEGORIES), cfg), folder / "spec.yaml")
+    torch.manual_seed(0)
+    state = {f"model.{name}": value for name, value in wheel.build_network(folder / "spec.yaml").state_dict().items()}
+    torch.save({"state_dict": state}, folder / "model.pth")
+    files.write_json(tmp_path / "label_map.json", CATEGORIES)
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, size in SIZES.items():
+        picture = np.zeros((*size, 3), np.uint8)
+        # Red on the left and blue on the right, in OpenCV's order.
+        picture[:, : size[1] // 2, 2] = 255
+        picture[:, size[1] // 2 :, 0] = 255
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    return folder
+
+
+def read(path: Path) -> Any:
+    return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_every_result_is_of_the_same_answer(tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config) -> None:
+    out = tmp_path / "out"
+    assert infer.build(checkpoint, tmp_path / "label_map.json", str(source), out, cfg) == 2
+    images = files.read_json(out / "images.json")["images"]
+    assert [i["file_name"] for i in images] == ["a b.png", "ü.png"]
+    results = files.read_json(out / "instances.json")
+    truth = files.read_json(out / "panoptic.json")
+    model = predict.Checkpoint(checkpoint, 1, cfg.deploy)
+    for image, annotation in zip(images, truth["annotations"], strict=True):
+        stem = Path(image["file_name"]).stem
+        size = (image["height"], image["width"])
+        assert size == SIZES[stem]
+        picture = frames.read_rgb(source / image["file_name"])
+        answer = model.predict(picture, *config.Mode)
+        merged = answer.segments[config.Mode.panoptic]
+        written = read(out / "panoptic" / annotation["file_name"]).astype(np.int64)
+        np.testing.assert_array_equal(written[..., 2] + 256 * written[..., 1] + 65536 * written[..., 0], merged.ids)
+        assert {s["id"]: s["category_id"] for s in annotation["segments_info"]} == merged.category_ids
+        assert merged.category_ids, "nothing found shows nothing"
+        semantic = read(out / "semantic" / f"{stem}.png")
+        np.testing.assert_array_equal(semantic, answer.segments[config.Mode.semantic].ids)
+        painted = Painter(CATEGORIES).draw(picture, merged, [])
+        np.testing.assert_array_equal(read(out / "overlays" / f"{stem}.png")[..., ::-1], painted)
+        assert answer.instances is not None
+        own = [r for r in results if r["image_id"] == image["id"]]
+        assert own
+        masks = rle.decode([r["segmentation"] for r in own]).transpose(2, 0, 1).astype(bool)
+        assert masks.shape[1:] == size
+        order = [k for k in np.argsort(-answer.instances.scores, kind="stable") if answer.instances.masks[k].any()]
+        np.testing.assert_array_equal(masks, answer.instances.masks[order])
+        assert [r["category_id"] for r in own] == answer.instances.category_ids[order].tolist()
+    content = panoptic.PanopticSet(truth["categories"], [])
+    assert content.num_things == 1
+
+
+def test_a_network_of_one_mode_writes_that_alone(
+    tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config
+) -> None:
+    cfg.model.mode = cfg.deploy.mode = config.Mode.semantic
+    out = tmp_path / "out"
+    infer.build(checkpoint, tmp_path / "label_map.json", str(source), out, cfg)
+    assert sorted(p.name for p in out.iterdir()) == ["images.json", "overlays", "semantic"]
+
+
+def test_what_infer_refuses(tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config) -> None:
+    label_map = tmp_path / "label_map.json"
+    with pytest.raises(ValueError, match="holds the source's own files"):
+        infer.build(checkpoint, label_map, str(source), source, cfg)
+    (source / "a b.jpg").write_bytes((source / "a b.png").read_bytes())
+    with pytest.raises(ValueError, match="two pictures are named a b"):
+        infer.build(checkpoint, label_map, str(source), tmp_path / "out", cfg)
+    assert not (tmp_path / "out").exists()
