@@ -55,9 +55,9 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
                 for name, file in (("panoptic", "panoptic.json"), ("instances", "instances.json"))
             }
             known = {name: path for name, path in sources.items() if name != "checkpoint"} | labels
-            rows = _train(coco, draft, work, resume.identity(known, _pictures(coco)), cfg)
+            rows, kept = _train(coco, draft, work, resume.identity(known, _pictures(coco)), cfg)
             sources |= labels
-            summary = {**rows[-1], "epochs": len(rows)}
+            summary = {**next(row for row in rows if row["epoch"] == kept), "epochs": len(rows)}
         with (draft / "history.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, ["epoch", "train_loss", *dict.fromkeys(resume.COLUMNS.values())], restval="")
             writer.writeheader()
@@ -75,8 +75,13 @@ def _pictures(coco: Path) -> list[Path]:
     return found
 
 
-def _train(coco: Path, draft: Path, work: Path, identity: dict[str, str], cfg: config.Config) -> list[dict[str, Any]]:
-    """Train by draft/spec.yaml in the folder `work`; write draft/model.pth and return the rows of the history."""
+def _train(
+    coco: Path, draft: Path, work: Path, identity: dict[str, str], cfg: config.Config
+) -> tuple[list[dict[str, Any]], int]:
+    """Train by draft/spec.yaml in the folder `work`; write draft/model.pth.
+
+    Returns the rows of the history, and the epoch that was kept.
+    """
     from stages.tao import imported
 
     train = cfg.train
@@ -97,7 +102,7 @@ def _train(coco: Path, draft: Path, work: Path, identity: dict[str, str], cfg: c
     rows = resume.history(results / "status.json")
     found = resume.trained(results, train.keep is config.Keep.best)
     # TAO swallows an interruption and leaves what it had, which must not pass for a trained network.
-    if found is None or not rows or (rows[-1]["epoch"] != train.epochs and not train.patience):
+    if found is None or not rows or (rows[-1]["epoch"] != train.epochs and not ended_early(rows, cfg)):
         raise RuntimeError(
             f"TAO ended after {len(rows)} of {train.epochs} epochs (train.epochs), and left "
             f"{'a' if found else 'no'} checkpoint; its messages are above; run it again to go on"
@@ -105,8 +110,19 @@ def _train(coco: Path, draft: Path, work: Path, identity: dict[str, str], cfg: c
     if defect := resume.defect(found):
         raise RuntimeError(f"{found}: {defect}; run it again to go on from the checkpoint before it")
     shutil.copyfile(found, draft / "model.pth")
+    kept = resume.epoch(found)
     resume.finish(work)
-    return rows
+    return rows, kept
+
+
+def ended_early(rows: list[dict[str, Any]], cfg: config.Config) -> bool:
+    """Whether train.patience ended a training of these epochs, which an interruption can't be told from otherwise."""
+    name, mode = spec.monitor(cfg)
+    values = [row[resume.COLUMNS[name]] for row in rows if resume.COLUMNS[name] in row]
+    if not values or not cfg.train.patience:
+        return False
+    best = values.index(min(values) if mode == "min" else max(values))
+    return len(values) - 1 - best >= cfg.train.patience
 
 
 def _run(coco: Path, work: Path, cfg: config.Config, checkpoint: Path | None) -> launch.Run:

@@ -290,6 +290,17 @@ def test_training_ends_early_and_the_best_is_kept(workspace: Path) -> None:
     losses = [float(row.split(",")[2]) for row in rows]
     epoch = torch.load(workspace / "early/model.pth", weights_only=True)["epoch"]
     assert losses[epoch] == min(losses)
+    assert files.read_json(workspace / "early.json")["val_loss"] == min(losses)
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "ended"),
+    [([3.0, 2.0, 2.5, 2.0], 2, True), ([3.0, 2.0, 2.5], 2, False), ([2.0, 2.5, 2.6], 0, False), ([], 1, False)],
+)
+def test_an_interruption_is_no_early_stop(cfg: config.Config, losses: list[float], patience: int, ended: bool) -> None:
+    cfg.train.patience, cfg.train.monitor = patience, config.Monitor.loss
+    rows: list[dict[str, Any]] = [{"epoch": i, "train_loss": 1.0, "val_loss": loss} for i, loss in enumerate(losses)]
+    assert train.ended_early([{"epoch": 9, "train_loss": 1.0}, *rows], cfg) == ended
 
 
 def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Path) -> None:

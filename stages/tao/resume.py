@@ -71,6 +71,13 @@ def defect(checkpoint: Path) -> str:
     return "" if whole else "it is of the middle of an epoch"
 
 
+def epoch(checkpoint: Path) -> int:
+    """The epoch, from 1, that a checkpoint is of."""
+    import torch
+
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) + 1
+
+
 def finish(work: Path) -> None:
     """Remove what only a resumption needs; curves and messages stay until the next training."""
     (work / RUN).unlink(missing_ok=True)
