@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages import config, convert, files, train
+from stages import config, convert, files, sample, train
 from stages.tao import launch, resume, spec
 from tests.conftest import REPO, TABLES, run
 
@@ -184,7 +184,7 @@ def command(name: str) -> list[str]:
 def trained(workspace: Path, name: str) -> str:
     done = run(*command(name), cwd=workspace, PYTHONPATH=str(REPO))
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -273,11 +273,15 @@ def test_each_mode_trains_and_has_its_figures(workspace: Path, mode: str, column
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_network(workspace: Path) -> None:
-    compose(workspace, "train.gpus=[0,1]", "train.batch_size=1")
-    messages = trained(workspace, "two")
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    # TAO wants a validation picture for each process.
+    sample.build(tmp_path / "set", config.Sample(train_images=2, val_images=2, height_px=128, width_px=192))
+    data = config.load(REPO / "params.yaml").data
+    convert.build(tmp_path / "set", tmp_path / "data/coco", tmp_path / "data.json", TABLES, data)
+    compose(tmp_path, "train.gpus=[0,1]", "train.batch_size=1")
+    messages = trained(tmp_path, "two")
     assert "MEMBER: 2/2" in messages
-    assert len((workspace / "two/history.csv").read_text().splitlines()) == 3
+    assert len((tmp_path / "two/history.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.slow
