@@ -5,11 +5,13 @@ from typing import Any
 
 from stages import config, files
 from stages.engines import sidecar
-from stages.evaluate import headline
 
 
 def text(data: Path, cfg: config.Config) -> str:
     """The table as lines of text. Raises FileNotFoundError naming the file where a stage has not run."""
+    # It needs pycocotools, which a machine that only runs engines does not have.
+    from stages.evaluate import headline
+
     metrics = data / "metrics"
     evaluated = read(metrics / "evaluate.json")
     rows = [("checkpoint", headline(evaluated))]

@@ -1,4 +1,7 @@
-"""COCO's average precision of instance masks (cocodataset.org/#detection-eval), by pycocotools."""
+"""COCO's average precision of instance masks (cocodataset.org/#detection-eval), by pycocotools.
+
+That is imported where it is used: machines that only run engines do not have it.
+"""
 
 import contextlib
 import io
@@ -7,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 """The first six of COCO's twelve figures, in its order."""
@@ -20,6 +20,8 @@ class AveragePrecision:
 
     def __init__(self, instances_json: Path) -> None:
         """Read the truth: COCO instances with masks of the pictures' own size."""
+        from pycocotools.coco import COCO
+
         with contextlib.redirect_stdout(io.StringIO()):
             self._truth = COCO(str(instances_json))
         self.results: list[dict[str, Any]] = []
@@ -37,6 +39,8 @@ class AveragePrecision:
 
     def evaluate(self) -> tuple[dict[str, float], dict[int, float]]:
         """The figures of NAMES, 0 to 100, without those of sizes that the truth does not hold; AP by category_id."""
+        from pycocotools.cocoeval import COCOeval
+
         categories = sorted({a["category_id"] for a in self._truth.dataset["annotations"] if not a["iscrowd"]})
         if not self.results:
             return dict.fromkeys(NAMES, 0.0) if categories else {}, dict.fromkeys(categories, 0.0)
@@ -60,6 +64,8 @@ def results(
     image_id: int, masks: npt.NDArray[np.bool_], scores: npt.NDArray[Any], category_ids: npt.NDArray[Any]
 ) -> list[dict[str, Any]]:
     """COCO results of one picture, best first, with compressed run lengths as text; empty masks are left out."""
+    from pycocotools import mask as rle
+
     found = []
     for index in np.argsort(-scores, kind="stable"):
         if not masks[index].any():
