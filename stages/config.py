@@ -109,7 +109,7 @@ class Data:
     max_skipped: int = 0
     """For on_error: skip. Pictures of a split that may be left out; 0 or more."""
     workers: int = 0
-    """Processes that convert; 0: one for each core. The result is the same."""
+    """Processes that generate scenes and convert; 0: one for each core. The result is the same."""
 
     def __post_init__(self) -> None:
         for name in self.sources:
@@ -373,6 +373,9 @@ class Train:
             require(whole, "train.checkpoint_interval", rule, self.checkpoint_interval)
             inside = self.runner not in CONTAINER_RUNNERS
             require(inside, "train.patience", f"0 for train.runner: {self.runner.value}: TAO has none", self.patience)
+        clips = self.strategy is Strategy.ddp or self.runner not in CONTAINER_RUNNERS
+        rule = f"ddp for train.runner: {self.runner.value}: TAO's own fsdp can't clip gradients and fails"
+        require(clips, "train.strategy", rule, self.strategy.value)
         require(self.seed >= 0, "train.seed", "0 or more", self.seed)
 
 

@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
 """In the draft of a split: a line for each picture that is done, in order."""
-IMAGES_PER_WORKER = 8
-"""At least, for another worker to be started."""
 Work = picture.Task | reader.Problem
 
 
@@ -133,8 +131,7 @@ def _split(
         (plan.folder / name).mkdir(exist_ok=True)
     if done:
         log.info("%s: %d of %d pictures are there from a run that was interrupted", split, done, len(work))
-    # A worker takes a second to start.
-    workers = min(cfg.workers or len(os.sched_getaffinity(0)), max(1, (len(work) - done) // IMAGES_PER_WORKER))
+    workers = parallel.count(cfg.workers, len(work) - done)
     convert = functools.partial(_try, plan=plan, skip=cfg.on_error is config.OnError.skip)
     records = _records(journal, parallel.ordered(convert, work[done:], workers, split, done))
     _write_split(records, plan.folder, categories, counted)

@@ -46,8 +46,8 @@ def build(path: Path, sha256: str, server: str = SERVER) -> str:
     found = files.sha256(path)
     if sha256 and found != sha256:
         raise ValueError(
-            f"{path}: its SHA-256 is {found}, expected {sha256} (model.backbone.pretrained_weights_sha256); delete it "
-            "and run `make weights`"
+            f"{path}: its SHA-256 is {found}, expected {sha256}; delete it and run `make weights`, or, if you trust "
+            "this one, set model.backbone.pretrained_weights_sha256"
         )
     return found
 

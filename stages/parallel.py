@@ -19,8 +19,15 @@ _PR_SET_PDEATHSIG = 1
 
 AHEAD = 3
 """Portions given to each worker before their results are taken: memory stays the same for any number of items."""
+ITEMS_PER_WORKER = 8
+"""At least, for another worker to be started, which takes a second."""
 PORTION = 4
 """Items given to a worker at once: to give one and to take its result costs as much as a picture's JSON."""
+
+
+def count(wanted: int, items: int) -> int:
+    """How many workers to start: `wanted`, or one for each core for 0, where there are items enough."""
+    return min(wanted or len(os.sched_getaffinity(0)), max(1, items // ITEMS_PER_WORKER))
 
 
 def ordered[Item, Result](
@@ -55,8 +62,8 @@ def ordered[Item, Result](
                     bar.update()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                f"{label}: a worker died, as when memory runs out; run it again to go on, with a lower data.workers "
-                f"(now {workers}) if it dies again"
+                f"{label}: a worker died, as when memory runs out; run it again, with a lower data.workers (now "
+                f"{workers}) if it dies again"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

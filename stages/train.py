@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import config, files
-from stages.tao import launch, resume, spec, weights_file, wheel
+from stages.tao import launch, resume, spec, training, weights_file
 
 
 def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) -> None:
@@ -55,7 +55,9 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
                 for name, file in (("panoptic", "panoptic.json"), ("instances", "instances.json"))
             }
             known = {name: path for name, path in sources.items() if name != "checkpoint"} | labels
-            rows, kept = _train(coco, draft, work, resume.identity(known, _pictures(coco)), cfg)
+            # A container's checkpoint has TAO's own parameter groups, the wheel's has callbacks.few_groups.
+            identity = resume.identity(known, _pictures(coco)) | {"runner": cfg.train.runner.value}
+            rows, kept = _train(coco, draft, work, identity, cfg)
             sources |= labels
             summary = {**next(row for row in rows if row["epoch"] == kept), "epochs": len(rows)}
         with (draft / "history.csv").open("w", newline="") as file:
@@ -133,7 +135,7 @@ def _run(coco: Path, work: Path, cfg: config.Config, checkpoint: Path | None) ->
 def _start(run: launch.Run, cfg: config.Config) -> None:
     """Run TAO by train.runner."""
     if cfg.train.runner is config.Runner.wheel and not launch.in_processes(cfg.train):
-        wheel.train(run, cfg)
+        training.train(run, cfg)
         return
     command, env = _command(run, cfg)
     if cfg.train.runner is config.Runner.docker:

@@ -84,6 +84,11 @@ def test_every_model_is_one_that_tao_knows(tmp_path: Path, model: str) -> None:
     assert config.load(tmp_path / "params.yaml").model.backbone.type.value == model.removeprefix("swin_")
 
 
+def test_fsdp_is_for_the_wheel(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.strategy: must be ddp for train\.runner: launcher.*found 'fsdp'"):
+        params.build(REPO / "conf", tmp_path / "params.yaml", ["train.runner=launcher", "train.strategy=fsdp"])
+
+
 def test_hand_edited_params_are_checked(tmp_path: Path) -> None:
     edited = OmegaConf.load(REPO / "params.yaml")
     edited.verify.min_pixel_agreement_pct = 101

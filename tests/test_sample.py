@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from stages import config, sample
+from stages import config, parallel, sample
 from stages.scenes import compose
 from stages.vistas import layout
 from stages.vistas.labels import CONFIG, CROWD_OF, LABELS, UNLABELED
@@ -51,6 +51,13 @@ def panoptic_json(split: Path) -> Any:
 def test_same_seed_gives_the_same_bytes(built: Path, tmp_path: Path) -> None:
     sample.build(tmp_path / "again", SMALL)
     assert files(tmp_path / "again") == files(built)
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
+    cfg = config.Sample(7, 2 * parallel.ITEMS_PER_WORKER, 1, HEIGHT, WIDTH)
+    for workers in (1, 2):
+        sample.build(tmp_path / str(workers), cfg, workers)
+    assert files(tmp_path / "1") == files(tmp_path / "2")
 
 
 def test_other_seed_differs(built: Path, tmp_path: Path) -> None:

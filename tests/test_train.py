@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from stages import config, convert, files, sample, train
 from stages.tao import launch, resume, spec
@@ -105,7 +106,7 @@ def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
 def test_the_command_of_several_processes_and_nodes(cfg: config.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg.train.gpus = [0, 1]
     paths = launch.Run(Path("w/spec.yaml"), Path("w"), Path("coco"))
-    tail = ["-m", "stages.tao.wheel", "--spec=w/spec.yaml", "--results=w", "--coco=coco"]
+    tail = ["-m", "stages.tao.training", "--spec=w/spec.yaml", "--results=w", "--coco=coco"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     assert launch.wheel(paths, cfg.train) == [*torchrun, "--standalone", *tail]
     cfg.train.nodes = 3
@@ -246,6 +247,42 @@ def test_killed_and_started_again_it_ends_with_the_same_network(
     assert not resume.checkpoints(workspace / f"{name}_work/train"), "they are of no use any more"
     assert list((workspace / f"{name}_work/train/dvclive/plots/metrics").rglob("loss.tsv"))
     assert list((workspace / f"{name}_work/train/lightning_logs").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.usefixtures("tao_wheel")
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+@pytest.mark.parametrize("scheduler", ["MultiStep", "WarmupPoly"])
+def test_every_parameter_keeps_its_rates_in_few_groups(cfg: config.Config, workspace: Path, scheduler: str) -> None:
+    from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
+    from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
+
+    from stages.tao import callbacks
+
+    cfg.train.milestones, cfg.train.backbone_multiplier = [1], 0.5
+    coco = workspace / "data/coco"
+    written = OmegaConf.create(spec.train_spec(coco, len(files.read_json(coco / "label_map.json")), cfg))
+    merged: Any = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), written)
+    merged.train.iters_per_epoch, merged.train.optim.lr_scheduler = 2, scheduler
+    module = Mask2formerPlModule(merged)
+    rates = []
+    for configure in (
+        Mask2formerPlModule.configure_optimizers,
+        callbacks.few_groups(Mask2formerPlModule.configure_optimizers),
+    ):
+        found = configure(module)
+        optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+        of_each = []
+        for _ in range(3):
+            of_each.append({id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]})
+            last = schedule.get_last_lr()
+            assert last == [group["lr"] for group in optimizer.param_groups]
+            optimizer.step()
+            schedule.step()
+        assert last[0] == pytest.approx(0.5 * last[-1]), "TAO takes them for the backbone's and the rest's"
+        rates.append(of_each)
+    assert rates[0] == rates[1]
+    assert len(rates[0][0]) == len(list(module.model.parameters()))
+    assert len(optimizer.param_groups) == 4
 
 
 @pytest.mark.slow

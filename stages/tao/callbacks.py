@@ -1,6 +1,6 @@
-"""What the wheel's training has beside TAO's own: CPUs, curves, the time left, early stop, exact resumption.
+"""What the wheel's training has beside TAO's own: CPUs, curves, the time left, early stop, exact resumption, pace.
 
-Imported by stages.tao.wheel once TAO is importable.
+Imported by stages.tao.training once TAO is importable.
 """
 
 import logging
@@ -61,6 +61,46 @@ class _LogEpochs(Callback):
             log.info("epoch %d of %d: train_loss %.3f, %.0f s left", done, total, loss, pace * (total - done))
 
 
+class _ClipShards(Callback):
+    """Clips gradients by the norm of all shards, which Lightning refuses to do for fsdp.
+
+    TAO's optimizer clips each process's shards once more, by their own norm, which is below the limit then.
+    """
+
+    def __init__(self, norm: float) -> None:
+        self._norm = norm
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        trainer.strategy.model.clip_grad_norm_(self._norm)
+
+
+def few_groups(configure: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """TAO's `configure_optimizers`, with a parameter group for each pair of learning rate and weight decay.
+
+    TAO makes one for each parameter, hundreds, and an optimizer launches its kernels for each group anew. Every
+    parameter keeps its rates. Where the backbone's rate is another, the first group is of the backbone and the last is
+    not: TAO's curves `lr_backbone` and `lr` are of those two.
+    """
+
+    def configure_optimizers(module: Any) -> dict[str, Any]:
+        found = configure(module)
+        groups, scheduler = found["optimizer"].param_groups, found["lr_scheduler"]["scheduler"]
+        # `initial_lr`, `base_lrs` and `_last_lr` are the scheduler's, which was made for TAO's groups.
+        kinds: dict[tuple[float, float], list[int]] = {}
+        for index, group in enumerate(groups):
+            kinds.setdefault((group["initial_lr"], group["weight_decay"]), []).append(index)
+        for first, *others in kinds.values():
+            for index in others:
+                groups[first]["params"] += groups[index]["params"]
+        kept = [first for first, *_ in kinds.values()]
+        groups[:] = [groups[index] for index in kept]
+        scheduler.base_lrs = [scheduler.base_lrs[index] for index in kept]
+        scheduler._last_lr = [scheduler._last_lr[index] for index in kept]
+        return found
+
+    return configure_optimizers
+
+
 def trainer(cfg: config.Config, *, resumed: bool) -> Callable[..., pl.Trainer]:
     """What stands for Lightning's Trainer in TAO's training script."""
 
@@ -69,6 +109,8 @@ def trainer(cfg: config.Config, *, resumed: bool) -> Callable[..., pl.Trainer]:
         if not torch.cuda.is_available():
             kwargs.update(accelerator="cpu", devices=len(cfg.train.gpus))
         more: list[Callback] = [_DropOldCheckpoints()]
+        if kwargs["strategy"] == "fsdp":
+            more.append(_ClipShards(kwargs.pop("gradient_clip_val")))
         if cfg.train.patience:
             name, mode = spec.monitor(cfg)
             more.append(EarlyStopping(name, mode=mode, patience=cfg.train.patience, verbose=True))

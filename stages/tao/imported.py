@@ -96,7 +96,10 @@ def check_hash(path: Path, expected: str, key: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found ({key}); put it there, or set the key to another path")
     if expected and (found := files.sha256(path)) != expected:
-        raise ValueError(f"{path}: its SHA-256 is {found}, expected {expected} ({key}_sha256); get the file anew")
+        raise ValueError(
+            f"{path}: its SHA-256 is {found}, expected {expected}; get the file anew, or set {key}_sha256 if you trust "
+            "this one"
+        )
 
 
 def _compare(path: Path, theirs: dict[str, Any], model: config.Model) -> None:

@@ -68,7 +68,7 @@ def wheel(run: Run, train: config.Train) -> list[str]:
     command = [sys.executable]
     if in_processes(train):
         command += ["-m", "torch.distributed.run", f"--nproc-per-node={len(train.gpus)}", *_nodes(train.nodes)]
-    command += ["-m", "stages.tao.wheel"]
+    command += ["-m", "stages.tao.training"]
     return command + [f"--{name}={path}" for name, path in vars(run).items() if path]
 
 

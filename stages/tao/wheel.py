@@ -1,11 +1,11 @@
 """Runs the unmodified nvidia-tao-pytorch 7.3.0 wheel in this process, with or without a GPU.
 
 The wheel imports modules that PyPI does not have for Python 3.12 and that Mask2Former never calls, and it
-assumes CUDA in three places. Everything that it needs is supplied from outside, here and nowhere else.
+assumes CUDA in three places. What it needs to be imported and to build its network is supplied from outside, here; what
+its training has beside that is in training.py and callbacks.py.
 Importing TAO takes 7 to 15 s a process, so `prepare` is called by the functions that need it, not at import.
 """
 
-import argparse
 import importlib
 import importlib.util
 import logging
@@ -18,9 +18,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from stages import config
-from stages.tao import launch
 
 if TYPE_CHECKING:
     import torch
@@ -154,28 +151,6 @@ def _keep_swin_sizes() -> None:
     model.MaskFormerModel.build_backbone = build
 
 
-def train(run: launch.Run, cfg: config.Config) -> None:
-    """Train by TAO's own entry point from a written spec, in this process: the only one, or one of several.
-
-    Raises whatever TAO raises.
-    """
-    from stages.tao import callbacks
-
-    prepare()
-    os.environ["TAO_VISIBLE_DEVICES"] = ",".join(map(str, cfg.train.gpus))
-    entry: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
-    data: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
-    data.DataLoader = callbacks.SeededLoader
-    entry.Trainer = callbacks.trainer(cfg, resumed=run.resume is not None)
-    argv = sys.argv
-    folder = ["--config-path", str(run.spec.parent.resolve()), "--config-name", run.spec.name]
-    sys.argv = ["train", *folder, *launch.overrides(run)]
-    try:
-        entry.main()
-    finally:
-        sys.argv = argv
-
-
 def build_network(spec: Path) -> "torch.nn.Module":
     """TAO's MaskFormerModel of a spec, with random weights.
 
@@ -204,22 +179,3 @@ def load_model(checkpoint: Path) -> "torch.nn.Module":
     weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     net.load_state_dict(weights, strict=True)
     return net.eval()
-
-
-def main() -> None:
-    """Command line of one of several processes, which torchrun starts."""
-    parser = argparse.ArgumentParser(description="Train by TAO's wheel as one process of torchrun's.")
-    for name, about in (
-        ("spec", "spec.yaml"),
-        ("results", "folder for what TAO writes"),
-        ("coco", "folder that convert wrote"),
-        ("start", "pickle of weights to start from"),
-        ("resume", "checkpoint to go on from"),
-    ):
-        parser.add_argument(f"--{name}", type=Path, required=name in ("spec", "results", "coco"), help=about)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(launch.Run(**vars(parser.parse_args())), config.load())
-
-
-if __name__ == "__main__":
-    main()
