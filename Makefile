@@ -113,6 +113,10 @@ bench: env ## Time an engine on this GPU and what else one would run; writes dat
 bench-rtx: env ## Build Swin-Tiny at 720p for TensorRT-RTX, ours and TAO's graph; writes data/bench/rtx.json
 	@python -m tests.bench.rtx --out data/bench/rtx.json
 
+.PHONY: bench-train
+bench-train: env ## Time TAO's training on this machine's GPUs, by parts; writes data/bench/train.json [ARGS=...]
+	@python -W ignore -m tests.bench.train --work data/bench/train --out data/bench/train.json $(ARGS)
+
 .PHONY: lint
 lint: env ## Check formatting, lint and types
 	@ruff format --check .
