@@ -98,8 +98,9 @@ bench-precision: env ## Find what half precision moves most, by parts of the net
 .PHONY: bench
 bench: env ## Time an engine on this GPU and what else one would run; writes data/bench/TARGET*.json, .svg [TARGET=id]
 	@test -n "$(TARGET)" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
-	@$(DEVICE_PYTHON) -c "import tensorrt" || { echo "error: $(DEVICE_PYTHON) has no TensorRT; name a Python that has it \
-		in DEVICE_PYTHON (docs/targets.md)" >&2; exit 1; }
+	@$(DEVICE_PYTHON) -c "import tensorrt" 2> /dev/null || { \
+		echo "error: $(DEVICE_PYTHON) can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
+		exit 1; }
 	@python -W ignore -m tests.bench.peers --params $(PARAMS) --checkpoint data/checkpoint --reference $(REFERENCE) \
 		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
 		--tao-graph data/bench/tao --out data/bench/$(TARGET)_peers.json

@@ -86,6 +86,7 @@ def main() -> None:
         build(args.checkpoint, args.label_map, args.out)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
+    print(f"{args.out}: {weights_file.SAFETENSORS}, {weights_file.CONFIG}, {PREPROCESSOR}")
 
 
 if __name__ == "__main__":
