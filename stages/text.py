@@ -1,0 +1,53 @@
+"""Text files that a user writes, read one way everywhere.
+
+UTF-8 with or without a byte order mark, or UTF-16 with one; any line ends. Anything else is refused with the place of
+the first byte that is not UTF-8: an encoding is never guessed.
+"""
+
+import codecs
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read(path: Path) -> str:
+    """Return the text of a file, each line ended by a line feed, without a byte order mark.
+
+    Raises ValueError naming file, line and byte where it is not UTF-8 or marked UTF-16, OSError where it can't be read.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        found = f"byte 0x{content[error.start]:02x}" if error.start < len(content) else "a file cut short"
+        name = encoding.removesuffix("-sig").upper()
+        raise ValueError(f"{path}:{line}: found {found}, which is not {name}; save the file as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of a user. Raises as `read`, and ValueError naming file and place where it is not JSON."""
+    try:
+        return json.loads(read(path), object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        place = f"{path}:{error.lineno}:{error.colno}"
+        raise ValueError(f"{place}: not JSON ({error.msg}); mend the file") from error
+    except _RepeatedKeyError as error:
+        raise ValueError(f"{path}: the key {error.args[0]!r} stands twice in one object; delete one") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply to be read; mend the file") from error
+
+
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise _RepeatedKeyError(key)
+        result[key] = value
+    return result
