@@ -18,6 +18,20 @@ def require(rule: bool, key: str, text: str, value: object) -> None:
         raise ValueError(f"{key}: must be {text}, found {value!r}; edit it under conf/ and run `make params`")
 
 
+def is_name(text: str, marks: str = "._-") -> bool:
+    """Whether `text` can name a folder, a DVC stage and an argument of a command without quotes.
+
+    It consists of a-z, A-Z, 0-9 and `marks`, with a letter or digit first, and doesn't end in .dvc, which is how DVC
+    names the files of its own that it puts beside a folder.
+    """
+    return re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks)}]*", text) is not None and not text.endswith(".dvc")
+
+
+def name_rule(marks: str = "._-") -> str:
+    """The rule of `is_name` in words, for messages."""
+    return f"a name of a-z A-Z 0-9 {' '.join(marks)}, with a letter or digit first"
+
+
 def _divisible(key: str, value: int, by: int) -> None:
     require(value > 0 and value % by == 0, key, f"a positive multiple of {by}", value)
 
@@ -113,7 +127,8 @@ class Data:
 
     def __post_init__(self) -> None:
         for name in self.sources:
-            require(re.fullmatch(r"[A-Za-z0-9-]+", name) is not None, "data.sources", "names of A-Z a-z 0-9 -", name)
+            # An underscore would make it one with the key that follows it in a picture's name.
+            require(is_name(name, "-"), "data.sources", name_rule("-"), name)
         wanted = (self.splits is Splits.file) == bool(self.split_file)
         require(wanted, "data.split_file", "a file exactly for data.splits: file", self.split_file)
         require(0 < self.val_fraction < 1, "data.val_fraction", "in (0, 1)", self.val_fraction)
@@ -572,6 +587,8 @@ class Target:
 
     def check(self, name: str) -> None:
         """Raise ValueError for a value out of range; `name` is the target's id."""
+        # It is a folder, a part of a DVC stage's name and, in `params: targets.NAME`, of a key: so no dots.
+        require(is_name(name, "_-"), "targets", name_rule("_-"), name)
         key = f"targets.{name}"
         require(bool(self.builder_version), f"{key}.builder_version", "a version", self.builder_version)
         require(self.threads >= 1, f"{key}.threads", "1 or more", self.threads)

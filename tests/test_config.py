@@ -108,6 +108,20 @@ def test_plain_form_round_trips() -> None:
     assert found == OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
 
 
-def test_names_of_sources_become_names_of_files() -> None:
-    with pytest.raises(ValueError, match=r"data\.sources: must be names of A-Z a-z 0-9 -, found 'a/b'"):
-        config.Data(sources={"a/b": config.Source()})
+BAD_NAMES = ["", "-x", "..", ".", "a b", "a'b", 'a"b', "a&b", "a;b", "a$b", "a/b", "a\nb", "ä", "x\n", "a.dvc"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_need_quotes_or_leave_their_folder(name: str) -> None:
+    assert not config.is_name(name)
+    with pytest.raises(ValueError, match=r"data\.sources: must be a name of a-z A-Z 0-9 -, with a letter") as caught:
+        config.Data(sources={name: config.Source()})
+    assert repr(name) in str(caught.value)
+    with pytest.raises(ValueError, match=r"targets: must be a name of a-z A-Z 0-9 _ -, with a letter"):
+        config.target(name, {"builder_version": "1"})
+
+
+def test_names_that_are_good() -> None:
+    assert all(config.is_name(name) for name in ("mapillary", "2024_01", "v1.2-b", "A"))
+    assert not config.is_name("a.b", "_-")
+    assert config.target("orin_jp6-2", {"builder_version": "1"}).builder_version == "1"
