@@ -11,7 +11,7 @@ from stages.config import Builder
 from tests.conftest import REPO, run
 
 STAGES = OmegaConf.to_container(OmegaConf.load(REPO / "dvc.yaml"))["stages"]
-# Parameters are tracked by value, so the module that reads them is no dependency.
+# Parameters are tracked by value, so the module that reads them is no dependency, nor what it imports.
 UNTRACKED = {"stages/config.py", "stages/__init__.py"}
 BACKENDS = {f"stages/engines/{builder.value}.py" for builder in Builder}
 
@@ -32,7 +32,8 @@ def imported(module: Path, seen: set[Path]) -> set[Path]:
             for path in paths:
                 if path.exists() and path not in seen:
                     seen.add(path)
-                    imported(path, seen)
+                    if path.relative_to(REPO).as_posix() not in UNTRACKED:
+                        imported(path, seen)
     return seen
 
 
