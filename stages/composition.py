@@ -44,6 +44,31 @@ def check_files(parts: list[tuple[Path, str]]) -> None:
             raise ValueError(f"{path}: holds no key; write what it lost, or {{}} to take all defaults of that part")
 
 
+def check_for_dvc(path: Path) -> None:
+    """Raise ValueError for the first thing in a composed file that DVC reads otherwise.
+
+    DVC reads YAML 1.2, where 0o17 is a number; the stages, as Hydra, YAML 1.1, where it is text and 017 a number.
+    """
+    from dvc.utils.serialize import load_yaml
+
+    for key, ours, theirs in _differences(text.read_yaml(path), load_yaml(path), ""):
+        found = f"{ours!r}, which DVC reads as {theirs!r}"
+        raise ValueError(f"{key}: must be text that is none of YAML 1.2's numbers, found {found}; choose another")
+
+
+def _differences(ours: Any, theirs: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        if list(ours) != list(theirs):
+            yield key, list(ours), list(theirs)
+        for name in ours.keys() & theirs.keys():
+            yield from _differences(ours[name], theirs[name], f"{key}.{name}".lstrip("."))
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        for i, pair in enumerate(zip(ours, theirs, strict=True)):
+            yield from _differences(*pair, f"{key}[{i}]")
+    elif type(ours) is not type(theirs) or ours != theirs:
+        yield key, ours, theirs
+
+
 def parts(conf: Path, overrides: list[str]) -> list[tuple[Path, str]]:
     """The files of `conf` that a composition takes, in its order, each with the key that its content goes under.
 

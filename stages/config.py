@@ -110,9 +110,10 @@ class Data:
     """Which sets are converted, and how their labels become classes."""
 
     root: str = "data/raw/sample"
-    """Folder that all pictures are in, relative to the repository."""
+    """Folder that all pictures are in, relative to the repository; any path without apostrophes."""
     sources: dict[str, Source] = field(default_factory=dict)
-    """Name -> set. Several become one, with the names before the pictures' keys. Empty: one set, at data.root."""
+    """Name (a-z A-Z 0-9 -) -> set. Several become one, with the names before the pictures' keys. Empty: one set, at
+    data.root."""
     splits: Splits = Splits.folders
     """By the folders training and validation, by a file, or by a fraction."""
     split_file: str = ""
@@ -713,7 +714,7 @@ class Config:
     train: Train = field(default_factory=Train)
     deploy: Deploy = field(default_factory=Deploy)
     targets: dict[str, Target] = field(default_factory=dict)
-    """Target id -> target: an engine is built for each."""
+    """Target id (a-z A-Z 0-9 _ -) -> target: an engine is built for each."""
     measured: list[str] = field(default_factory=list)
     """Targets whose engines this workspace can run: these are verified and benchmarked."""
     verify: Verify = field(default_factory=Verify)

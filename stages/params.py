@@ -37,6 +37,7 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
                 raise ValueError(composition.problem(error, conf, overrides)) from error
             composition.check_files(composition.parts(conf, overrides))
             checked = config.load(composed)
+            composition.check_for_dvc(composed)
             spec.check(checked)
             if out.suffix == ".json":
                 draft.write_text(json.dumps(config.plain(checked), indent=2) + "\n", encoding="utf-8")

@@ -301,6 +301,27 @@ def test_dvc_itself_composes_no_text_of_numbers(tmp_path: Path) -> None:
     assert not (tmp_path / "p.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.root=0o17", ["data.root: must be text", "'0o17', which DVC reads as 15"]),
+        ("model.weights_classes=[a,0o17]", ["model.weights_classes[1]"]),
+    ],
+)
+def test_text_that_dvc_takes_for_a_number(conf: Path, override: str, words: list[str]) -> None:
+    message = refused(conf, override)
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_a_target_that_dvc_takes_for_a_number(conf: Path) -> None:
+    profile = conf / "profile/sample.yaml"
+    profile.write_text(profile.read_text().replace("  - _self_", "  - /target@targets.0o17: cpu\n  - _self_"))
+    message = refused(conf)
+    assert "targets: must be text" in message
+    assert "'0o17'" in message
+    assert "15" in message
+
+
 @pytest.mark.parametrize("written", ["1e-4", "1.0E-4", "'1e-4'", "0.0001"])
 def test_numbers_are_read_however_they_are_written(conf: Path, written: str) -> None:
     with (conf / "train/sample.yaml").open("a") as file:
