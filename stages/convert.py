@@ -1,16 +1,18 @@
 """convert: sets in Mapillary Vistas layout -> the COCO files that TAO 7.3 reads.
 
 Output, for each of train and val: panoptic.json and panoptic/*.png, instances.json (things only, compressed RLE),
-semantic.jsonl and semantic/*.png (mode L, 0 = ignore), and images/*.jpg of pictures that are scaled or turned; file
-names are relative to the split's folder. And label_map.json and statistics.json. Formats: cocodataset.org/#format-data;
-TAO's own loaders. Cost: dominated by decoding and encoding PNGs. Deterministic: ids follow sources and sorted keys, for
-any number of workers. A run that was interrupted is gone on with.
+semantic.jsonl and semantic/*.png (mode L, 0 = ignore), and images/* of pictures that are scaled or turned, or of which
+TAO would read other pixels than an engine; file names are relative to the split's folder. And label_map.json and
+statistics.json. Formats: cocodataset.org/#format-data; TAO's own loaders. Cost: dominated by decoding pictures, by both
+libraries that will read them, and PNGs. Deterministic: ids follow sources and sorted keys, for any number of workers. A
+run that was interrupted is gone on with.
 """
 
 import argparse
 import csv
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
@@ -19,10 +21,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stages import config, files, parallel
-from stages.coco import picture, png, rle, taxonomy
+from stages import config, files, parallel, text
+from stages.coco import picture, png, readers, rle, taxonomy
 from stages.coco.statistics import Statistics
 from stages.coco.stream import CocoJson
+from stages.runtime import frames
 from stages.vistas import reader
 
 log = logging.getLogger(__name__)
@@ -108,16 +111,14 @@ def _listed(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found; write it, or set data.split_file and data.splits in conf/data")
     result: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        for number, cells in enumerate(csv.reader(file), start=1):
-            if len(cells) != 2 or cells[1] not in (*reader.SPLITS, "") or cells[0] in result:
-                expected = "a new name and train, val or nothing"
-                raise ValueError(f"{path}:{number}: found {cells}, expected {expected}; mend the line")
-            if "/" in cells[0] or cells[0] == "..":
-                raise ValueError(
-                    f"{path}:{number}: {cells[0]!r} is a path, expected a picture's name without suffix; mend it"
-                )
-            result[cells[0]] = cells[1]
+    for number, cells in enumerate(csv.reader(io.StringIO(text.read(path))), start=1):
+        name = reader.composed(cells[0]) if cells else ""
+        if len(cells) != 2 or cells[1] not in (*reader.SPLITS, "") or name in result:
+            expected = "a new name and train, val or nothing"
+            raise ValueError(f"{path}:{number}: found {cells}, expected {expected}; mend the line")
+        if "/" in name or name == "..":
+            raise ValueError(f"{path}:{number}: {name!r} is a path, expected a picture's name without suffix; mend it")
+        result[name] = cells[1]
     return result
 
 
@@ -146,8 +147,8 @@ def _split(
             f"{split}: no picture is left of {len(work)}, {len(counted.empty)} without a segment of any class; see "
             "data.splits, and the taxonomies of data.sources"
         )
-    for text in (*counted.empty, *counted.skipped):
-        log.warning("%s: %s", split, text)
+    for message in (*counted.empty, *counted.skipped):
+        log.warning("%s: %s", split, message)
     return counted
 
 
@@ -180,7 +181,7 @@ def _try(work: Work, plan: picture.Plan, skip: bool) -> dict[str, Any]:
 def _fingerprint(work: list[Work], plan: picture.Plan, categories: list[dict[str, Any]]) -> str:
     """Of all that the records depend on: code, parameters, classes, and each file's size and time of change."""
     digest = hashlib.sha256(f"{json.dumps(categories)} {plan}".encode())
-    for module in (picture, png, reader, rle):
+    for module in (picture, png, reader, readers, rle, files, frames):
         digest.update(Path(str(module.__file__)).read_bytes())
     for item in work:
         digest.update(repr(item).encode())

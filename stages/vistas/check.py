@@ -44,7 +44,9 @@ def _check(found: reader.VistasSet) -> Report:
             except ValueError as error:
                 problems.append(str(error))
         pictures[folder] = pictures.get(folder, 0) + 1
-    for path in sorted({p for f in found.folders() for p in (found.instances(f).parent / "panoptic").glob("*.json")}):
+    for path in sorted(
+        {p for f in found.folders() for p in (found.instances(f).parent / "panoptic").glob("[!.]*.json")}
+    ):
         problems += panoptic_problems(path)
     evaluated = [label for label in found.labels if label.evaluate]
     things = sum(label.instances for label in evaluated)
