@@ -585,6 +585,7 @@ def rename(root: Path, key: str, name: str) -> None:
         path.rename(path.with_name(name + path.suffix))
 
 
+PHONE = zoo.PICTURES["JPEG MPO"]
 DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no mask": (lambda root: (root / MASK).unlink(), [PICTURE, "no mask at", MASK, "restore"]),
     "no picture": (lambda root: (root / PICTURE).unlink(), [MASK, "no picture of that name", "restore"]),
@@ -601,11 +602,11 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         [MASK, "a broken PNG", "restore"],
     ),
     "truncated phone picture": (
-        lambda root: (root / PICTURE).write_bytes(zoo.PICTURES["JPEG MPO"][:600]),
+        lambda root: (root / PICTURE).write_bytes(PHONE[: PHONE.index(b"\xff\xd9\xff\xd8") - 100]),
         [PICTURE, "no whole picture", "restore"],
     ),
-    "picture with a hole": (
-        lambda root: (root / PICTURE).write_bytes(zoo.CUT["JPEG with a hole"]),
+    "picture ended early": (
+        lambda root: (root / PICTURE).write_bytes(PHONE[: PHONE.index(b"\xff\xd9\xff\xd8") - 100] + b"\xff\xd9"),
         [PICTURE, "damaged", "restore"],
     ),
     "PNG picture without its end": (
