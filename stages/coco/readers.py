@@ -29,6 +29,8 @@ _SOI, _EOI = b"\xd8", b"\xd9"
 _DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file")
 """Of libjpeg's warnings (jerror.h), those that stand for pixels that are missing or made up."""
 
+_MEND = "restore the file, or save it as an 8-bit JPEG or PNG"
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -55,7 +57,7 @@ def see(path: Path) -> Seen:
     said = [line for line in written.decode(errors="replace").splitlines() if line and not line.startswith("[")]
     if rgb is None:
         reason = f"OpenCV: {said[-1]}" if said else "OpenCV can't read it"
-        raise ValueError(f"{name}: {len(content)} bytes that are no whole picture ({reason}); restore the file")
+        raise ValueError(f"{name}: {len(content)} bytes that are no whole picture ({reason}); {_MEND}")
     if kind in ("JPEG", "MPO") and not _ends(content):
         # As of a file whose rest was never written: both readers make pixels of its zeros.
         found = f"{len(content)} bytes that are no whole picture (no end marker)"
@@ -80,11 +82,13 @@ def _by_pillow(content: bytes, name: str) -> tuple[str, frames.Frame, int]:
                 rgb = picture.convert("RGB")
                 orientation: Any = rgb.getexif().get(_EXIF_ORIENTATION)
                 kind = picture.format or ""
+    except MemoryError:
+        raise
     except Exception as error:
         # Its readers of formats raise whatever the content leads them to.
         reason = "of no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         found = f"{len(content)} bytes that are no whole picture ({reason})"
-        raise ValueError(f"{name}: {found}; restore the file") from error
+        raise ValueError(f"{name}: {found}; {_MEND}") from error
     return kind, np.asarray(rgb), orientation if orientation in range(1, 9) else 1
 
 
