@@ -80,6 +80,11 @@ class Task:
 class EmptyError(ValueError):
     """A picture without a segment of any class."""
 
+    def __init__(self, message: str, values: list[list[int]]) -> None:
+        """`values` are the mask's, each once, and the pixels of each."""
+        super().__init__(message)
+        self.values = values
+
 
 @dataclass
 class _Found:
@@ -112,8 +117,9 @@ def labels(targets: tuple[Target, ...], things: frozenset[int]) -> Labels:
 def convert(task: Task, plan: Plan) -> dict[str, Any]:
     """Write a picture's files; return its record: image, segments, and counts of what was left out.
 
-    `segments` are entries of segments_info; things have `segmentation` too. Raises ValueError, naming the file, for a
-    picture or a raster that is not as expected, and EmptyError for one without segments.
+    `segments` are entries of segments_info; things have `segmentation` too. `values` are the mask's, each once, and the
+    pixels of each, before it is scaled. Raises ValueError, naming the file, for a picture or a raster that is not as
+    expected, and EmptyError for one without segments.
     """
     scene, source = task.scene, plan.labels[task.source]
     file_name = f"{task.name}.png"
@@ -123,20 +129,19 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
     raster, seen, turned = _read(scene, len(source.targets))
     height, width = _scaled(raster.shape, plan.limits.max_edge_px)
     scaled, lost = (height, width) != raster.shape, 0
-    if scaled:
-        there = np.flatnonzero(np.bincount(raster.ravel(), minlength=1 << 16))
-        _check_instances(scene.instances, there)
-        raster = np.asarray(cv2.resize(raster, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
     runs = rle.runs(raster)
-    values = np.unique(runs.values)
+    pixels = runs.pixels()
+    there = np.flatnonzero(pixels)
+    values = [there.tolist(), pixels[there].tolist()]
+    _check_instances(scene.instances, there)
     if scaled:
-        lost = len({*source.ids[there].tolist()} - {*source.ids[values].tolist(), 0})
-    else:
-        _check_instances(scene.instances, values)
+        raster = np.asarray(cv2.resize(raster, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
+        runs = rle.runs(raster)
+        lost = len({*source.ids[there].tolist()} - {*source.ids[np.unique(runs.values)].tolist(), 0})
     segments = rle.encode(runs.renamed(source.merged))
     found = _find(segments, source, plan)
     if not found.infos:
-        raise EmptyError(f"{files.printable(scene.instances)}: no segment of any class; it is left out")
+        raise EmptyError(f"{files.printable(scene.instances)}: no segment of any class; it is left out", values)
 
     image = scene.image
     # Rasters are never turned, and TAO turns every picture.
@@ -169,6 +174,7 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
         "lost": lost,
         "turned": int(seen.orientation != 1),
         "rewritten": int(rewritten),
+        "values": values,
     }
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stages import config, files
 from stages.coco import png
-from stages.vistas import labels
+from stages.vistas import labels, plausibility
 
 FLAT = "flat"
 """Version of a set whose folders have no version between split and instances."""
@@ -214,6 +214,6 @@ def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:
     if top >= num_labels:
         raise ValueError(
             f"{name}: label {top}, but the config has {num_labels}, 0 to {num_labels - 1}; the source's version or "
-            "config may be another set's"
+            f"config may be another set's. {plausibility.looks_like(np.unique(raster), num_labels)}"
         )
     return raster
