@@ -2,7 +2,8 @@
 
 Needs the engine's folder alone. With --out: overlay.mp4, or a PNG for each picture, and segments.jsonl, a line for each
 (docs/outputs.md). A live source gives its newest frame, so that the answer never lags behind. Ctrl-C ends a run
-cleanly, its files whole.
+cleanly, its files whole. The exit status is 0 where at least one picture was worked on: skipped ones are told by name,
+where they have one, and counted in the last line.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 
 from stages.engines import sidecar
-from stages.media import recording
+from stages.media import names, recording
 from stages.media.drawing import Painter
 from stages.media.sources import Source, open_source
 from stages.runtime import loading
@@ -47,8 +48,10 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
     """Run the engine of folder `engine` on a source, and write what docs/outputs.md says to the folder `out` if given.
 
     Ends with the source, after `limit` pictures if that is above 0, or by source.stop(). Raises RuntimeError where the
-    engine is not for this host.
+    engine is not for this host, and ValueError where no picture could be read; then `out` is as it was.
     """
+    if limit < 0:
+        raise ValueError(f"--limit {limit}: expected 0, for all pictures, or more")
     name, target = sidecar.target_of(engine)
     predictor = loading.load(engine, name, target)
     source.buffer = predictor.frame_buffer()
@@ -77,7 +80,9 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
                 source.stop()
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    p50, p99 = (float(np.percentile(latencies, p)) if latencies else 0.0 for p in (50, 99))
+    if not latencies:
+        raise ValueError(source.nothing() + (f"; {out} is as it was" if out else ""))
+    p50, p99 = (float(np.percentile(latencies, p)) for p in (50, 99))
     seconds = time.perf_counter() - begin
     return Summary(len(latencies), seconds, p50, p99, source.skipped, source.dropped)
 
@@ -101,11 +106,11 @@ def main() -> None:
             signal.signal(number, lambda *_: source.stop())
         done = build(args.engine, source, args.out, args.limit)
     except (OSError, RuntimeError, ValueError, ImportError, cv2.error) as error:
-        parser.exit(1, f"{error}\n")
+        parser.exit(1, f"{names.one_line(str(error))}\n")
     except KeyboardInterrupt:
         # While a source is opened there is nothing yet to end cleanly.
         parser.exit(130)
-    where = f"; see {args.out}" if args.out else ""
+    where = names.one_line(f"; see {args.out}") if args.out else ""
     log.info(
         "%d pictures in %.1f s (%.1f Hz), latency p50 %.1f ms, p99 %.1f ms; %d skipped, %d dropped%s",
         done.pictures, done.seconds, done.pictures / max(done.seconds, 1e-9), done.latency_p50_ms, done.latency_p99_ms,
