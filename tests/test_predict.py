@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -596,6 +597,23 @@ def test_a_folder_of_folders_says_so(tmp_path: Path) -> None:
     (tmp_path / "day 1").mkdir()
     with pytest.raises(ValueError, match=r"holds no pictures, only 1 subfolders.*give SOURCE .*such as .*day 1$"):
         sources.open_source(str(tmp_path))
+
+
+def test_a_picture_whose_name_is_not_utf_8(built: Path, tmp_path: Path) -> None:
+    name = b"caf\xe9\n.png"
+    (tmp_path / os.fsdecode(name)).write_bytes(cv2.imencode(".png", picture(16)[..., ::-1])[1].tobytes())
+    (tmp_path / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"no picture")
+    for source in (b"--source=" + name, b"--source=."):
+        done = command("--engine", built, source, b"--out=run-\xe9", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        out = tmp_path / os.fsdecode(b"run-\xe9")
+        text = (out / recording.SEGMENTS).read_text(encoding="utf-8")
+        assert json.loads(text)["picture"].encode() == rb"caf\xe9" + b"\n.png"
+        assert sorted(os.fsencode(p.name) for p in out.iterdir()) == [name + b".png", recording.SEGMENTS.encode()]
+        shutil.rmtree(out)
+    # A line for the one that is skipped, one for the folder's other files, and the last.
+    assert rb"bad\xff.jpg" in done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
 
 
 def test_names_as_long_as_a_folder_takes(built: Path, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from stages.runtime import frames
 
 log = logging.getLogger(__name__)
 
+# FFmpeg's own words on each damaged frame would bury ours. A level that a user gives is kept.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 """Of a folder's files that ought to be pictures, so that one which isn't is told by name."""
 BEGINNINGS = re.compile(
