@@ -56,7 +56,9 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
             png = _png(picture.name)
             answer = model.predict(picture.rgb, *modes)
             height, width = picture.rgb.shape[:2]
-            images.append({"id": number, "file_name": names.printable(picture.name), "height": height, "width": width})
+            images.append(
+                {"id": number, "file_name": names.unicode_name(picture.name), "height": height, "width": width}
+            )
             shown = answer.segments[cfg.deploy.mode]
             painted = painter.draw(picture.rgb, shown, [])
             _write_png(draft / "overlays" / png, cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
@@ -90,7 +92,7 @@ def _finish(draft: Path, writer: panoptic.Writer, found: list[dict[str, Any]], m
 
 def _png(picture: str) -> str:
     """Name of the PNGs of a picture: as its own but for the suffix, and valid Unicode, since JSON has it too."""
-    return names.png_name(names.printable(Path(picture).stem))
+    return names.png_name(names.unicode_name(Path(picture).stem))
 
 
 def _write_png(path: Path, pixels: Any) -> None:
@@ -109,8 +111,8 @@ def main() -> None:
     try:
         count = build(args.checkpoint, args.label_map, args.source, args.out, config.load())
     except (OSError, RuntimeError, ValueError, cv2.error) as error:
-        parser.exit(1, f"{names.one_line(str(error))}\n")
-    log.info("%d pictures; see %s", count, names.one_line(str(args.out)))
+        parser.exit(1, f"{files.printable(str(error).strip())}\n")
+    log.info("%d pictures; see %s", count, files.printable(str(args.out)))
 
 
 if __name__ == "__main__":

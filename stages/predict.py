@@ -19,8 +19,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stages import files
 from stages.engines import sidecar
-from stages.media import names, recording
+from stages.media import recording
 from stages.media.drawing import Painter
 from stages.media.sources import Source, open_source
 from stages.runtime import loading
@@ -60,7 +61,7 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
     ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        files = stack.enter_context(recording.Recording(out, source)) if out else None
+        record = stack.enter_context(recording.Recording(out, source)) if out else None
         for picture in source:
             # A file waits for us, a camera's frame does not.
             start = picture.taken if source.live else time.perf_counter()
@@ -69,10 +70,10 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
             recent = float(np.median(latencies[-WINDOW:]))
             rate = len(ends) / max(time.perf_counter() - ends[0], 1e-9)
             status = f"{rate:.1f} Hz, {recent:.1f} ms"
-            if files:
+            if record:
                 painted = painter.draw(picture.rgb, segments, [f"{name}: {status}"])
                 line = recording.describe(picture, segments, painter.categories, latencies[-1])
-                files.write(picture, painted, line)
+                record.write(picture, painted, line)
             ends.append(time.perf_counter())
             if sys.stderr.isatty():
                 print(f"\r{len(latencies)} pictures, {status}, {source.dropped} dropped ", end="", file=sys.stderr)
@@ -106,11 +107,11 @@ def main() -> None:
             signal.signal(number, lambda *_: source.stop())
         done = build(args.engine, source, args.out, args.limit)
     except (OSError, RuntimeError, ValueError, ImportError, cv2.error) as error:
-        parser.exit(1, f"{names.one_line(str(error))}\n")
+        parser.exit(1, f"{files.printable(str(error).strip())}\n")
     except KeyboardInterrupt:
         # While a source is opened there is nothing yet to end cleanly.
         parser.exit(130)
-    where = names.one_line(f"; see {args.out}") if args.out else ""
+    where = files.printable(f"; see {args.out}") if args.out else ""
     log.info(
         "%d pictures in %.1f s (%.1f Hz), latency p50 %.1f ms, p99 %.1f ms; %d skipped, %d dropped%s",
         done.pictures, done.seconds, done.pictures / max(done.seconds, 1e-9), done.latency_p50_ms, done.latency_p99_ms,

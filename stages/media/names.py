@@ -15,15 +15,9 @@ MAX_NAME_BYTES = 255
 """Of a name in a folder, on Linux."""
 
 
-def printable(name: str) -> str:
+def unicode_name(name: str) -> str:
     r"""A file's name as valid Unicode: each byte that is not UTF-8 becomes `\xNN`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def one_line(message: str) -> str:
-    """A message on one line of a terminal: line ends and other characters that are not shown are escaped."""
-    shown = printable(message.strip())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
 
 
 def png_name(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from stages import files
 from stages.media import names
 from stages.media.sources import Picture, Source
 from stages.runtime import frames
@@ -45,7 +46,7 @@ def describe(picture: Picture, found: Segments, categories: dict[int, dict[str, 
         if segment < len(areas) and areas[segment]
     ]
     height, width = found.ids.shape
-    name = names.printable(picture.name)
+    name = names.unicode_name(picture.name)
     content = {"picture": name, "height_px": height, "width_px": width, "latency_ms": round(latency_ms, 2)}
     return json.dumps({**content, "segments": segments})
 
@@ -184,7 +185,7 @@ class Recording:
         """A word where frames of a recorded source do not come at their own times."""
         if self._most_off_s > max(TIME_TOLERANCE_S, 1.5 / self._source.fps):
             log.warning(
-                names.one_line(
+                files.printable(
                     f"{self._source.text}: the times between frames vary, or some are missing; {VIDEO} shows each for "
                     f"1/{self._source.fps:g} s: up to {self._most_off_s:.2f} s off its time, the last one "
                     f"{self._off_s:.2f} s"

@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 import cv2
 import numpy as np
 
+from stages import files
 from stages.media import names
 from stages.runtime import frames
 
@@ -76,7 +77,7 @@ class Source(ABC):
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._label = names.printable(text)
+        self._label = files.printable(text)
         """For messages."""
         self.skipped = 0
         """Files, or frames of a video, that can't be read."""
@@ -151,7 +152,7 @@ def _pictures_in(folder: Path) -> list[Path]:
         inside = f"one of its subfolders, such as {folder / folders[0]}" if folders else "another folder"
         raise ValueError(f"{folder} holds no pictures, only {left}; give SOURCE {inside}")
     if folders or others:
-        log.info(names.one_line(f"{folder}: {left} are not read"))
+        log.info(files.printable(f"{folder}: {left} are not read"))
     return pictures
 
 
@@ -174,7 +175,7 @@ class Pictures(Source):
                 rgb = frames.read_rgb(path, turn=True)
             except (OSError, ValueError) as error:
                 self.skipped += 1
-                log.warning(names.one_line(str(error)))
+                log.warning(files.printable(str(error).strip()))
                 continue
             yield Picture(path.name, rgb, time.perf_counter())
 
@@ -190,7 +191,7 @@ class Video(Source):
             self.fps = told
         else:
             log.warning(
-                names.one_line(
+                files.printable(
                     f"{text}: tells {told:g} frames a second, expected more than 0, at most {MAX_FPS}; overlay.mp4 "
                     f"gets {self.fps:g} a second, and may last longer or shorter than the source"
                 )
@@ -222,7 +223,7 @@ def _open_video(path: Path) -> Any:
         playlist = file.read(7) == b"#EXTM3U"
     with names.descriptor_path(path) as nameless:
         name = str(path.absolute())
-        if not playlist or names.printable(name) != name:
+        if not playlist or not files.is_utf8(name):
             name = nameless
         for backend in cv2.videoio_registry.getStreamBackends():
             # That one takes digits in a name for a sequence of pictures.
@@ -243,7 +244,7 @@ class Live(Source):
         super().__init__(text)
         # A camera's password is nobody else's.
         self._label = re.sub(r"//[^/@]*@", "//", self._label)
-        if names.printable(text) != text:
+        if not files.is_utf8(text):
             raise ValueError(f"{self._label} is not UTF-8; write other bytes of a URL as %NN")
         other = f"; for the file or folder of this name give SOURCE ./{self._label}" if os.path.lexists(text) else ""
         self._arrived = threading.Condition()
