@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from stages import files
-from stages.tao import weights, weights_file
-
-PREPROCESSOR = "preprocessor_config.json"
+from stages.tao import hugging_face_config, weights, weights_file
 
 
 def build(checkpoint: Path, label_map: Path, out: Path) -> None:
     """Write the network of checkpoint/model.pth and checkpoint/spec.yaml, its classes named by `label_map`, to `out`.
 
-    Raises FileNotFoundError without a checkpoint, ValueError where it is none of a Mask2Former.
+    Raises FileNotFoundError without a checkpoint, ValueError where it is none of a Mask2Former, or one that Hugging
+    Face's can't compute.
     """
     from omegaconf import OmegaConf
     from safetensors.torch import save_file
@@ -25,16 +24,24 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
     for path in (checkpoint / "model.pth", checkpoint / "spec.yaml", label_map):
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found; run `dvc repro train`, or `dvc pull` where it is shared")
-    state = weights.to_hugging_face(weights_file.read(checkpoint / "model.pth").state)
-    spec: Any = OmegaConf.to_container(OmegaConf.load(checkpoint / "spec.yaml"))
+    state = weights_file.read(checkpoint / "model.pth", weights_file.TAO).state
     names = [entry["name"] for entry in files.read_json(label_map)]
-    if (rows := len(state["class_predictor.bias"])) != len(names) + 1:
+    head = f"{weights.CLASSES}.bias"
+    if head not in state:
+        raise ValueError(f"{checkpoint / 'model.pth'}: {head} is missing; take a checkpoint that train wrote")
+    if (rows := len(state[head])) != len(names) + 1:
         raise ValueError(f"{checkpoint}: {rows - 1} classes, but {label_map} has {len(names)}; take the map of its set")
+    spec: Any = OmegaConf.to_container(OmegaConf.load(checkpoint / "spec.yaml"))
+    try:
+        contents = config(spec["model"], names), preprocessor(spec["dataset"], len(names))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{checkpoint / 'spec.yaml'}: has no {error}; take the spec that train wrote") from error
+    hugging_face_config.check_spec(str(checkpoint / "spec.yaml"), spec["model"])
     with files.aside(out) as draft:
         draft.mkdir()
-        save_file(state, draft / weights_file.SAFETENSORS, metadata={"format": "pt"})
-        files.write_json(draft / weights_file.CONFIG, config(spec["model"], names))
-        files.write_json(draft / PREPROCESSOR, preprocessor(spec["dataset"], len(names)))
+        save_file(weights.to_hugging_face(state), draft / weights_file.SAFETENSORS, metadata={"format": "pt"})
+        files.write_json(draft / weights_file.CONFIG, contents[0])
+        files.write_json(draft / weights_file.PREPROCESSOR, contents[1])
 
 
 def config(model: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def main() -> None:
         build(args.checkpoint, args.label_map, args.out)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{args.out}: {weights_file.SAFETENSORS}, {weights_file.CONFIG}, {PREPROCESSOR}")
+    print(f"{args.out}: {weights_file.SAFETENSORS}, {weights_file.CONFIG}, {weights_file.PREPROCESSOR}")
 
 
 if __name__ == "__main__":

@@ -19,12 +19,14 @@ from typing import Any
 from stages import config, files, parallel
 from stages.tao import launch, resume, spec, training, weights_file
 
+log = logging.getLogger(__name__)
+
 
 def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) -> None:
     """Train from the COCO folder `coco`, or import; write `out` and `metrics`. `work` is a folder for the way there.
 
     Raises FileNotFoundError for missing weights, ValueError for those that don't fit and for a batch larger than the
-    split, RuntimeError when TAO ends before the last epoch or a container can't be run, and whatever TAO raises.
+    split, RuntimeError when TAO ends with an error or before the last epoch, or a container can't be run.
     """
     from omegaconf import OmegaConf
 
@@ -49,6 +51,8 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
         if cfg.train.runner is config.Runner.imported:
             summary["parameters"] = imported.checkpoint(classes, cfg.model, draft)
         else:
+            if "pretrained_weights" in sources:
+                imported.check_backbone(sources["pretrained_weights"], sources["spec"])
             labels = {
                 f"{split}_{name}": coco / split / file
                 for split in ("train", "val")
@@ -140,7 +144,12 @@ def _run(coco: Path, work: Path, cfg: config.Config, checkpoint: Path | None) ->
 def _start(run: launch.Run, cfg: config.Config) -> None:
     """Run TAO by train.runner."""
     if cfg.train.runner is config.Runner.wheel and not launch.in_processes(cfg.train):
-        training.train(run, cfg)
+        try:
+            training.train(run, cfg)
+        except Exception as error:  # TAO and PyTorch raise anything, and where it was is of use.
+            log.exception("TAO's training was ended by an error")
+            reason = str(error).strip().partition("\n")[0]
+            raise RuntimeError(f"TAO: {type(error).__name__}: {reason}; its messages are above") from error
         return
     command, env = _command(run, cfg)
     if cfg.train.runner is config.Runner.docker:
@@ -181,13 +190,16 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the command that would train, and end")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.dry_run:
-        print(describe(args.coco, args.work, config.load()))
-        return
     try:
-        build(args.coco, args.out, args.work, args.metrics, config.load())
+        cfg = config.load()
+        if args.dry_run:
+            print(describe(args.coco, args.work, cfg))
+        else:
+            build(args.coco, args.out, args.work, args.metrics, cfg)
     except launch.TrainingFailedError as error:
         parser.exit(error.status, f"{error}\n")
+    except (OSError, RuntimeError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

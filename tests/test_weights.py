@@ -19,6 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
 
 NAMES = ["person", "car", "sky", "road"]
 LABEL_MAP = [{"id": i + 1, "name": name, "isthing": int(i < 2), "color": [0, 0, i]} for i, name in enumerate(NAMES)]
+EMPTY = {"tao": torch.tensor([0.1, 1, 1, 1, 1]), "original": torch.tensor([1, 1, 1, 1, 0.1])}
+"""Their criterion.empty_weight for four classes."""
 SIZES = {
     "nano": {"embed_dim": 24, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4},
     "tiny": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
@@ -49,6 +51,11 @@ def folder(path: Path, cfg: config.Model) -> Path:
     return path
 
 
+def lightning(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As TAO's trainer saves it."""
+    return {**{f"model.{name}": value for name, value in state.items()}, weights_file.EMPTY_WEIGHT: EMPTY["tao"]}
+
+
 def random_network(path: Path, seed: int = 0) -> Any:
     """TAO's network of path/spec.yaml with weights that all differ, saved as its checkpoint too."""
     torch.manual_seed(seed)
@@ -56,7 +63,7 @@ def random_network(path: Path, seed: int = 0) -> Any:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
-    torch.save({"state_dict": {f"model.{k}": v for k, v in net.state_dict().items()}}, path / "model.pth")
+    torch.save({"state_dict": lightning(net.state_dict())}, path / "model.pth")
     return net
 
 
@@ -156,19 +163,17 @@ def nano(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> tuple[Pat
 
 
 def original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As the original code saves it."""
-    result = {"criterion.empty_weight": torch.ones(len(NAMES) + 1)}
-    for name, value in state.items():
-        if name.startswith(weights.CLASSES):
-            value = torch.cat([value[1:], value[:1]])
-        result[name.replace("query_feat", "static_query")] = value
-    return result
+    """The network of the original code, with no-object last."""
+    return {
+        name: torch.cat([value[1:], value[:1]]) if name.startswith(weights.CLASSES) else value
+        for name, value in state.items()
+    }
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_checkpoints_of_the_original(nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model_final{suffix}"
-    content = original(nano[1])
+    content = {**original(nano[1]), weights_file.EMPTY_WEIGHT: EMPTY["original"]}
     if suffix == ".pkl":
         arrays = {name: value.numpy() for name, value in content.items()}
         path.write_bytes(pickle.dumps({"model": arrays, "__author__": "third_party", "matching_heuristics": True}))
@@ -219,7 +224,7 @@ def test_every_parameter_is_accounted_for(
     state = dict(nano[1])
     apply(state)
     path = tmp_path / "model.pth"
-    torch.save({"state_dict": {f"model.{name}": value for name, value in state.items()}}, path)
+    torch.save({"state_dict": lightning(state)}, path)
     out = folder(tmp_path / "out", model("nano"))
     with pytest.raises(ValueError, match=message):
         imported.checkpoint(LABEL_MAP, model("nano", weights=str(path), weights_classes=[config.LABEL_MAP]), out)
@@ -317,8 +322,10 @@ def test_another_network_names_the_keys_to_set(tmp_path: Path) -> None:
     ("classes", "message"),
     [
         ([], "does not name its 4 classes; set model.weights_classes"),
-        (["person", "car", "sky"], "3 classes for 4 rows"),
-        (["person", "car", "sky", "tree"], r"lack \['tree'\] and which lack \['road'\]"),
+        (["person", "car", "sky", "tree"], r": the label map has no 'tree'; the weights have no 'road'; name them"),
+        (["person", "car", "sky"], r": 3 classes for 4 rows of \S+; the weights have no 'road'; name them"),
+        (["person", "car", "sky", "road", "tree"], r": 5 classes for 4 rows of \S+; the label map has no 'tree'; name"),
+        (["person", "car", "sky", "sky"], r": the name 'sky' stands twice; the weights have no 'road'; name them"),
     ],
 )
 def test_classes_that_do_not_fit(
@@ -333,3 +340,152 @@ def test_another_file_than_the_hash_says(nano: tuple[Path, dict[str, torch.Tenso
     cfg = model("nano", weights=str(nano[0] / "model.pth"), weights_sha256="0" * 64)
     with pytest.raises(ValueError, match=rf"SHA-256 is \w+, expected {'0' * 64}; .* set model.weights_sha256"):
         imported.state(LABEL_MAP, cfg)
+
+
+def imported_state(path: Path, **changes: Any) -> dict[str, torch.Tensor]:
+    """What an import makes of a file of four classes in the label map's order."""
+    return imported.state(LABEL_MAP, model("nano", weights=str(path), weights_classes=[config.LABEL_MAP], **changes))
+
+
+def require_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == weights.used(expected).keys()
+    for name, value in found.items():
+        assert torch.equal(value, expected[name]), name
+
+
+def saved(path: Path, content: Any) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    torch.save(content, path)
+    return path
+
+
+PREFIXES = ["", "module.", "model.", "model.module.", "_orig_mod.", "module._orig_mod.model.", "_forward_module.net."]
+AROUND: dict[str, Any] = {
+    "bare": lambda state: state,
+    "model": lambda state: {"model": state, "iteration": 9},
+    "state_dict": lambda state: {"state_dict": state, "epoch": 9},
+    "nested": lambda state: {"checkpoint": {"model": state}, "epoch": 9},
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_whose_a_network_is_counts_and_not_what_is_around_it(
+    nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, prefix: str, around: str
+) -> None:
+    for kind, state in (("tao", nano[1]), ("original", original(nano[1]))):
+        named = {f"{prefix}{name}": value for name, value in state.items()}
+        for place in {prefix, ""}:
+            content = {**named, f"{place}{weights_file.EMPTY_WEIGHT}": EMPTY[kind]}
+            require_equal(imported_state(saved(tmp_path / "x.pth", AROUND[around](content))), nano[1])
+        path = saved(tmp_path / "x.pth", AROUND[around](named))
+        with pytest.raises(ValueError, match=r"nothing tells whether it is of TAO.*set model.weights_format=tao or"):
+            imported_state(path)
+        require_equal(imported_state(path, weights_format=kind), nano[1])
+
+
+@pytest.mark.usefixtures("tao_wheel")
+def test_the_buffer_that_tells_is_taos_own() -> None:
+    from nvidia_tao_pytorch.cv.mask2former.utils.criterion import SetCriterion
+
+    loss = SetCriterion(len(NAMES), None, {}, 0.1, [], 9, 3.0, 0.75)
+    assert torch.equal(loss.state_dict()["empty_weight"], EMPTY["tao"])
+
+
+def test_wrappers_within_names_are_left_out(nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    inside = {name.replace("blocks.0.", "blocks.0._checkpoint_wrapped_module."): v for name, v in nano[1].items()}
+    assert inside.keys() != nano[1].keys()
+    content = {"state_dict": lightning(inside), "tao_model": "mask2former"}
+    require_equal(imported_state(saved(tmp_path / "x.pth", content)), nano[1])
+
+
+@pytest.mark.parametrize(
+    ("empty", "stated", "kind"),
+    [
+        ([1, 1, 1, 1, 1], "", ""),
+        ([0.05, 1, 2, 1, 0.1], "", ""),
+        ([0.1, 1, 1], "", ""),
+        ([1, 1, 1, 1, 0.1], "tao", "original"),
+        ([0.1, 1, 1, 1, 1], "original", "tao"),
+        ([0.1, 1, 1, 1, 1], "hugging_face", "tao"),
+    ],
+)
+def test_a_buffer_that_does_not_tell_and_a_key_that_contradicts(
+    nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, empty: list[float], stated: str, kind: str
+) -> None:
+    path = saved(tmp_path / "x.pth", {"model": {**nano[1], weights_file.EMPTY_WEIGHT: torch.tensor(empty)}})
+    message = f"model.weights_format is {stated}, but its criterion.*set model.weights_format={kind}"
+    with pytest.raises(ValueError, match=message if kind else "nothing tells"):
+        imported_state(path, weights_format=stated)
+
+
+def test_names_and_marks_of_one_of_the_two(nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    early = {name.replace("query_feat", "static_query"): value for name, value in original(nano[1]).items()}
+    require_equal(imported_state(saved(tmp_path / "x.pth", early)), nano[1])
+    with pytest.raises(ValueError, match=r"its queries are called static_query; set model.weights_format=original"):
+        imported_state(tmp_path / "x.pth", weights_format="tao")
+    require_equal(imported_state(saved(tmp_path / "x.pth", {"a": nano[1], "tao_model": "mask2former"})), nano[1])
+    saved(tmp_path / "x.pth", {"a": early, "tao_model": "mask2former"})
+    with pytest.raises(ValueError, match="as in TAO, but its queries are called static_query, as in the original"):
+        imported_state(tmp_path / "x.pth")
+
+
+def test_the_spec_beside_a_file(nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    path = saved(tmp_path / "a" / "x.pth", nano[1])
+    spec_text = (nano[0] / "spec.yaml").read_text()
+    (tmp_path / "a/experiment.yaml").write_text(spec_text)
+    require_equal(imported_state(path), nano[1])
+    with pytest.raises(ValueError, match=r"experiment.yaml is a spec of TAO for its 4 classes; set model"):
+        imported_state(path, weights_format="original")
+    # The file itself says more than what lies beside it.
+    saved(path, {**original(nano[1]), weights_file.EMPTY_WEIGHT: EMPTY["original"]})
+    require_equal(imported_state(path), nano[1])
+    saved(path, nano[1])
+    for other in (spec_text.replace("num_classes: 4", "num_classes: 5"), "model: [1", "MODEL: {META: x}", "- 1", ""):
+        assert other != spec_text
+        (tmp_path / "a/experiment.yaml").write_text(other)
+        with pytest.raises(ValueError, match="nothing tells"):
+            imported_state(path)
+
+
+def test_a_spec_beside_a_file_that_computes_otherwise(
+    nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "a" / "x.pth", nano[1])
+    theirs: Any = OmegaConf.load(nano[0] / "spec.yaml")
+    theirs.model.mask_former.pre_norm = True
+    OmegaConf.save(theirs, tmp_path / "a/spec.yaml")
+    with pytest.raises(ValueError, match=r"spec.yaml: model.mask_former.pre_norm is True, expected False.*tao_spec"):
+        imported_state(path)
+    out = folder(tmp_path / "out", model("nano"))
+    ours: Any = OmegaConf.load(out / "spec.yaml")
+    ours.model.mask_former.pre_norm = True
+    OmegaConf.save(ours, out / "spec.yaml")
+    cfg = model("nano", weights=str(path), weights_classes=[config.LABEL_MAP])
+    assert imported.checkpoint(LABEL_MAP, cfg, out)
+    theirs.dataset.pixel_mean = [0.5, 0.5, 0.5]
+    OmegaConf.save(theirs, tmp_path / "a/spec.yaml")
+    with pytest.raises(ValueError, match=r"spec.yaml: pictures are normalised by mean \[0.5"):
+        imported.checkpoint(LABEL_MAP, cfg, out)
+
+
+@pytest.mark.usefixtures("tao_wheel")
+def test_an_imported_checkpoint_tells_whose_it_is_wherever_it_is_moved(
+    nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    out = folder(tmp_path / "out", model("nano"))
+    cfg = model("nano", weights=str(nano[0] / "model.pth"), weights_classes=[config.LABEL_MAP])
+    imported.checkpoint(LABEL_MAP, cfg, out)
+    state = torch.load(out / "model.pth", weights_only=True)["state_dict"]
+    require_equal(imported_state(saved(tmp_path / "moved.pth", state)), nano[1])
+
+
+def test_names_are_compared_before_format_and_classes(
+    nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    out = folder(tmp_path / "out", model("nano"))
+    for missing in ("backbone.norm0.weight", f"{weights.CLASSES}.bias", f"{weights.CLASSES}.weight"):
+        path = saved(tmp_path / "x.pth", {k: v for k, v in nano[1].items() if k != missing})
+        cfg = model("nano", weights=str(path), weights_classes=["person"])
+        with pytest.raises(ValueError, match=f"{missing} is missing"):
+            imported.checkpoint(LABEL_MAP, cfg, out)
