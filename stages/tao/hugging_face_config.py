@@ -62,10 +62,8 @@ _COMMON: dict[str, Role] = {
         ),
         _NO_EFFECT,
     ),
-    # Code of the folder's own, layers that differ from each other, and weights that are no plain numbers.
-    "auto_map": _ABSENT,
-    "per_layer_config": _ABSENT,
-    "quantization_config": _ABSENT,
+    # Code of the folder's own, layers that differ from each other, weights that are no plain numbers, other outputs.
+    **dict.fromkeys(("auto_map", "per_layer_config", "quantization_config", "tie_last_hidden_states"), _ABSENT),
 }  # fmt: skip
 MASK2FORMER: dict[str, Role] = {
     **_COMMON,

@@ -432,8 +432,9 @@ def _tensors(path: Path, state: dict[str, Any]) -> "State":
             raise ValueError(f"{path}: {name!r} is an array of {found.dtype}, expected float32") from error
         if not isinstance(tensor, torch.Tensor):
             raise ValueError(f"{path}: {name!r} is {type(found).__name__}, expected a tensor; get the file anew")
-        if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
-            kind = "without values" if tensor.is_meta else str(tensor.dtype).removeprefix("torch.")
+        dense = tensor.layout is torch.strided and not tensor.is_meta
+        if not dense or not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.") if dense else "without values of its own"
             raise ValueError(f"{path}: {name!r} is {kind}, expected float32; save the network as it was trained")
         result[name] = tensor.detach().float()
         if not bool(torch.isfinite(result[name]).all()):
