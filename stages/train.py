@@ -13,13 +13,12 @@ import json
 import logging
 import shlex
 import shutil
+import traceback
 from pathlib import Path
 from typing import Any
 
 from stages import config, files, parallel
 from stages.tao import launch, resume, spec, training, weights_file
-
-log = logging.getLogger(__name__)
 
 
 def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) -> None:
@@ -146,10 +145,12 @@ def _start(run: launch.Run, cfg: config.Config) -> None:
     if cfg.train.runner is config.Runner.wheel and not launch.in_processes(cfg.train):
         try:
             training.train(run, cfg)
-        except Exception as error:  # TAO and PyTorch raise anything, and where it was is of use.
-            log.exception("TAO's training was ended by an error")
-            reason = str(error).strip().partition("\n")[0]
-            raise RuntimeError(f"TAO: {type(error).__name__}: {reason}; its messages are above") from error
+        except SystemExit as error:
+            # Hydra prints what TAO raises, and exits.
+            raise RuntimeError("TAO was ended by an error; its messages are above") from error
+        except Exception as error:  # With HYDRA_FULL_ERROR=1 TAO raises anything, and where it was is asked for.
+            traceback.print_exc()
+            raise RuntimeError(f"TAO was ended by {type(error).__name__}; its messages are above") from error
         return
     command, env = _command(run, cfg)
     if cfg.train.runner is config.Runner.docker:

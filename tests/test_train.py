@@ -213,6 +213,16 @@ def test_the_containers_status_and_messages_are_passed_through(workspace: Path, 
     assert not (workspace / "c").exists()
 
 
+def test_an_error_of_taos_own_ends_in_one_line_after_its_messages(workspace: Path) -> None:
+    compose(workspace, "+train.tao_spec.model.sem_seg_head.norm=nothing")
+    for full in ("0", "1"):
+        done = run(*command("e"), cwd=workspace, PYTHONPATH=str(REPO), HYDRA_FULL_ERROR=full)
+        assert done.returncode == 1
+        assert "KeyError: 'nothing'" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("TAO was ended by ")
+        assert not (workspace / "e").exists()
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(workspace: Path) -> Iterator[Path]:
     compose(workspace, "train.epochs=4", "train.milestones=[3]")
