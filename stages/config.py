@@ -142,6 +142,9 @@ class Data:
     """For on_error: skip. Pictures of a split that may be left out; 0 or more."""
     check_masks: CheckMasks = CheckMasks.fail
     """Whether masks that look like another coding than label * 256 + instance end the run or are a warning."""
+    bare_file_names: bool = False
+    """Whether file_name in the COCO files is a bare name, for tools that look for it in one folder. All pictures are
+    then copied to data/coco/SPLIT/images. Else it is a path relative to data/coco/SPLIT, and pictures stay in place."""
     workers: int = 0
     """Processes that generate scenes and convert; 0: one for each core. The result is the same."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import config, files, names, parallel, text
-from stages.coco import picture, png, readers, rle, taxonomy
+from stages.coco import panoptic, picture, png, readers, rle, taxonomy
 from stages.coco.statistics import Statistics
 from stages.coco.stream import CocoJson
 from stages.runtime import frames
@@ -60,7 +60,7 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
                 scene if isinstance(scene, reader.Problem) else picture.Task(scene, source, name)
                 for source, name, scene in _scenes(found, split, tables, cfg)
             ]
-            plan = picture.Plan(labels, things, draft / split, out / split, limits)
+            plan = picture.Plan(labels, things, draft / split, out / split, limits, cfg.bare_file_names)
             masks = {name: plausibility.Masks(vistas.labels) for name, vistas in found.items()}
             counted = _split(work, plan, split, categories, masks, cfg)
             summary[split], statistics[split] = counted.summary(), counted.content()
@@ -143,7 +143,7 @@ def _split(
     workers = parallel.count(cfg.workers, len(work) - done)
     convert = functools.partial(_try, plan=plan, skip=cfg.on_error is config.OnError.skip)
     records = _records(journal, parallel.ordered(convert, work[done:], workers, split, done))
-    _write_split(_seen(records, masks), plan.folder, categories, counted)
+    _write_split(_seen(records, masks), plan, categories, counted)
     for source, problem in ((source, found.problem()) for source, found in masks.items()):
         if problem and cfg.check_masks is config.CheckMasks.fail:
             raise ValueError(f"{split} of source {source}: {problem}")
@@ -236,14 +236,16 @@ def _resume(journal: Path, fingerprint: str) -> int:
 
 
 def _write_split(
-    records: Iterable[dict[str, Any]], folder: Path, categories: list[dict[str, Any]], counted: Statistics
+    records: Iterable[dict[str, Any]], plan: picture.Plan, categories: list[dict[str, Any]], counted: Statistics
 ) -> None:
     """The split's JSON files, one picture in memory at a time."""
     image_id = annotation_id = 0
+    info = panoptic.IMAGES if plan.bare_file_names else {}
+    root = Path(info.get("image_folder", ""))
     with (
-        CocoJson(folder / "panoptic.json", categories) as segments,
-        CocoJson(folder / "instances.json", categories) as instances,
-        (folder / "semantic.jsonl").open("w", encoding="utf-8") as semantic,
+        CocoJson(plan.folder / "panoptic.json", categories, info) as segments,
+        CocoJson(plan.folder / "instances.json", categories, info) as instances,
+        (plan.folder / "semantic.jsonl").open("w", encoding="utf-8") as semantic,
     ):
         for record in records:
             if "segments" not in record:
@@ -262,7 +264,8 @@ def _write_split(
             for written in (segments, instances):
                 written.images.add(image)
             # TAO joins these with dataset.*.root_dir, which is this folder.
-            semantic.write(json.dumps({"img": image["file_name"], "segm": f"semantic/{record['name']}"}) + "\n")
+            line = {"img": (root / image["file_name"]).as_posix(), "segm": f"semantic/{record['name']}"}
+            semantic.write(json.dumps(line) + "\n")
 
 
 def main() -> None:

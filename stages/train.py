@@ -167,7 +167,7 @@ def _command(run: launch.Run, cfg: config.Config) -> tuple[list[str], dict[str, 
     if cfg.train.runner is config.Runner.docker:
         return launch.docker(run, cfg.train, Path.cwd(), launch.outside(run.coco, Path.cwd())), {}
     if cfg.train.runner is config.Runner.launcher:
-        return launch.launcher(run, cfg.model.mode), {"LAUNCHER_MOUNTS": str((run.results / "mounts.json").resolve())}
+        return launch.launcher(run, cfg), {"LAUNCHER_MOUNTS": str((run.results / "mounts.json").resolve())}
     return launch.wheel(run, cfg.train), {}
 
 

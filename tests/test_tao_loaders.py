@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,32 @@ def test_tao_reads_what_engines_read(tmp_path: Path, tao_wheel: None) -> None:
     assert counted["images"] == len(zoo.PICTURES)
     assert anew > 10
     assert counted["images_written_anew"] == anew + counted["images_with_exif_orientation"]
+
+
+@pytest.fixture(scope="module")
+def bare(vistas_set: Path, data_config: config.Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bare") / "coco"
+    convert.build(vistas_set, out, out.parent / "data.json", TABLES, replace(data_config, bare_file_names=True))
+    return out
+
+
+@pytest.mark.parametrize("mode", list(config.Mode))
+def test_bare_file_names_lead_every_reader_to_the_same_pictures(
+    coco: Path, bare: Path, tao_wheel: None, mode: config.Mode
+) -> None:
+    content = files.read_json(bare / "train/panoptic.json")
+    assert content["info"] == {"image_folder": "images"}
+    names = [image["file_name"] for image in content["images"]]
+    assert all("/" not in name for name in names)
+    assert sorted(names) == sorted(path.name for path in (bare / "train/images").iterdir())
+    assert names == [image["file_name"] for image in files.read_json(bare / "train/instances.json")["images"]]
+    former, found = (panoptic.read(folder / "train").entries for folder in (coco, bare))
+    assert [e.image.read_bytes() for e in found] == [e.image.read_bytes() for e in former]
+
+    cfg = config.load(REPO / "params.yaml")
+    cfg.model.mode = mode
+    expected = first_sample(coco, spec.annotations(coco / "train", cfg))
+    cfg.data.bare_file_names = True
+    sample = first_sample(bare, spec.annotations(bare / "train", cfg))
+    assert np.array_equal(sample["image"], expected["image"])
+    assert sample["target"]["labels"].tolist() == expected["target"]["labels"].tolist()

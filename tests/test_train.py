@@ -78,7 +78,8 @@ def test_the_command_of_docker_word_by_word(cfg: config.Config) -> None:
 def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
     cfg = container(cfg, config.Runner.launcher)
     paths = launch.Run(Path("/r/w/spec.yaml"), Path("/r/w"), Path("/r/coco"), Path("/r/w/start.pkl"))
-    assert launch.launcher(paths, config.Mode.semantic) == [
+    cfg.model.mode = config.Mode.semantic
+    assert launch.launcher(paths, cfg) == [
         "tao", "model", "mask2former", "train", "-e", "/r/w/spec.yaml",
         "results_dir=/r/w", "train.pretrained_model_path=/r/w/start.pkl",
         "dataset.train.annot_file=/r/coco/train/semantic.jsonl", "dataset.train.root_dir=/r/coco/train",
@@ -100,7 +101,7 @@ def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
     }
     assert spec.train_spec(Path("data/coco"), 3, cfg)["train"]["gpu_ids"] == [2, 3]
     with pytest.raises(ValueError, match=r"/my set.*train.runner: docker"):
-        launch.launcher(launch.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), config.Mode.panoptic)
+        launch.launcher(launch.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), cfg)
 
 
 def test_the_command_of_several_processes_and_nodes(cfg: config.Config, monkeypatch: pytest.MonkeyPatch) -> None:

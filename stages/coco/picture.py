@@ -6,6 +6,7 @@ and decoding the picture twice, by each library that will read it.
 """
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ class Plan:
     final: Path
     """Of the split, where the files will lie."""
     limits: Limits
+    bare_file_names: bool = False
+    """data.bare_file_names."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
         out = plan.folder / "images" / f"{task.name}{suffix}"
         _write_picture(seen.rgb, out, (height, width), seen.orientation if turned else 1)
         image = plan.final / "images" / out.name
+    elif plan.bare_file_names:
+        out = plan.folder / "images" / f"{task.name}{image.suffix}"
+        out.parent.mkdir(exist_ok=True)
+        shutil.copyfile(image, out)
+        image = plan.final / "images" / out.name
     panoptic = None
     if scene.panoptic is not None and not scaled:
         panoptic = _own(scene.panoptic, raster, runs, found)
@@ -166,7 +174,13 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
     if not files.is_utf8(path):
         raise ValueError(f"{files.printable(path)}: a folder's name is not UTF-8, as JSON files are; rename it")
     return {
-        "image": {"file_name": path, "height": height, "width": width, "source": task.source, "key": scene.key},
+        "image": {
+            "file_name": image.name if plan.bare_file_names else path,
+            "height": height,
+            "width": width,
+            "source": task.source,
+            "key": scene.key,
+        },
         "name": file_name,
         "segments": found.infos,
         "dropped": found.dropped,
