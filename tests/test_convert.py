@@ -648,7 +648,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         [MASK, "256 objects of label 0", "run over"],
     ),
     "two of a key": (lambda root: shutil.copy(root / PICTURE, root / "training/images/p001.png"), ["p001", "same key"]),
-    "link": (link_out, [PICTURE, "a link to", "make data"]),
+    "link": (link_out, [PICTURE, "a link to", "put a copy there"]),
     "dangling link": (
         lambda root: (link_out(root), (root.parent / "elsewhere.jpg").unlink()),
         ["p001.jpg", "to nothing"],

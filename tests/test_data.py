@@ -70,7 +70,7 @@ def test_an_archive_that_leaves_its_folder_is_refused(workspace: Path, tmp_path:
     with pytest.raises(ValueError, match=r"'\.\./outside\.txt' leaves the archive"):
         data.build(archive, Path("data/raw/bad"), config.OnError.fail)
     assert not Path("data/raw/bad").exists()
-    with pytest.raises(FileNotFoundError, match="neither a folder nor a zip"):
+    with pytest.raises(FileNotFoundError, match="none not found; give SRC a folder or a zip archive"):
         data.build(tmp_path / "none", Path("data/raw/none"), config.OnError.fail)
 
 
