@@ -168,8 +168,11 @@ def _checked(folder: Path, on_error: config.OnError, name: str) -> str:
     return text
 
 
-def _place(raw: Path, name: str, src: Path) -> Path:
-    """Where a set goes: `name` under `raw`, or else the source's own place, if it lies there, or name."""
+def place(raw: Path, name: str, src: Path) -> Path:
+    """Where a set goes: `name` under `raw`, or else the source's own place, if it lies there, or name.
+
+    Raises ValueError for a name that can't be one of a folder, a DVC stage and an argument.
+    """
     here, there = src.resolve(), raw.resolve()
     own = str(here.relative_to(there)) if here != there and here.is_relative_to(there) and src.is_dir() else ""
     chosen = name or own or (here.name if src.is_dir() else here.stem)
@@ -195,7 +198,7 @@ def main() -> int:
     # So that what was begun is removed, as after an interrupt.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        out = _place(args.raw, args.name, args.src)
+        out = place(args.raw, args.name, args.src)
         print(build(args.src, out, config.OnError(args.on_error), args.config))
     except KeyboardInterrupt:
         print("interrupted; nothing was tracked", file=sys.stderr)

@@ -29,16 +29,18 @@ def cache(out: Path) -> Path:
     except SCMError as error:
         step = "DVC needs one; work in a git clone of the project, or run `git init` here"
         raise RuntimeError(f"{error}; {step}") from error
-    except (DvcException, OSError, RuntimeError, KeyError) as error:
-        # Without HOME, or a user without a name, in containers.
+    except KeyError as error:
+        # As in a container that is run as a user who is not in its list of users.
+        raise RuntimeError(f"DVC can't be used here: {error}; give the user a name (USER=me LOGNAME=me)") from error
+    except (DvcException, OSError, RuntimeError) as error:
         raise RuntimeError(f"DVC can't be used here: {_line(str(error))}; mend that and run it again") from error
-    if ignored:
-        raise RuntimeError(f"git ignores {out}.dvc (data/.gitignore); take a NAME of one or two parts, as a or a/b")
     for output, stage in outs.items():
         own = output == path and stage.endswith(".dvc")
         if not own and os.path.commonpath([output, path]) in (output, path):
             found = f"{os.path.relpath(output)}, which is of {stage}"
             raise RuntimeError(f"{out} would overlap {found}; choose another NAME")
+    if ignored:
+        raise RuntimeError(f"git ignores {out}.dvc (data/.gitignore); take a NAME of one or two parts, as a or a/b")
     return folder
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from stages import config, data, layouts
 from stages.vistas import reader
+from tests.test_archives import pack
 from tests.test_convert import write_set
 
 COCO = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "person"}]}
@@ -145,13 +146,6 @@ def draw(root: Path, files: dict[str, object]) -> Path:
         else:
             path.write_text(content if isinstance(content, str) else json.dumps(content))
     return root
-
-
-def pack(folder: Path, archive: Path) -> Path:
-    with zipfile.ZipFile(archive, "w") as content:
-        for path in sorted(folder.rglob("*")):
-            content.write(path, path.relative_to(folder))
-    return archive
 
 
 def told(src: Path) -> str:
