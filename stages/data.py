@@ -46,14 +46,16 @@ def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
     _require_set(src, src, "give SRC={}")
     size = sum(_sizes(src))
     cache = tracking.cache(out)
+    there = src.resolve() == out.resolve()
+    if not there:
+        _check_room(size, (out.parent, cache))
     text = _checked(src, on_error, name)
-    if src.resolve() == out.resolve():
+    if there:
         for folder, _, _ in os.walk(out):
             # DVC puts links in place of the files.
             Path(folder).chmod(Path(folder).stat().st_mode | stat.S_IRWXU)
         tracking.add(out, new=False)
         return text
-    _check_room(size, (out.parent, cache))
     with files.aside(out) as draft:
         # Not `dvc add --out`, which leaves a second copy of each file in the cache (DVC 3.67). Without the modes of the
         # source: DVC and people must be able to remove what is in a folder.
@@ -116,8 +118,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 def _check_entry(path: Path, root: Path) -> None:
     """Raise ValueError where a file or a folder of a set can't be taken."""
     found = ""
-    if any("\ud800" <= mark <= "\udfff" for mark in path.name):
-        # Python's form of bytes that are not UTF-8.
+    if not files.is_utf8(path.name):
         found = "a name that is not UTF-8, which DVC can't keep; rename it"
     elif not path.exists():
         found = "a link to nothing; restore it (dvc checkout, if DVC tracks the set) or delete it"
@@ -130,7 +131,7 @@ def _check_entry(path: Path, root: Path) -> None:
     elif not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         found = "a file or folder that you may not read; give yourself the right (chmod -R u+rX) or ask its owner"
     if found:
-        raise ValueError(f"{os.fsencode(path).decode(errors='backslashreplace')}: {found}")
+        raise ValueError(f"{files.printable(path)}: {found}")
 
 
 def _raise(error: OSError) -> None:

@@ -29,9 +29,6 @@ def cache(out: Path) -> Path:
     except SCMError as error:
         step = "DVC needs one; work in a git clone of the project, or run `git init` here"
         raise RuntimeError(f"{error}; {step}") from error
-    except KeyError as error:
-        # As in a container that is run as a user who is not in its list of users.
-        raise RuntimeError(f"DVC can't be used here: {error}; give the user a name (USER=me LOGNAME=me)") from error
     except (DvcException, OSError, RuntimeError) as error:
         raise RuntimeError(f"DVC can't be used here: {_line(str(error))}; mend that and run it again") from error
     for output, stage in outs.items():

@@ -335,19 +335,6 @@ def test_a_sources_own_name(workspace: Path, tmp_path: Path) -> None:
     assert Path("data/raw/both/mine.dvc").exists()
 
 
-def test_make_gives_paths_on_as_they_are(workspace: Path, tmp_path: Path) -> None:
-    for name in ("Makefile", "stages", ".venv"):
-        (workspace / name).symlink_to(REPO / name)
-    src = write_set(tmp_path / 'it\'s a "set" & `touch x` $(touch y)')
-    done = run("make", "-o", "env", "data", f"SRC={src}", "NAME=set", cwd=workspace)
-    assert "data/raw/set is tracked" in done.stdout, done.stderr
-    assert not (workspace / "x").exists()
-    assert not (workspace / "y").exists()
-    done = run("make", "-o", "env", "data", f"SRC={src}", "NAME=a & touch z", cwd=workspace)
-    assert "NAME: must be a name of" in done.stderr
-    assert not (workspace / "z").exists()
-
-
 def panoptic(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     content: dict[str, Any] = {
         "images": [{"id": "a", "file_name": "a.jpg"}, {"id": "b", "file_name": "b.jpg"}],

@@ -230,3 +230,12 @@ def test_what_the_reader_takes_is_no_other_layout(tmp_path: Path, version: str, 
     assert reader.lies_at(src)
     assert reader.lies_at(zipfile.Path(pack(src, tmp_path / "set.zip")))
     assert layouts.recognise(src) is None
+
+
+def test_a_split_or_an_archive_in_place_of_the_set(tmp_path: Path) -> None:
+    src = write_set(tmp_path / "set")
+    with pytest.raises(FileNotFoundError, match=rf"config\.json not found .*; give the folder of {src}/config\.json"):
+        reader.find(config.Source(), src / "training", "data.sources.vistas")
+    archive = pack(src, tmp_path / "set.zip")
+    with pytest.raises(FileNotFoundError, match=rf"is a file, .*bring it in by `make data SRC={archive}`"):
+        reader.find(config.Source(), archive, "data.sources.vistas")

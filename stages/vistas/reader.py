@@ -98,6 +98,8 @@ def find(source: config.Source, root: Path, key: str) -> VistasSet:
     Raises FileNotFoundError or ValueError, saying what was found and which parameter to set.
     """
     folder = root / source.root
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is a file, expected a set's folder; bring it in by `make data SRC={folder}`")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found; put the set there, or set data.root and {key}.root in conf/data")
     found = versions(folder)
@@ -113,9 +115,9 @@ def find(source: config.Source, root: Path, key: str) -> VistasSet:
     paths = [folder / name for name in names if (folder / name).is_file()]
     if not paths:
         others = sorted(p.name for p in folder.glob("*.json"))
-        raise FileNotFoundError(
-            f"{folder}/{names[0]} not found (found: {others}); put the set's config there or name it in {key}.config"
-        )
+        above = next((folder.parent / name for name in names if (folder.parent / name).is_file()), None)
+        step = f"give the folder of {above}" if above else f"put the set's config there or name it in {key}.config"
+        raise FileNotFoundError(f"{folder}/{names[0]} not found (found: {others}); {step}")
     return VistasSet(folder, version, paths[0], labels.load(paths[0]))
 
 
