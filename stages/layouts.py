@@ -183,7 +183,7 @@ def _unknown(folder: Folder, below: list[Folder]) -> str:
     counts = [(sum(f.suffix.lower() in PICTURES for f in _entries(place)), place) for place in (folder, *below)]
     pictures = [f"{count} in {_relative(place, folder)}" for count, place in counts if count]
     if pictures:
-        return f"found pictures alone, {', '.join(pictures[:3])}, and no masks; {EXPECTED}"
+        return f"found pictures ({', '.join(pictures[:3])}) and no folder instances with their masks; {EXPECTED}"
     return f"found {', '.join(names)}; {EXPECTED}"
 
 

@@ -111,7 +111,7 @@ OTHERS: dict[str, tuple[dict[str, object], str]] = {
     "hidden files alone": ({".DS_Store": "x", "__MACOSX/._a": "x"}, "it is empty"),
     "pictures alone": (
         {"images/a.jpg": None, "images/b.jpg": None},
-        r"found pictures alone, 2 in images, and no masks; expected PNGs in instances beside images",
+        r"found pictures \(2 in images\) and no folder instances with their masks; expected PNGs in instances beside",
     ),
     "archives": (
         {"training.zip": "PK", "val.tar.gz": "x", "README": "x"},
