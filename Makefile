@@ -29,7 +29,7 @@ help: ## List the targets
 .PHONY: all
 all: params ## From nothing to report and engines: environment, params.yaml, every stage that changed
 	@dvc repro report
-	@python -m stages.summary
+	@python -m stages.commands.summary
 
 .PHONY: env
 env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv)
@@ -40,39 +40,39 @@ env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the loc
 
 .PHONY: params
 params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
-	@python -m stages.params --profile "$(PROFILE)" $(OVERRIDES)
+	@python -m stages.commands.params --profile "$(PROFILE)" $(OVERRIDES)
 
 .PHONY: data
 data: env ## Check a set in Vistas layout and track it with DVC at data/raw/NAME [SRC=folder or zip, NAME=its stem]
 	@test -n "$(SRC)" || { echo "error: name a set, such as make data SRC=/path/to/mapillary-vistas.zip" >&2; exit 1; }
-	@python -m stages.data --src "$(SRC)" --name "$(NAME)" $(ARGS)
+	@python -m stages.commands.data --src "$(SRC)" --name "$(NAME)" $(ARGS)
 
 .PHONY: engines
 engines: params ## Build the engines that this host can build, or one with TARGET=id, and list the others
-	@python -m stages.build_engines --target "$(TARGET)"
+	@python -m stages.commands.build_engines --target "$(TARGET)"
 
 .PHONY: predict
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
-	@python -m stages.predict --engine "$(ENGINE)" --source "$(SOURCE)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+	@python -m stages.commands.predict --engine "$(ENGINE)" --source "$(SOURCE)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
 	@test -n "$(OUT)" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }
-	@python -m stages.infer --checkpoint data/checkpoint --label-map data/coco/label_map.json \
+	@python -m stages.commands.infer --checkpoint data/checkpoint --label-map data/coco/label_map.json \
 		--source "$(SOURCE)" --out "$(OUT)"
 
 .PHONY: weights
 weights: env ## Fetch the ImageNet weights of model.backbone.pretrained_weights and track them with DVC
-	@python -m stages.fetch_weights
+	@python -m stages.commands.fetch_weights
 
 .PHONY: hugging-face
 hugging-face: env ## Write the checkpoint as a folder that transformers loads [OUT=folder]
 	@test -n "$(OUT)" || { echo "error: name a folder, such as make hugging-face OUT=/tmp/mask2former" >&2; exit 1; }
-	@python -m stages.hugging_face --checkpoint data/checkpoint --label-map data/coco/label_map.json --out "$(OUT)"
+	@python -m stages.commands.hugging_face --checkpoint data/checkpoint --label-map data/coco/label_map.json --out "$(OUT)"
 
 .PHONY: summary
 summary: env ## Print where report and engines are, and the key figures
-	@python -m stages.summary
+	@python -m stages.commands.summary
 
 .PHONY: push
 push: env ## Upload the artifacts to the DVC remote (a folder in the project unless you set another)
@@ -88,11 +88,11 @@ test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JO
 
 .PHONY: bench-convert
 bench-convert: env ## Time convert against pycocotools and against decoding alone; writes data/bench/convert.json
-	@python -m tests.bench.convert --out data/bench/convert.json
+	@python -m benchmarks.convert --out data/bench/convert.json
 
 .PHONY: bench-precision
 bench-precision: env ## Find what half precision moves most, by parts of the network; writes data/bench/precision.json
-	@python -W ignore -m tests.bench.precision --graph data/onnx/grid_sample/fp32 \
+	@python -W ignore -m benchmarks.precision --graph data/onnx/grid_sample/fp32 \
 		--reference data/onnx/grid_sample/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
 
 .PHONY: bench
@@ -101,22 +101,22 @@ bench: env ## Time an engine on this GPU and what else one would run; writes dat
 	@$(DEVICE_PYTHON) -c "import tensorrt" 2> /dev/null || { \
 		echo "error: $(DEVICE_PYTHON) can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
 		exit 1; }
-	@python -W ignore -m tests.bench.peers --params $(PARAMS) --checkpoint data/checkpoint --reference $(REFERENCE) \
+	@python -W ignore -m benchmarks.peers --params $(PARAMS) --checkpoint data/checkpoint --reference $(REFERENCE) \
 		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
 		--tao-graph data/bench/tao --out data/bench/$(TARGET)_peers.json
-	@$(DEVICE_PYTHON) -m tests.bench.engines --params $(PARAMS) --target "$(TARGET)" \
+	@$(DEVICE_PYTHON) -m benchmarks.engines --params $(PARAMS) --target "$(TARGET)" \
 		--engine data/engines/$(TARGET) --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 \
 		--tao-graph data/bench/tao/graph.onnx --out data/bench/$(TARGET).json $(ARGS)
-	@python -m tests.bench.plot --engine data/bench/$(TARGET).json --peers data/bench/$(TARGET)_peers.json \
+	@python -m benchmarks.plot --engine data/bench/$(TARGET).json --peers data/bench/$(TARGET)_peers.json \
 		--out data/bench/$(TARGET).svg
 
 .PHONY: bench-rtx
 bench-rtx: env ## Build Swin-Tiny at 720p for TensorRT-RTX, ours and TAO's graph; writes data/bench/rtx.json
-	@python -m tests.bench.rtx --out data/bench/rtx.json
+	@python -m benchmarks.rtx --out data/bench/rtx.json
 
 .PHONY: bench-train
 bench-train: env ## Time TAO's training on this machine's GPUs, by parts; writes data/bench/train.json [ARGS=...]
-	@python -W ignore -m tests.bench.train --work data/bench/train --out data/bench/train.json $(ARGS)
+	@python -W ignore -m benchmarks.train --work data/bench/train --out data/bench/train.json $(ARGS)
 
 .PHONY: lint
 lint: env ## Check formatting, lint and types
@@ -131,4 +131,4 @@ format: env ## Format the code and mend what lint can mend
 
 .PHONY: docs
 docs: env ## Write docs/parameters.md from the docstrings of stages/config.py
-	@python -m stages.parameters_doc --out docs/parameters.md
+	@python -m stages.commands.parameters_doc --out docs/parameters.md

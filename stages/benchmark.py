@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
-from stages.engines import sidecar
-from stages.runtime import frames, loading
+from stages.engines import loading, manifest
+from stages.foundation import files
+from stages.inference import frames
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def build(engines: Path, checkpoint: Path, coco: Path, metrics: Path, name: str,
     """Time the engine in `engines` and the checkpoint on pictures of the split at `coco`; write `metrics`."""
     import torch
 
-    from stages.tao.predict import Checkpoint
+    from stages.reference.tao_model import Checkpoint
 
     target = cfg.target(name)
     torch.set_num_threads(target.threads)
@@ -53,7 +54,7 @@ def build(engines: Path, checkpoint: Path, coco: Path, metrics: Path, name: str,
     # End to end alone: the engine's graph merges, PyTorch's network does not.
     result["speedup_end_to_end"] = result["eager"]["end_to_end"]["p50_ms"] / result["engine"]["end_to_end"]["p50_ms"]
     versions = {"builder": f"{target.builder.value} {target.builder_version}", "torch": torch.__version__}
-    host = {"cpu": sidecar.cpu_model(), "threads": target.threads, **versions}
+    host = {"cpu": manifest.cpu_model(), "threads": target.threads, **versions}
     files.write_json(metrics, {**result, "frames": cfg.benchmark.frames, "host": host})
     log.info("%s: %.2f x PyTorch eager, end to end", name, result["speedup_end_to_end"])
 

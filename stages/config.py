@@ -516,6 +516,14 @@ class Builder(Enum):
 
 CPU_BUILDERS = (Builder.openvino, Builder.onnxruntime)
 
+
+class Device(Enum):
+    """What an engine runs on: a folder of stages/engines."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 RTX_COMPUTE_CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
 """What TensorRT-RTX 1.7 generates code for, by its enumeration ComputeCapability."""
 
@@ -548,6 +556,8 @@ class Target:
     error, for engines load only in their own version."""
     architecture: str = "x86_64"
     """CPU architecture of the machine, as `uname -m` prints it."""
+    device: Device = Device.cpu
+    """What the engine runs on: cpu for the builders openvino and onnxruntime, cuda for the others."""
     compute_capabilities: list[str] = field(default_factory=list)
     """CUDA compute capabilities that the engine holds code for; empty for a CPU target, one for standard TensorRT."""
     precision: Precision = Precision.fp32
@@ -578,6 +588,9 @@ class Target:
         require(self.workspace_mib >= 64, f"{key}.workspace_mib", "64 or more", self.workspace_mib)
         level = self.optimization_level
         require(0 <= level <= 5, f"{key}.optimization_level", "0 to 5", level)
+        device = Device.cpu if self.builder in CPU_BUILDERS else Device.cuda
+        rule = f"{device.value} for builder: {self.builder.value}"
+        require(self.device is device, f"{key}.device", rule, self.device.value)
         found = self.compute_capabilities
         where = f"{key}.compute_capabilities"
         if self.builder in CPU_BUILDERS:
@@ -726,7 +739,8 @@ def load(path: Path = Path("params.yaml")) -> Config:
     """
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} not found; run `make params` in the repository's root, or `python -m stages.params --out {path}`"
+            f"{path} not found; run `make params` in the repository's root, or "
+            f"`python -m stages.commands.params --out {path}`"
         )
     if path.suffix == ".json":
         return check(json.loads(path.read_text(encoding="utf-8")))

@@ -19,10 +19,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stages import config, files, parallel
-from stages.coco import picture, png, rle, taxonomy
-from stages.coco.statistics import Statistics
+from stages import config
+from stages.coco import png, rle
 from stages.coco.stream import CocoJson
+from stages.conversion import picture, taxonomy
+from stages.conversion.statistics import Statistics
+from stages.foundation import files, parallel
 from stages.vistas import reader
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,11 @@ import logging
 import time
 from pathlib import Path
 
-from stages import config, files
-from stages.engines import base, chain, sidecar
-from stages.graph import description
+from stages import config
+from stages.engines import interface, manifest
+from stages.engines.cuda import bundle
+from stages.foundation import files
+from stages.inference import description
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
     `timing_cache` is a file that TensorRT reads, where it exists, and writes. Raises RuntimeError when this host or
     the graph is not what the target needs, or with the builder's message.
     """
-    sidecar.check_host(name, target)
+    manifest.check_host(name, target)
     about = description.read(graph)
     for key in ("precision", "deformable_attention"):
         wanted, found = getattr(target, key).value, getattr(about, key)
@@ -31,17 +33,17 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
                 f"target {name} needs a graph with {key} {wanted}, found {found} in {graph / description.NAME}; give "
                 f"--graph data/onnx/{target.deformable_attention.value}/{target.precision.value}"
             )
-    backend = base.backend(target)
+    backend = interface.backend(target)
     with files.aside(out) as draft:
         draft.mkdir()
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()
         if about.steps:
-            chain.build(backend, graph, about.steps, engine, target, timing_cache)
+            bundle.build(backend, graph, about.steps, engine, target, timing_cache)
         else:
             backend.build(graph / description.ONNX, engine, target, timing_cache)
         seconds = time.perf_counter() - start
-        sidecar.write(draft, name, engine, about, seconds, target)
+        manifest.write(draft, name, engine, about, seconds, target)
         log.info("%s: %.1f MB in %.1f s", name, engine.stat().st_size / 1e6, seconds)
 
 

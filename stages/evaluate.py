@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
+from stages.foundation import files
+from stages.inference import frames
 from stages.metrics.average_precision import AveragePrecision
 from stages.metrics.panoptic_quality import PanopticQuality
 from stages.metrics.semantic import CONFUSION, MeanIoU
-from stages.runtime import frames
 
 if TYPE_CHECKING:
-    from stages.tao.predict import Prediction
+    from stages.reference.tao_model import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Co
     Writes the maps of deploy.mode as out/panoptic.json and out/panoptic/*.png, out/per_class.csv, out/confusion.csv
     unless the network learned instances, and the JSON file `metrics`.
     """
-    from stages.tao.predict import Checkpoint, best_device
+    from stages.reference.tao_model import Checkpoint, best_device
 
     truth = panoptic.read(coco)
     device = best_device()

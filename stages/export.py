@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
-from stages.graph import description
-from stages.runtime import frames
+from stages.foundation import files
+from stages.inference import description, frames
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,9 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
     `coco`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
     differs from TAO's answer by more than deploy allows.
     """
-    from stages.graph import artifact, reference
-    from stages.tao.predict import Checkpoint
+    from stages.onnx_graph import artifact
+    from stages.reference import comparison
+    from stages.reference.tao_model import Checkpoint
 
     truth = panoptic.read(coco)
     provenance = files.read_json(checkpoint / "provenance.json")
@@ -46,7 +47,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
             raise RuntimeError(
-                f"the exported graph holds {found}, whose shapes depend on data; see stages/graph/network.py"
+                f"the exported graph holds {found}, whose shapes depend on data; see stages/network/network.py"
             )
         artifact.save(model, draft, about, cut=False)
         result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
@@ -54,17 +55,17 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
             # Only a simplified graph tells the shapes that its parts need.
             result["compared"] = "not yet: by simplify@kernels"
         else:
-            result |= reference.check(model, reference_file, about, reference.differences)
+            result |= comparison.check(model, reference_file, about, comparison.differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
-        reference.require_equal(out, result, cfg)
+        comparison.require_equal(out, result, cfg)
 
 
 def answer(tao: Any, pictures: list[Path], out: Path) -> None:
-    """Write the answer of a stages.tao.predict.Checkpoint on pictures to the file `out`; stages/graph/reference.py."""
+    """Write what a tao_model.Checkpoint answers on pictures to `out`, a file of stages/reference/comparison.py."""
     import numpy as np
 
-    from stages.graph import reference
+    from stages.reference import comparison
 
     shown = [frames.fit(frames.read_rgb(path), tao.deploy)[0] for path in pictures]
     found = [tao.predict(frame) for frame in shown]
@@ -72,7 +73,7 @@ def answer(tao: Any, pictures: list[Path], out: Path) -> None:
         np.stack([getattr(one, name).numpy() for one in found]) for name in ("class_logits", "mask_logits")
     )
     maps = [one.segments[tao.deploy.mode] for one in found]
-    reference.save(out, np.stack(shown), class_logits, mask_logits, maps)
+    comparison.save(out, np.stack(shown), class_logits, mask_logits, maps)
 
 
 def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> Any:
@@ -80,7 +81,8 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
     import onnx
     import torch
 
-    from stages.graph import deformable, network, passes
+    from stages.network import deformable, network
+    from stages.onnx_graph import passes
 
     deployed = network.GRAPHS[cfg.graph](tao, form, num_things, cfg).eval()
     if cfg.graph is config.GraphKind.tao:

@@ -1,8 +1,8 @@
 """precision@FORM-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts left in float32.
 
 Precision is baked into the ONNX file, so that it is a hashed artifact and serves strongly typed builders. int8 is
-fp16 with the backbone's and the encoder's products of weights in int8 (stages/graph/int8.py). Inputs and outputs keep
-their types. Compared with TAO's answer in ONNX Runtime. Cost: seconds, for int8 a minute. Deterministic.
+fp16 with the backbone's and the encoder's products of weights in int8 (stages/onnx_graph/int8.py). Inputs and outputs
+keep their types. Compared with TAO's answer in ONNX Runtime. Cost: seconds, for int8 a minute. Deterministic.
 """
 
 import argparse
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from stages import config, files
-from stages.graph import description
+from stages import config
+from stages.foundation import files
+from stages.inference import description
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ def build(
     """
     import onnx
 
-    from stages.graph import artifact, fp16, reference
+    from stages.onnx_graph import artifact, fp16
+    from stages.reference import comparison
 
     about = replace(description.read(graph), precision=precision.value)
     model = onnx.load(graph / description.ONNX)
@@ -49,7 +51,7 @@ def build(
         draft.mkdir()
         artifact.save(lowered, draft, about)
         result: dict[str, Any] = {"nodes": len(lowered.graph.node), "bytes": (draft / description.ONNX).stat().st_size}
-        result |= reference.check(lowered, reference_file, about, differences)
+        result |= comparison.check(lowered, reference_file, about, differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
         require_close(result, cfg)
@@ -62,12 +64,13 @@ def to_int8(
     about: description.Description,
     cfg: config.Deploy,
 ) -> Any:
-    """An onnx.ModelProto with int8 where stages/graph/int8.py puts it. Raises ValueError without `calibration`."""
-    from stages.graph import fp16, int8, reference
+    """An onnx.ModelProto with int8 where stages/onnx_graph/int8.py puts it. Raises ValueError without `calibration`."""
+    from stages.onnx_graph import fp16, int8
+    from stages.reference import comparison
 
     if not calibration:
         raise ValueError("int8 takes its ranges from real pictures; name their split by --coco")
-    if not reference.runs(about):
+    if not comparison.runs(about):
         raise ValueError(
             f"int8 is calibrated in ONNX Runtime, which has no {about.deformable_attention}; "
             "take grid_sample or gather for targets with precision int8"
@@ -80,16 +83,16 @@ def to_int8(
 def differences(expected: Any, found: Any) -> dict[str, Any]:
     """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1].
 
-    Of a reference and a stages.graph.reference.Answer.
+    Of a reference and a stages.reference.comparison.Answer.
     """
     from scipy.special import expit, softmax
 
-    from stages.graph import reference
+    from stages.reference import comparison
 
     classes = np.abs(softmax(found.class_logits, -1) - softmax(expected["class_logits"], -1))
     masks = np.abs(expit(found.mask_logits) - expit(expected["mask_logits"]))
     return {
-        "pixel_agreement_pct": reference.agreement_pct(expected, found.segments),
+        "pixel_agreement_pct": comparison.agreement_pct(expected, found.segments),
         "class_probability_difference_p999": float(np.quantile(classes, 0.999)),
         "mask_probability_difference_p999": float(np.quantile(masks, 0.999)),
         "class_probability_difference_max": float(classes.max()),

@@ -9,7 +9,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from stages import config, files
+from stages import config
+from stages.foundation import files
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stages import config, files, parallel
+from stages import config
+from stages.foundation import files, parallel
 from stages.vistas import labels, layout
 
 log = logging.getLogger(__name__)

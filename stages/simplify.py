@@ -10,8 +10,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from stages import config, files
-from stages.graph import description
+from stages import config
+from stages.foundation import files
+from stages.inference import description
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
     """
     import onnx
 
-    from stages.graph import artifact, reference
+    from stages.onnx_graph import artifact
+    from stages.reference import comparison
 
     about = description.read(exported)
     model = onnx.load(exported / description.ONNX)
@@ -35,11 +37,11 @@ def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
             "nodes_before": len(model.graph.node),
             "nodes": len(simplified.graph.node),
             "bytes": (draft / description.ONNX).stat().st_size,
-            **reference.check(simplified, exported / "reference.npz", about, reference.differences),
+            **comparison.check(simplified, exported / "reference.npz", about, comparison.differences),
         }
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
-        reference.require_equal(out, result, cfg)
+        comparison.require_equal(out, result, cfg)
 
 
 def simplify(model: Any, cfg: config.Deploy) -> Any:
@@ -47,8 +49,8 @@ def simplify(model: Any, cfg: config.Deploy) -> Any:
     import onnx
     import onnxsim
 
-    from stages.graph import passes
-    from stages.runtime import segments
+    from stages.inference import segments
+    from stages.onnx_graph import passes
 
     simplified, _ = onnxsim.simplify(model, check_n=0)
     passes.remove_outputs(simplified.graph, segments.LOGITS)

@@ -16,8 +16,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stages import config, files
-from stages.tao import launch, resume, spec, training, weights_file
+from stages import config
+from stages.foundation import files
+from stages.tao import runners, spec
+from stages.training import program, resume
+from stages.weights import reading
 
 
 def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) -> None:
@@ -28,13 +31,13 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
     """
     from omegaconf import OmegaConf
 
-    from stages.tao import imported
+    from stages.weights import imported
 
     pretrained = cfg.model.backbone.pretrained_weights
     sources = {"label_map": coco / "label_map.json"}
     classes = files.read_json(sources["label_map"])
     if cfg.model.weights:
-        sources["weights"] = weights_file.main_file(Path(cfg.model.weights))
+        sources["weights"] = reading.main_file(Path(cfg.model.weights))
     elif pretrained:
         sources["pretrained_weights"] = Path(pretrained)
         imported.check_hash(
@@ -84,7 +87,7 @@ def _train(
 
     Returns the rows of the history, and the epoch that was kept.
     """
-    from stages.tao import imported
+    from stages.weights import imported
 
     train = cfg.train
     pictures = len(files.read_json(coco / "train" / "panoptic.json")["images"])
@@ -127,33 +130,33 @@ def ended_early(rows: list[dict[str, Any]], cfg: config.Config) -> bool:
     return len(values) - 1 - best >= cfg.train.patience
 
 
-def _run(coco: Path, work: Path, cfg: config.Config, checkpoint: Path | None) -> launch.Run:
+def _run(coco: Path, work: Path, cfg: config.Config, checkpoint: Path | None) -> runners.Run:
     # The same names for all runs: TAO writes them into its checkpoint.
-    return launch.Run(work / "spec.yaml", work, coco, work / "start.pkl" if cfg.model.weights else None, checkpoint)
+    return runners.Run(work / "spec.yaml", work, coco, work / "start.pkl" if cfg.model.weights else None, checkpoint)
 
 
-def _start(run: launch.Run, cfg: config.Config) -> None:
+def _start(run: runners.Run, cfg: config.Config) -> None:
     """Run TAO by train.runner."""
-    if cfg.train.runner is config.Runner.wheel and not launch.in_processes(cfg.train):
-        training.train(run, cfg)
+    if cfg.train.runner is config.Runner.wheel and not runners.in_processes(cfg.train):
+        program.train(run, cfg)
         return
     command, env = _command(run, cfg)
     if cfg.train.runner is config.Runner.docker:
-        launch.require_docker(cfg.train.container.image)
+        runners.require_docker(cfg.train.container.image)
     elif cfg.train.runner is config.Runner.launcher:
-        launch.require_launcher()
-        mounts = launch.mounts_file(cfg.train, Path.cwd(), launch.outside(run.coco, Path.cwd()))
+        runners.require_launcher()
+        mounts = runners.mounts_file(cfg.train, Path.cwd(), runners.outside(run.coco, Path.cwd()))
         files.write_json(Path(env["LAUNCHER_MOUNTS"]), mounts)
-    launch.call(command, **env)
+    runners.call(command, **env)
 
 
-def _command(run: launch.Run, cfg: config.Config) -> tuple[list[str], dict[str, str]]:
+def _command(run: runners.Run, cfg: config.Config) -> tuple[list[str], dict[str, str]]:
     """The command of train.runner, and what it needs in the environment."""
     if cfg.train.runner is config.Runner.docker:
-        return launch.docker(run, cfg.train, Path.cwd(), launch.outside(run.coco, Path.cwd())), {}
+        return runners.docker(run, cfg.train, Path.cwd(), runners.outside(run.coco, Path.cwd())), {}
     if cfg.train.runner is config.Runner.launcher:
-        return launch.launcher(run, cfg.model.mode), {"LAUNCHER_MOUNTS": str((run.results / "mounts.json").resolve())}
-    return launch.wheel(run, cfg.train), {}
+        return runners.launcher(run, cfg.model.mode), {"LAUNCHER_MOUNTS": str((run.results / "mounts.json").resolve())}
+    return runners.wheel(run, cfg.train), {}
 
 
 def describe(coco: Path, work: Path, cfg: config.Config) -> str:
@@ -161,7 +164,7 @@ def describe(coco: Path, work: Path, cfg: config.Config) -> str:
     command, env = _command(_run(coco, work, cfg, None), cfg)
     lines = [" ".join([*(f"{name}={shlex.quote(value)}" for name, value in env.items()), shlex.join(command)])]
     if cfg.train.runner is config.Runner.launcher:
-        mounts = launch.mounts_file(cfg.train, Path.cwd(), launch.outside(coco, Path.cwd()))
+        mounts = runners.mounts_file(cfg.train, Path.cwd(), runners.outside(coco, Path.cwd()))
         lines.insert(0, f"# {env['LAUNCHER_MOUNTS']}: {json.dumps(mounts)}")
     return "\n".join(lines)
 
@@ -181,7 +184,7 @@ def main() -> None:
         return
     try:
         build(args.coco, args.out, args.work, args.metrics, config.load())
-    except launch.TrainingFailedError as error:
+    except runners.TrainingFailedError as error:
         parser.exit(error.status, f"{error}\n")
 
 

@@ -8,11 +8,13 @@ import argparse
 import logging
 from pathlib import Path
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
+from stages.engines import loading
+from stages.foundation import files
+from stages.inference import frames
 from stages.metrics import agreement
 from stages.metrics.panoptic_quality import PanopticQuality
-from stages.runtime import frames, loading
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from stages import config, files
-from stages.graph import description
+from stages import config
+from stages.foundation import files
+from stages.inference import description
 
 SHAPE = (1, 32, 32, 3)
 

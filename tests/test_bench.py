@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.bench import plot
+from benchmarks import plot
 
 ENGINE: dict[str, Any] = {
     "gpu": {"name": "A GPU"},

@@ -6,7 +6,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stages import config, params
+from stages import config
+from stages.commands import params
 from tests.conftest import REPO
 
 PROFILES = sorted(p.stem for p in (REPO / "conf/profile").glob("*.yaml"))

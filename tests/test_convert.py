@@ -20,8 +20,10 @@ from PIL import Image
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-from stages import config, convert, files
-from stages.coco import panoptic, picture, taxonomy
+from stages import config, convert
+from stages.coco import panoptic
+from stages.conversion import picture, taxonomy
+from stages.foundation import files
 from stages.vistas import labels, reader
 from tests.conftest import REPO, TABLES
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from stages import config
-from stages.engines import base
-from stages.graph import merge
-from stages.runtime import segments
+from stages.engines import interface
+from stages.inference import segments
+from stages.network import merge
 from tests.test_merge import NUM_THINGS, deploy, outputs
 
 TARGETS = [
@@ -38,7 +38,7 @@ class Network(torch.nn.Module):
 def test_the_merge_is_left_to_the_host(tmp_path: Path, target: config.Target) -> None:
     import onnx
 
-    from stages.graph import passes
+    from stages.onnx_graph import passes
 
     cfg = deploy(config.Mode.panoptic, (90, 160))
     names = [*merge.Panoptic.OUTPUTS, *segments.LOGITS]
@@ -53,7 +53,7 @@ def test_the_merge_is_left_to_the_host(tmp_path: Path, target: config.Target) ->
     whole = dict(zip(names, session.run(None, {"frame": frame.numpy()}), strict=False))
     assert set(whole) == set(merge.Panoptic.OUTPUTS)
 
-    backend = base.backend(target)
+    backend = interface.backend(target)
     backend.build(tmp_path / "x.onnx", tmp_path / "engine", target, tmp_path / "cache")
     found = backend.load(tmp_path / "engine", target).infer(frame.numpy())
     assert set(found) == set(segments.LOGITS)

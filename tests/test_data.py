@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from stages import config, data
+from stages import config
+from stages.commands import data
 from stages.vistas import check
 from tests.conftest import REPO, run
 from tests.test_convert import write_set

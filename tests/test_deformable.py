@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages import config
-from stages.graph import deformable
+from stages.network import deformable
 
 SIZES = [(5, 8), (10, 16), (20, 31)]
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stages import config, files
+from stages import config
+from stages.foundation import files
 from tests import graphs
 from tests.conftest import REPO, run
 
-FOLDERS = ["engines", "kernels", "media", "runtime", "metrics"]
-STAGES = ["stages.engine", "stages.verify", "stages.predict"]
+FOLDERS = ["engines", "inference", "media", "metrics"]
+STAGES = ["stages.engine", "stages.verify", "stages.commands.predict"]
 """Commands of the device side; what they import is of it too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]
 PACKAGES = ["numpy<2.3", "opencv-python-headless<5"]
@@ -57,7 +58,7 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
     more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx")]
     forms = "deploy.deformable_attention=[grid_sample,kernels]"
-    done = run("python", "-m", "stages.params", "--out", str(out), forms, *more, cwd=REPO)
+    done = run("python", "-m", "stages.commands.params", "--out", str(out), forms, *more, cwd=REPO)
     assert done.returncode == 0, done.stderr
     assert sorted(config.load(out).targets) == targets
     return out
@@ -69,9 +70,9 @@ def on_device(device: Path, *arguments: str, cwd: Path) -> subprocess.CompletedP
 
 
 def test_every_module_of_the_device_side_is_imported(device: Path, tmp_path: Path) -> None:
-    found = [path for name in FOLDERS for path in (REPO / "stages" / name).glob("*.py") if path.stem != "__init__"]
+    found = [path for name in FOLDERS for path in (REPO / "stages" / name).rglob("*.py") if path.stem != "__init__"]
     modules = [*STAGES, *(".".join(path.relative_to(REPO).with_suffix("").parts) for path in found)]
-    assert "stages.engines.tensorrt" in modules
+    assert "stages.engines.cuda.tensorrt" in modules
     code = (
         f"import importlib.util, sys\nfor name in {ELSEWHERE}: assert importlib.util.find_spec(name) is None, name\n"
         f"for name in {modules}: importlib.import_module(name)\n"
@@ -79,7 +80,9 @@ def test_every_module_of_the_device_side_is_imported(device: Path, tmp_path: Pat
     )
     done = on_device(device, "-W", "error", "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {*modules, "stages.config", "stages.files", "stages.graph.description"} <= set(done.stdout.split())
+    assert {*modules, "stages.config", "stages.foundation.files", "stages.inference.description"} <= set(
+        done.stdout.split()
+    )
 
 
 def test_parameters_need_no_yaml_reader(device: Path, params: Path, tmp_path: Path) -> None:

@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import build_engines, config, engine, files
-from stages.engines import base, sidecar, tensorrt, tensorrt_rtx
-from stages.runtime import cuda
+from stages import config, engine
+from stages.commands import build_engines
+from stages.engines import interface, manifest
+from stages.engines.cuda import driver, tensorrt, tensorrt_rtx
+from stages.foundation import files
 from tests import graphs
 
 OPENVINO = config.Target(builder=config.Builder.openvino, builder_version="2026")
 ONNXRUNTIME = config.Target(builder=config.Builder.onnxruntime, builder_version="1.32")
 RTX = config.Target(
-    builder=config.Builder.tensorrt_rtx, builder_version="1.7", compute_capabilities=["8.6", "8.9"],
+    builder=config.Builder.tensorrt_rtx, builder_version="1.7",
+    device=config.Device.cuda, compute_capabilities=["8.6", "8.9"],
 )  # fmt: skip
-needs_no_gpu = pytest.mark.skipif(cuda.gpu() is not None, reason="says what is said where there is no GPU")
+needs_no_gpu = pytest.mark.skipif(driver.gpu() is not None, reason="says what is said where there is no GPU")
 
 
 @pytest.fixture
@@ -35,9 +38,9 @@ def built(tmp_path: Path, target: config.Target) -> Path:
 
 @pytest.mark.parametrize("target", [OPENVINO, ONNXRUNTIME], ids=lambda t: t.builder.value)
 def test_cpu_engine_answers_by_the_graphs_names(built: Path, target: config.Target) -> None:
-    found = sidecar.verified_engine(built, "cpu", target)
+    found = manifest.verified_engine(built, "cpu", target)
     assert found.description.provenance == {"checkpoint_sha256": "0" * 64}
-    runtime = base.backend(target).load(found.path, target)
+    runtime = interface.backend(target).load(found.path, target)
     first = runtime.infer(np.full(graphs.SHAPE, 100, np.uint8))
     runtime.infer(np.full(graphs.SHAPE, 200, np.uint8))
     assert list(first) == ["mean", "count"]
@@ -48,7 +51,7 @@ def test_cpu_engine_answers_by_the_graphs_names(built: Path, target: config.Targ
 
 @pytest.mark.parametrize("target", [OPENVINO, ONNXRUNTIME], ids=lambda t: t.builder.value)
 def test_frames_may_lie_in_the_engines_own_memory(built: Path, target: config.Target) -> None:
-    runtime = base.backend(target).load(sidecar.verified_engine(built, "cpu", target).path, target)
+    runtime = interface.backend(target).load(manifest.verified_engine(built, "cpu", target).path, target)
     for value in (100, 200):
         runtime.input_buffer()[:] = value
         assert runtime.infer(runtime.input_buffer())["mean"].item() == pytest.approx(value / 100)
@@ -57,7 +60,7 @@ def test_frames_may_lie_in_the_engines_own_memory(built: Path, target: config.Ta
 
 @pytest.mark.parametrize("target", [OPENVINO, ONNXRUNTIME], ids=lambda t: t.builder.value)
 def test_batches_in_flight_come_back_in_order(built: Path, target: config.Target) -> None:
-    runtime = base.backend(target).load(sidecar.verified_engine(built, "cpu", target).path, target, in_flight=2)
+    runtime = interface.backend(target).load(manifest.verified_engine(built, "cpu", target).path, target, in_flight=2)
     for value in (100, 200):
         runtime.submit(np.full(graphs.SHAPE, value, np.uint8))
     assert [runtime.result()["mean"].item() for _ in range(2)] == pytest.approx([1.0, 2.0])
@@ -73,8 +76,8 @@ def test_batches_in_flight_come_back_in_order(built: Path, target: config.Target
         (np.zeros(graphs.SHAPE, np.float32), r"float32 \[1, 32, 32, 3\]"),
     ],
 )
-def test_wrong_input_is_refused(built: Path, target: config.Target, wrong: base.Array, found: str) -> None:
-    runtime = base.backend(target).load(sidecar.verified_engine(built, "cpu", target).path, target)
+def test_wrong_input_is_refused(built: Path, target: config.Target, wrong: interface.Array, found: str) -> None:
+    runtime = interface.backend(target).load(manifest.verified_engine(built, "cpu", target).path, target)
     with pytest.raises(ValueError, match=rf"takes uint8 \[1, 32, 32, 3\], found {found}; .*deploy\.frame_height_px"):
         runtime.infer(wrong)
 
@@ -117,9 +120,9 @@ def test_rtx_engine_is_not_loaded_without_a_gpu(tmp_path: Path) -> None:
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), RTX)
     engine.build(graph, tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache")
     with pytest.raises(RuntimeError, match=r"rtx needs a GPU of compute capability 8\.6 or 8\.9, found no NVIDIA GPU"):
-        sidecar.verified_engine(tmp_path / "rtx", "rtx", RTX)
+        manifest.verified_engine(tmp_path / "rtx", "rtx", RTX)
     with pytest.raises(RuntimeError, match=r"rtx\.engine runs on a GPU, found no NVIDIA GPU"):
-        base.backend(RTX).load(tmp_path / "rtx/rtx.engine", RTX)
+        interface.backend(RTX).load(tmp_path / "rtx/rtx.engine", RTX)
 
 
 def changed(**values: object) -> Callable[[config.Target], None]:
@@ -139,7 +142,10 @@ def changed(**values: object) -> Callable[[config.Target], None]:
             "deformable_attention must be 'gather' here, found 'grid_sample'",
         ),
         (changed(architecture="riscv128"), r"needs the CPU architecture riscv128, found"),
-        (changed(compute_capabilities=["8.9"]), r"compute_capabilities must be \['8\.9'\] here, found \[\]"),
+        (
+            changed(compute_capabilities=["8.9"]),
+            r"compute_capabilities must be \['8\.9'\] here, found \[\]",
+        ),
         (changed(builder=config.Builder.openvino), "builder must be 'openvino' here, found 'onnxruntime'"),
     ],
 )
@@ -148,14 +154,14 @@ def test_an_engine_of_another_target_is_refused(
 ) -> None:
     change(target)
     with pytest.raises(RuntimeError, match=message):
-        sidecar.verified_engine(built, "cpu", target)
+        manifest.verified_engine(built, "cpu", target)
 
 
 def test_the_name_of_the_target_is_checked(built: Path, target: config.Target) -> None:
     with pytest.raises(
         RuntimeError, match=r"target must be 'board' here, found 'cpu'; run `make engines TARGET=board`"
     ):
-        sidecar.verified_engine(built, "board", target)
+        manifest.verified_engine(built, "board", target)
 
 
 @pytest.mark.parametrize(
@@ -171,24 +177,24 @@ def test_the_name_of_the_target_is_checked(built: Path, target: config.Target) -
 def test_a_spoiled_sidecar_is_refused(
     built: Path, target: config.Target, path: list[str], value: object, message: str
 ) -> None:
-    content = files.read_json(built / sidecar.NAME)
+    content = files.read_json(built / manifest.NAME)
     place = content
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    files.write_json(built / sidecar.NAME, content)
+    files.write_json(built / manifest.NAME, content)
     with pytest.raises(RuntimeError, match=message):
-        sidecar.verified_engine(built, "cpu", target)
+        manifest.verified_engine(built, "cpu", target)
 
 
 def test_changed_bytes_and_a_missing_sidecar_are_refused(built: Path, target: config.Target) -> None:
-    blob = sidecar.verified_engine(built, "cpu", target).path
+    blob = manifest.verified_engine(built, "cpu", target).path
     blob.write_bytes(blob.read_bytes() + b"x")
     with pytest.raises(RuntimeError, match=r"SHA-256 .* `make engines TARGET=cpu`"):
-        sidecar.verified_engine(built, "cpu", target)
-    (built / sidecar.NAME).unlink()
+        manifest.verified_engine(built, "cpu", target)
+    (built / manifest.NAME).unlink()
     with pytest.raises(RuntimeError, match="not to be trusted"):
-        sidecar.verified_engine(built, "cpu", target)
+        manifest.verified_engine(built, "cpu", target)
 
 
 @pytest.mark.parametrize(
@@ -225,12 +231,13 @@ def test_host_is_checked_before_any_work(tmp_path: Path, target: config.Target) 
 @needs_no_gpu
 def test_engines_of_other_hosts_are_told_apart_with_a_command() -> None:
     board = config.Target(
-        builder=config.Builder.tensorrt, builder_version="10.3", architecture="aarch64", compute_capabilities=["8.7"],
+        builder=config.Builder.tensorrt, builder_version="10.3", architecture="aarch64",
+        device=config.Device.cuda, compute_capabilities=["8.7"],
         deformable_attention=config.Sampler.plugin_v1, typing=config.Typing.weak, precision=config.Precision.fp16,
     )  # fmt: skip
     server = config.Target(
         builder=config.Builder.tensorrt, builder_version="10.13", architecture=platform.machine(),
-        compute_capabilities=["8.9"],
+        device=config.Device.cuda, compute_capabilities=["8.9"],
     )  # fmt: skip
     cfg = config.Config(
         targets={"cpu": ONNXRUNTIME, "board": board, "server": server},
@@ -269,8 +276,8 @@ def test_what_an_enumeration_lacks_is_no_bit() -> None:
 
 @needs_no_gpu
 def test_cudas_own_message_arrives() -> None:
-    assert cuda.gpu() is None
+    assert driver.gpu() is None
     with pytest.raises(RuntimeError, match=r"cudaMalloc: CUDA driver version is insufficient .*\(CUDA error 35\)"):
-        cuda.Buffer((1, 2), np.uint8)
+        driver.Buffer((1, 2), np.uint8)
     with pytest.raises(RuntimeError, match="cudaStreamCreateWithFlags: CUDA driver"):
-        cuda.Stream()
+        driver.Stream()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import fetch_weights, files
+from stages.commands import fetch_weights
+from stages.foundation import files
 from tests.conftest import run
 
 NAME = "swin_tiny_patch4_window7_224_22k.pth"

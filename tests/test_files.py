@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import files
+from stages.foundation import files
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

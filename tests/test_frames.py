@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from stages import config
-from stages.runtime import frames
-from stages.tao.spec import PIXEL_MEAN, PIXEL_STD
+from stages.inference import frames
+from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def deploy(frame: tuple[int, int], **changes: Any) -> config.Deploy:
@@ -50,7 +50,7 @@ def test_what_a_frame_takes_of_the_input(
 def test_network_input_is_what_the_fused_graph_computes(resize: config.Resize) -> None:
     cfg = deploy((50, 90), height_px=64, width_px=96, resize=resize)
     batch = np.random.default_rng(1).integers(0, 256, (2, 50, 90, 3), np.uint8)
-    found = frames.network_input(batch, cfg, PIXEL_MEAN, PIXEL_STD)
+    found = frames.network_input(batch, cfg)
     pixels = torch.from_numpy(batch).float().permute(0, 3, 1, 2)
     size = frames.fitted_size((50, 90), (64, 96), resize)
     scaled = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)

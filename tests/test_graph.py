@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from stages import config, export, simplify
-from stages.graph import artifact, description, kernel_network, reference
-from stages.graph.network import Decoder, Network
-from stages.runtime import segments
+from stages.inference import description, segments
+from stages.network import kernel_network
+from stages.network.network import Decoder, Network
+from stages.onnx_graph import artifact
+from stages.reference import comparison
 from tests.conftest import REPO
 
 NUM_THINGS = 70
@@ -150,13 +152,13 @@ def test_exported_graph_answers_as_tao(
     resize: config.Resize,
     form: config.Sampler,
 ) -> None:
-    from stages.tao import predict
+    from stages.reference import tao_model
 
     cfg = config.Deploy(
         graph=kind, mode=mode, batch_size=batch, frame_height_px=frame[0], frame_width_px=frame[1], height_px=192,
         width_px=288, resize=resize, top_k=20, object_mask_threshold=0.05, overlap_threshold=0,
     )  # fmt: skip
-    checkpoint = predict.Checkpoint.__new__(predict.Checkpoint)
+    checkpoint = tao_model.Checkpoint.__new__(tao_model.Checkpoint)
     checkpoint.net = tao
     checkpoint.use_post_processing(NUM_THINGS, cfg)
     # Of pictures none of whose masks has a logit so near zero that the order of a sum decides what a query looks at.
@@ -168,7 +170,7 @@ def test_exported_graph_answers_as_tao(
     answers = [checkpoint.segments(f) for f in frames]
     # How well segments merge is tests/test_merge.py's; trained weights are tests/test_pipeline.py's.
     assert any(a.category_ids for a in answers)
-    reference.save(tmp_path / "r.npz", frames, *stacked, answers)
+    comparison.save(tmp_path / "r.npz", frames, *stacked, answers)
 
     model = export.trace(tao, form, NUM_THINGS, cfg)
     assert not export.DATA_DEPENDENT & {n.op_type for n in model.graph.node}
@@ -185,7 +187,7 @@ def test_exported_graph_answers_as_tao(
         assert [step for step in steps if step not in ("part", "Linear", "GroupNorm", "Resize")] == [*kernels, *merge]
         # The convolution of patches.
         assert steps.count("part") == 1 + (not merge)
-    found = reference.check(model, tmp_path / "r.npz", about, reference.differences)
+    found = comparison.check(model, tmp_path / "r.npz", about, comparison.differences)
     assert found["logit_difference_max"] < 1e-4 * np.abs(stacked[1]).max()
     assert found["pixel_agreement_pct"] >= 99.99
 

@@ -10,11 +10,14 @@ import torch
 from omegaconf import OmegaConf
 from pycocotools import mask as rle
 
-from stages import config, files, infer
+from stages import config
 from stages.coco import panoptic
+from stages.commands import infer
+from stages.foundation import files
+from stages.inference import frames
 from stages.media.drawing import Painter
-from stages.runtime import frames
-from stages.tao import predict, spec, wheel
+from stages.reference import tao_model
+from stages.tao import spec, wheel
 from tests.conftest import REPO
 
 # TAO's Swin gives it on every network.
@@ -71,7 +74,7 @@ def test_every_result_is_of_the_same_answer(tmp_path: Path, checkpoint: Path, so
     assert [i["file_name"] for i in images] == ["a b.png", "ü.png"]
     results = files.read_json(out / "instances.json")
     truth = files.read_json(out / "panoptic.json")
-    model = predict.Checkpoint(checkpoint, 1, cfg.deploy)
+    model = tao_model.Checkpoint(checkpoint, 1, cfg.deploy)
     for image, annotation in zip(images, truth["annotations"], strict=True):
         stem = Path(image["file_name"]).stem
         size = (image["height"], image["width"])

@@ -10,12 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from stages import config, engine, files
-from stages.engines import chain, sidecar, tensorrt_common
-from stages.graph import artifact, description, parts
-from stages.kernels import catalog, compiler
-from stages.kernels.catalog import Tensor
-from stages.runtime import cuda
+from stages import config, engine
+from stages.engines import manifest
+from stages.engines.cuda import bundle, catalog, compiler, driver, tensorrt_common
+from stages.engines.cuda.catalog import Tensor
+from stages.foundation import files
+from stages.inference import description
+from stages.onnx_graph import artifact, partition
 from tests.test_engines import needs_no_gpu
 
 SIZES = [3, 5, 6, 10]
@@ -26,7 +27,8 @@ MERGE = {
     "frame": [32, 64],
 }  # fmt: skip
 RTX = config.Target(
-    builder=config.Builder.tensorrt_rtx, builder_version="1.7", compute_capabilities=["8.6", "8.9"],
+    builder=config.Builder.tensorrt_rtx, builder_version="1.7",
+    device=config.Device.cuda, compute_capabilities=["8.6", "8.9"],
     deformable_attention=config.Sampler.kernels,
 )  # fmt: skip
 
@@ -205,15 +207,15 @@ def test_a_kernel_runs_what_it_was_compiled_for_and_one_tensor_may_be_two_inputs
     known = {"both": Tensor((1, 100, 128), "float16"), "value": Tensor((1, 100, 64), "float16")}
     attributes, read = {**LOOK, "firsts": [0, 64, 0]}, ["both", "both", "value"]
     digest = catalog.plan("MaskedAttention", attributes, [known[name] for name in read], "9.0").digest()
-    step = chain.Step(b"", "MaskedAttention", attributes, read, ["seen"], digest)
-    kernel = tensorrt_common.Kernel(step, cast(cuda.Module, Module()), known, "9.0")
+    step = bundle.Step(b"", "MaskedAttention", attributes, read, ["seen"], digest)
+    kernel = tensorrt_common.Kernel(step, cast(driver.Module, Module()), known, "9.0")
     kernel.bind({"both": 1, "value": 2, "seen": 3}, 4)
-    kernel.enqueue(cast(cuda.Stream, None))
+    kernel.enqueue(cast(driver.Stream, None))
     assert kernel.outputs == {"seen": Tensor((1, 100, 64), "float16")}
 
     # What was compiled for another plan is refused.
     with pytest.raises(RuntimeError, match=f"was planned as 0123, {digest} is expected: .*; build it again"):
-        tensorrt_common.Kernel(dataclasses.replace(step, digest="0123"), cast(cuda.Module, Module()), known, "9.0")
+        tensorrt_common.Kernel(dataclasses.replace(step, digest="0123"), cast(driver.Module, Module()), known, "9.0")
     assert launched == [("attend", [1, 1, 2, 1, 4, 3])]
 
 
@@ -286,7 +288,7 @@ def network() -> onnx.ModelProto:
 
 
 def test_a_graph_is_cut_at_its_kernels() -> None:
-    first, attention, second, merge = parts.split(network())
+    first, attention, second, merge = partition.split(network())
     names = [
         [value.name for value in values] for part in (first, second) for values in (part.graph.input, part.graph.output)
     ]
@@ -324,8 +326,8 @@ def built(tmp_path: Path) -> Path:
 
 
 def test_an_engine_holds_its_parts_and_kernels(built: Path) -> None:
-    file = built / files.read_json(built / sidecar.NAME)["engine"]["file"]
-    steps = {capability: chain.read(file, capability)[0] for capability in RTX.compute_capabilities}
+    file = built / files.read_json(built / manifest.NAME)["engine"]["file"]
+    steps = {capability: bundle.read(file, capability)[0] for capability in RTX.compute_capabilities}
     for found in steps.values():
         assert [step.kernel for step in found] == ["", "DeformableAttention", "", "PanopticMerge"]
         assert found[1].attributes == ATTENTION
@@ -334,10 +336,10 @@ def test_an_engine_holds_its_parts_and_kernels(built: Path) -> None:
     assert steps["8.6"][0] == steps["8.9"][0]
     assert steps["8.6"][1].code != steps["8.9"][1].code
     with pytest.raises(RuntimeError, match=r"kernels for compute capability 8\.6, 8\.9, found 9\.0; .*conf/target"):
-        chain.read(file, "9.0")
+        bundle.read(file, "9.0")
 
 
 @needs_no_gpu
 def test_kernels_are_not_loaded_without_a_gpu(built: Path) -> None:
     with pytest.raises(RuntimeError, match="runs on a GPU, found no NVIDIA GPU"):
-        engine.base.backend(RTX).load(next(built.glob("*.engine")), RTX)
+        engine.interface.backend(RTX).load(next(built.glob("*.engine")), RTX)

@@ -2,8 +2,8 @@
 
 import random
 
-from stages.engines import memory
-from stages.engines.memory import Span
+from stages.engines.cuda import memory
+from stages.engines.cuda.memory import Span
 
 
 def test_what_is_needed_at_the_same_time_never_shares_a_byte() -> None:

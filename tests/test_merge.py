@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from stages import config
-from stages.graph import merge
-from stages.runtime import segments
-from stages.runtime.segments import VOID
+from stages.inference import segments
+from stages.inference.segments import VOID
+from stages.network import merge
 
 NUM_THINGS, CLASSES = 3, 8
 
@@ -37,9 +37,9 @@ def deploy(mode: config.Mode, frame: tuple[int, int]) -> config.Deploy:
 @pytest.fixture
 def tao(tao_wheel: None) -> Any:
     """A Checkpoint without a network: what it does with the network's output is TAO's."""
-    from stages.tao import predict
+    from stages.reference import tao_model
 
-    return predict.Checkpoint.__new__(predict.Checkpoint)
+    return tao_model.Checkpoint.__new__(tao_model.Checkpoint)
 
 
 def run_onnx(cfg: config.Deploy, batch: list[tuple[torch.Tensor, torch.Tensor]], path: Any) -> dict[str, Any]:

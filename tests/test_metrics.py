@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from stages import files
+from stages.foundation import files
 from stages.metrics.agreement import agreeing_pixels
 from stages.metrics.average_precision import NAMES, AveragePrecision
 from stages.metrics.panoptic_quality import PanopticQuality

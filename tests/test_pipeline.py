@@ -26,7 +26,7 @@ def must(*command: str, cwd: Path) -> str:
 
 
 def compose(clone: Path, *overrides: str) -> None:
-    must("python", "-m", "stages.params", "--profile", "smoke", *overrides, cwd=clone)
+    must("python", "-m", "stages.commands.params", "--profile", "smoke", *overrides, cwd=clone)
 
 
 def stages_run(clone: Path, *options: str) -> set[str]:
@@ -125,7 +125,7 @@ def test_artifacts(clone: Path) -> None:
 
 
 def test_summary_names_the_results(clone: Path) -> None:
-    shown = must("python", "-m", "stages.summary", cwd=clone)
+    shown = must("python", "-m", "stages.commands.summary", cwd=clone)
     assert re.search(r"^checkpoint +PQ [\d.]+, mIoU [\d.]+, AP [\d.]+$", shown, re.MULTILINE)
     assert re.search(r"^engine cpu .* Hz end to end", shown, re.MULTILINE)
     assert re.search(r"^engine rtx .* built, not run on this host$", shown, re.MULTILINE)
@@ -193,7 +193,7 @@ def test_a_network_of_hugging_face_becomes_an_engine_without_training(clone: Pat
     graph, trained = clone / "data/onnx/grid_sample/fp32/graph.onnx", clone / "data/checkpoint/model.pth"
     before, metrics = without_provenance(graph), json.loads((clone / "data/metrics/evaluate.json").read_text())
     must(
-        "python", "-m", "stages.hugging_face", "--checkpoint", "data/checkpoint", "--label-map",
+        "python", "-m", "stages.commands.hugging_face", "--checkpoint", "data/checkpoint", "--label-map",
         "data/coco/label_map.json", "--out", str(tmp_path / "ours"), cwd=clone,
     )  # fmt: skip
     network = transformers.Mask2FormerForUniversalSegmentation.from_pretrained(tmp_path / "ours")

@@ -18,12 +18,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from stages import config, engine, predict
-from stages.graph import artifact, description
+from stages import config, engine
+from stages.commands import predict
+from stages.engines import loading
+from stages.inference import description
+from stages.inference.segments import Segments
 from stages.media import recording, sources
 from stages.media.drawing import Painter
-from stages.runtime import loading
-from stages.runtime.segments import Segments
+from stages.onnx_graph import artifact
 from tests.conftest import REPO
 
 SIZE = (48, 64)
@@ -246,7 +248,17 @@ def test_ctrl_c_leaves_whole_files(built: Path, video: Path, tmp_path: Path) -> 
         writer.write(picture(number % 60)[..., ::-1])
     writer.release()
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "stages.predict", "--engine", str(built), "--source", str(long), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "stages.commands.predict",
+        "--engine",
+        str(built),
+        "--source",
+        str(long),
+        "--out",
+        str(out),
+    ]
     running = subprocess.Popen(command, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, stderr=subprocess.PIPE)
     part = out / f".part.{recording.SEGMENTS}"
     for _ in range(300):

@@ -13,9 +13,10 @@ import onnx
 import pytest
 import yaml
 
-from stages import config, report, summary
+from stages import config, report
 from stages.coco import panoptic
-from stages.graph import description
+from stages.commands import summary
+from stages.inference import description
 from stages.report_page import figures, inspection, pictures, pipeline, sources, tables
 from tests import graphs
 
@@ -78,7 +79,9 @@ def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
 def cfg() -> config.Config:
     targets = {
         "cpu": config.Target("any CPU", builder_version="1.0"),
-        "rtx": config.Target("GPUs", config.Builder.tensorrt_rtx, "1.0", compute_capabilities=["8.9"]),
+        "rtx": config.Target(
+            "GPUs", config.Builder.tensorrt_rtx, "1.0", device=config.Device.cuda, compute_capabilities=["8.9"]
+        ),
     }
     deploy = config.Deploy(deformable_attention=[config.Sampler.grid_sample, config.Sampler.plugin_v1])
     return config.Config(targets=targets, measured=["cpu"], deploy=deploy, report=config.Report(pictures=2))

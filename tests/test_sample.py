@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from stages import config, parallel, sample
+from stages import config, sample
+from stages.foundation import parallel
 from stages.scenes import compose
 from stages.vistas import layout
 from stages.vistas.labels import CONFIG, CROWD_OF, LABELS, UNLABELED

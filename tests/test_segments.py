@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from stages import config
-from stages.runtime import segments
-from stages.runtime.segments import VOID, decode
+from stages.inference import segments
+from stages.inference.segments import VOID, decode
 
 
 def tao_outputs(classes: list[int], masks: np.ndarray, scores: list[float]) -> dict[str, Any]:

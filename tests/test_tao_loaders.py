@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from stages import config, convert, files
+from stages import config, convert
 from stages.coco import panoptic
+from stages.foundation import files
 from stages.tao import spec
 from tests.conftest import REPO, TABLES
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.coco import taxonomy
+from stages.conversion import taxonomy
 from stages.vistas import labels
 from tests.conftest import TABLES
 

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from stages import text
+from stages.foundation import text
 
 CONTENT = {"labels": [{"name": "Straße"}, {"name": "b"}]}
 

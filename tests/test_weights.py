@@ -10,8 +10,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stages import config, files, hugging_face
-from stages.tao import imported, spec, weights, weights_file, wheel
+from stages import config
+from stages.commands import hugging_face
+from stages.foundation import files
+from stages.tao import spec, wheel
+from stages.weights import imported, layouts, reading
 from tests.conftest import REPO
 
 # TAO's Swin gives it on every network.
@@ -159,7 +162,7 @@ def original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """As the original code saves it."""
     result = {"criterion.empty_weight": torch.ones(len(NAMES) + 1)}
     for name, value in state.items():
-        if name.startswith(weights.CLASSES):
+        if name.startswith(layouts.CLASSES):
             value = torch.cat([value[1:], value[:1]])
         result[name.replace("query_feat", "static_query")] = value
     return result
@@ -178,7 +181,7 @@ def test_checkpoints_of_the_original(nano: tuple[Path, dict[str, torch.Tensor]],
     cfg = model("nano", weights=str(path), weights_classes=order)
     found = imported.state(LABEL_MAP, cfg)
     for name, value in nano[1].items():
-        if name.startswith(weights.CLASSES):
+        if name.startswith(layouts.CLASSES):
             value = value[[0, *(1 + order.index(wanted) for wanted in NAMES)]]
         if "relative_position_index" not in name:
             assert torch.equal(found[name], value), name
@@ -245,7 +248,7 @@ def test_a_file_that_would_run_code_does_not(tmp_path: Path, suffix: str) -> Non
     else:
         torch.save(content, path)
     with pytest.raises(ValueError, match=f"evil{suffix}: not read, for"):
-        weights_file.read(path)
+        reading.read(path)
     assert not mark.exists()
 
 
@@ -272,7 +275,7 @@ def test_what_is_no_network(tmp_path: Path, name: str, content: bytes | None, me
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        weights_file.read(path)
+        reading.read(path)
 
 
 SWIN = {"model_type": "mask2former", "backbone_config": {"model_type": "swin"}}
@@ -293,15 +296,15 @@ def test_folders_that_hold_no_network(tmp_path: Path, contents: dict[str, Any], 
     for name, content in contents.items():
         write(tmp_path / "f" / name, content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        weights_file.read(tmp_path / "f")
+        reading.read(tmp_path / "f")
 
 
 def test_a_stranger_among_the_names_and_a_missing_part() -> None:
     with pytest.raises(ValueError, match=r"'model.stranger' is no parameter"):
-        weights.from_hugging_face({"model.stranger": torch.zeros(1)})
+        layouts.from_hugging_face({"model.stranger": torch.zeros(1)})
     layer = "model.transformer_module.decoder.layers.0.self_attn"
     with pytest.raises(ValueError, match=r"1 of the three parts of sem_seg_head.*self_attn.in_proj_weight"):
-        weights.from_hugging_face({f"{layer}.q_proj.weight": torch.zeros(2, 2)})
+        layouts.from_hugging_face({f"{layer}.q_proj.weight": torch.zeros(2, 2)})
 
 
 def test_another_network_names_the_keys_to_set(tmp_path: Path) -> None:

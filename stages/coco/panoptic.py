@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages import files
+from stages.foundation import files
 
 Ids = npt.NDArray[np.int32]
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages.runtime import frames
-from stages.runtime.segments import Segments
+from stages.inference import frames
+from stages.inference.segments import Segments
 
 COLOR_WEIGHT = 0.55
 """Of the class colour over the picture; where there is no segment, of black."""

@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stages import files
+from stages.foundation import files
+from stages.inference import frames
+from stages.inference.segments import Segments
 from stages.media.sources import Picture, Source
-from stages.runtime import frames
-from stages.runtime.segments import Segments
 
 VIDEO, SEGMENTS = "overlay.mp4", "segments.jsonl"
 OUTAGE_S = 2.0

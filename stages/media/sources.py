@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stages.runtime import frames
+from stages.inference import frames
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.coco import panoptic
+from stages.inference import frames
 from stages.report_page.sources import Sources
-from stages.runtime import frames
 
 MAX_WIDTH_PX = 480
 """Stored width of a picture: sharp in a quarter of the page on a dense display, and small."""

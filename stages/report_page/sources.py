@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
-from stages.graph import description
+from stages.foundation import files
+from stages.inference import description
 from stages.report_page import inspection
 
 

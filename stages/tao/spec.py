@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from stages import config
-
-PIXEL_MEAN = [0.485, 0.456, 0.406]
-"""ImageNet mean of RGB in [0, 1]; TAO Deploy hard-codes it."""
-PIXEL_STD = [0.229, 0.224, 0.225]
-"""ImageNet standard deviation of RGB in [0, 1]."""
+from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, Any]:
     """The spec of a training run, ready to be written as YAML.
 
     coco: folder that the convert stage wrote. num_classes: length of the label map. Paths of results, of the first
-    weights and of a checkpoint to go on from are not part of it; stages.tao.launch.overrides has them.
+    weights and of a checkpoint to go on from are not part of it; stages.tao.runners.overrides has them.
     """
     model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 

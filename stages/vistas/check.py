@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import config, files
+from stages import config
+from stages.foundation import files
 from stages.vistas import reader
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stages import files
+from stages.foundation import files
 
 CONFIG: Final = Path(__file__).with_name("config_v2.0.json")
 """Mapillary's own config of v2.0; a label's id is its place in the list `labels`."""

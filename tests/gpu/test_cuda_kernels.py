@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from stages import config
-from stages.graph import attention, deformable, linear, merge, tokens
-from stages.kernels import catalog, compiler
-from stages.runtime import cuda
+from stages.engines.cuda import catalog, compiler, driver
+from stages.network import attention, deformable, linear, merge, tokens
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.gpu
@@ -19,22 +18,22 @@ pytestmark = pytest.mark.gpu
 
 def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     """Outputs of a kernel for NumPy arrays, as NumPy arrays."""
-    gpu = cuda.gpu()
+    gpu = driver.gpu()
     assert gpu is not None, "these tests need an NVIDIA GPU"
     plan = catalog.plan(name, attributes, [catalog.Tensor.of(a) for a in inputs], gpu.compute_capability)
-    module = cuda.Module(compiler.compile_source(plan.source, plan.defines, gpu.compute_capability))
-    stream = cuda.Stream()
-    buffers = {f"i{i}": cuda.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
+    module = driver.Module(compiler.compile_source(plan.source, plan.defines, gpu.compute_capability))
+    stream = driver.Stream()
+    buffers = {f"i{i}": driver.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
     for i, array in enumerate(inputs):
         np.copyto(buffers[f"i{i}"].host, array)
         buffers[f"i{i}"].upload(stream)
     for i, tensor in enumerate(plan.outputs):
-        buffers[f"o{i}"] = cuda.Buffer(tensor.shape, tensor.dtype)
+        buffers[f"o{i}"] = driver.Buffer(tensor.shape, tensor.dtype)
         # What is not written shows.
         buffers[f"o{i}"].host.fill(77)
         buffers[f"o{i}"].upload(stream)
     for i, size in enumerate(plan.workspace_bytes):
-        buffers[f"w{i}"] = cuda.Buffer((size,), np.uint8)
+        buffers[f"w{i}"] = driver.Buffer((size,), np.uint8)
     for _ in range(2):  # the second time over what the first left
         for launch in plan.launches:
             pointers = [buffers[a].address for a in launch.arguments]

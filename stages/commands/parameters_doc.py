@@ -1,0 +1,59 @@
+"""docs/parameters.md from the docstrings of stages/config.py. Run by `make docs`; a test compares them."""
+
+import argparse
+import ast
+import inspect
+import re
+from pathlib import Path
+
+from stages import config
+from stages.foundation import files
+
+HEAD = """# Parameters
+
+Every key of params.yaml, generated from `stages/config.py` by `make docs`. Edit values under `conf/`, then run
+`make params`. Defaults are those of the schema; a profile sets its own.
+"""
+
+
+def text() -> str:
+    """The document: a section for each config class, a row for each field."""
+    sections = [HEAD]
+    for node in ast.parse(inspect.getsource(config)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        rows = list(_rows(node))
+        if not rows:
+            continue
+        about = ast.get_docstring(node) or ""
+        sections.append(f"## {node.name}\n\n{_line(about)}\n")
+        sections.append("| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(sections)
+
+
+def _rows(node: ast.ClassDef) -> list[str]:
+    rows = []
+    for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(statement, ast.AnnAssign):
+            continue
+        told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        meaning = _line(str(after.value.value)) if told else "see its section"  # type: ignore[union-attr]
+        default = ast.unparse(statement.value) if statement.value else ""
+        if made := re.fullmatch(r"field\(default_factory=(?:lambda: )?(.*)\)", default):
+            default = made[1]
+        default = re.sub(r"^[A-Z]\w+\.", "", default)  # the name of an enum
+        cells = (ast.unparse(statement.target), ast.unparse(statement.annotation), default)
+        rows.append("| " + " | ".join(f"`{c}`" for c in cells) + f" | {meaning} |")
+    return rows
+
+
+def _line(docstring: str) -> str:
+    return " ".join(docstring.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    target: Path = parser.parse_args().out
+    with files.aside(target) as draft:
+        draft.write_text(text(), encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Engines for CPUs: models optimised for this CPU by ONNX Runtime and saved as ONNX, its own operators included."""
+
+from pathlib import Path
+from typing import Any
+
+from stages import config
+from stages.engines import interface
+from stages.inference import segments
+
+SUFFIX = ".onnx"
+
+
+def _onnxruntime() -> Any:
+    return interface.library("onnxruntime", "run `make env`, or `pip install onnxruntime`")
+
+
+def installed_version() -> str:
+    """Version of the onnxruntime package, such as 1.32.0."""
+    return str(_onnxruntime().__version__)
+
+
+def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
+    """Optimise an ONNX file for this CPU and write it to `out`. Nothing is timed, so the cache is not used.
+
+    A panoptic merge is left to the host.
+    """
+    ort = _onnxruntime()
+    options = _options(ort, target, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    options.optimized_model_filepath = str(out)
+    # ONNX Runtime warns that the file is for this kind of CPU alone; engine.json says so.
+    options.log_severity_level = 3
+    _session(ort, _without_merge(onnx_file), options)
+
+
+def _without_merge(onnx_file: Path) -> Path | bytes:
+    """The file, or the model in it that ends with logits where the merge is left to the host."""
+    onnx = interface.library("onnx", "run `make env`, or `pip install onnx`")
+    model = onnx.load(onnx_file)
+    tensors = {name for node in model.graph.node for name in node.output}
+    if not segments.merges_on_host([output.name for output in model.graph.output], tensors):
+        return onnx_file
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in segments.LOGITS)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OnnxRuntime":
+    """Load an optimised model as it is."""
+    ort = _onnxruntime()
+    return OnnxRuntime(_session(ort, engine, _options(ort, target, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)))
+
+
+def _options(ort: Any, target: config.Target, level: Any) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = target.threads
+    options.graph_optimization_level = level
+    return options
+
+
+def _session(ort: Any, model: Path | bytes, options: Any) -> Any:
+    state = ort.capi.onnxruntime_pybind11_state
+    failures = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException)
+    try:
+        content = model if isinstance(model, bytes) else str(model)
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except failures as error:
+        name = "the graph" if isinstance(model, bytes) else model
+        raise RuntimeError(f"ONNX Runtime can't take {name}: {error}") from error
+
+
+class OnnxRuntime(interface.Immediate):
+    """A session on the CPU."""
+
+    def __init__(self, session: Any) -> None:
+        """Wrap an onnxruntime.InferenceSession with one input."""
+        (entry,) = session.get_inputs()
+        super().__init__(tuple(entry.shape), _dtype(entry.type))
+        self._session, self._name = session, entry.name
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def infer(self, frames: interface.Array) -> dict[str, interface.Array]:
+        """See Runtime.infer."""
+        interface.require_input(frames, self._input)
+        return dict(zip(self._outputs, self._session.run(None, {self._name: frames}), strict=True))
+
+
+def _dtype(kind: str) -> str:
+    """NumPy's name of ONNX Runtime's type: "tensor(uint8)" -> "uint8"."""
+    name = kind[len("tensor(") : -1]
+    return {"float": "float32", "double": "float64"}.get(name, name)

@@ -1,0 +1,133 @@
+"""What every engine backend offers, and how a target chooses one.
+
+This package is the device side: it needs NumPy, OpenCV and the backend's own library, and no more.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections import deque
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from stages import config
+
+Array = npt.NDArray[Any]
+
+
+class Runtime(Protocol):
+    """A loaded engine."""
+
+    def input_buffer(self) -> Array:
+        """Memory of the engine for the next batch, of its input's shape and type, valid as long as it is loaded.
+
+        Given to `infer` or `submit` it is not copied; it is to be left alone from then on to the batch's result.
+        Raises as `submit`.
+        """
+        ...
+
+    def infer(self, frames: Array) -> dict[str, Array]:
+        """Run one batch: the graph's only input -> its outputs by name, in arrays that a later call leaves alone.
+
+        Names, shapes and types are those of the graph; see docs/outputs.md. Raises ValueError for another shape or
+        type of `frames`.
+        """
+        ...
+
+    def submit(self, frames: Array) -> None:
+        """Begin with a batch, as `infer`, and return before it is done where the backend can.
+
+        Raises RuntimeError where as many batches are in flight as a GPU's runtime was loaded for.
+        """
+        ...
+
+    def result(self) -> dict[str, Array]:
+        """Outputs of the oldest batch in flight, as `infer` returns them. Raises RuntimeError where there is none."""
+        ...
+
+
+class Immediate(ABC):
+    """`submit` and `result` of a backend that computes at once."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """`shape` and `dtype` are of the graph's input."""
+        self._input = np.zeros(shape, dtype)
+        self._done: deque[dict[str, Array]] = deque()
+
+    def input_buffer(self) -> Array:
+        """See Runtime.input_buffer."""
+        return self._input
+
+    @abstractmethod
+    def infer(self, frames: Array) -> dict[str, Array]:
+        """See Runtime.infer."""
+
+    def submit(self, frames: Array) -> None:
+        """See Runtime.submit."""
+        self._done.append(self.infer(frames))
+
+    def result(self) -> dict[str, Array]:
+        """See Runtime.result."""
+        if not self._done:
+            raise RuntimeError("no batch is in flight; submit one first")
+        return self._done.popleft()
+
+
+class Backend(Protocol):
+    """A module of this package, one of BACKENDS."""
+
+    SUFFIX: str
+    """File suffix of its engines, with the dot."""
+
+    def installed_version(self) -> str:
+        """Version of the builder on this host. Raises ModuleNotFoundError where there is none, saying what to do."""
+        ...
+
+    def build(self, onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
+        """Compile an ONNX file into an engine at `out`. Raises RuntimeError with the builder's whole message.
+
+        `timing_cache` is a file that TensorRT reads where it exists and writes; other builders ignore it.
+        """
+        ...
+
+    def load(self, engine: Path, target: config.Target, in_flight: int = 1) -> Runtime:
+        """Load an engine that this backend built, for this many batches on their way at once.
+
+        Raises RuntimeError where this host can't run it.
+        """
+        ...
+
+
+BACKENDS = {
+    config.Builder.openvino: "cpu.openvino",
+    config.Builder.onnxruntime: "cpu.onnxruntime",
+    config.Builder.tensorrt_rtx: "cuda.tensorrt_rtx",
+    config.Builder.tensorrt: "cuda.tensorrt",
+}
+"""Builder -> its module in this package."""
+
+
+def backend(target: config.Target) -> Backend:
+    """The backend of a target's builder; nothing of it is imported before it is used."""
+    module: Any = importlib.import_module(f"stages.engines.{BACKENDS[target.builder]}")
+    return cast(Backend, module)
+
+
+def library(name: str, mend: str) -> ModuleType:
+    """A backend's own Python module. Raises ModuleNotFoundError where it can't be imported, ending with `mend`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModuleNotFoundError(f"Python module {name} can't be imported ({error}); {mend}") from error
+
+
+def require_input(frames: Array, wanted: Array) -> None:
+    """Raise ValueError unless `frames` have the shape and the type of an engine's input, as `wanted` has them."""
+    if frames.shape != wanted.shape or frames.dtype != wanted.dtype:
+        raise ValueError(
+            f"this engine takes {wanted.dtype} {list(wanted.shape)}, found {frames.dtype} {list(frames.shape)}; "
+            "give it frames of deploy.frame_height_px x deploy.frame_width_px, deploy.batch_size at once"
+        )

@@ -1,0 +1,89 @@
+"""Pictures into frames, and frames into the network's input, with NumPy and OpenCV alone.
+
+A frame is what an engine takes: uint8 [H, W, 3], RGB, of the size deploy.frame_height_px x deploy.frame_width_px.
+Pictures of another size are brought to it here, for the checkpoint and for engines alike.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from stages import config
+from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
+
+Frame = npt.NDArray[np.uint8]
+"""uint8 [H, W, 3], RGB."""
+Floats = npt.NDArray[np.float32]
+Size = tuple[int, int]
+"""(height, width)."""
+
+
+def read_rgb(path: Path, *, turn: bool = False) -> Frame:
+    """Read a picture as it is stored or, with `turn`, as EXIF says. A data set's is not turned, as its masks aren't.
+
+    Raises ValueError if it can't be read.
+    """
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if bgr is None:
+        raise ValueError(f"{path}: can't be read as a picture; restore the file")
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pad) -> Size:
+    """What a picture of `size` takes of `into`: all of it if stretched, else scaled to fit, its aspect ratio kept."""
+    if resize is config.Resize.stretch:
+        return into
+    scale = min(into[0] / size[0], into[1] / size[1])
+    height, width = (max(1, min(int(a * scale + 0.5), b)) for a, b in zip(size, into, strict=True))
+    return height, width
+
+
+def frame_in_input(cfg: config.Deploy) -> Size:
+    """What a frame takes of the network's input."""
+    return fitted_size(cfg.frame_size, cfg.input_size, cfg.resize)
+
+
+def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
+    """Scale a picture to fit into a frame and pad it with 0 at the bottom and the right.
+
+    Returns the frame, which is the picture itself where it has that size, and the (height, width) that the picture
+    takes of it.
+    """
+    height, width = fitted_size((picture.shape[0], picture.shape[1]), cfg.frame_size)
+    if picture.shape[:2] == cfg.frame_size:
+        return picture, (height, width)
+    frame = np.zeros((*cfg.frame_size, 3), np.uint8)
+    frame[:height, :width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    return frame, (height, width)
+
+
+def to_picture(labels: npt.NDArray[Any], used: Size, picture: Size, cfg: config.Deploy) -> npt.NDArray[Any]:
+    """Undo `fit` for a graph's map of labels [H, W]: what the picture takes of it, at the picture's size, unblended."""
+    if cfg.graph is config.GraphKind.tao:
+        # Its maps have the size of the network's input, not the frame's.
+        labels = _cut(labels, frame_in_input(cfg), cfg.frame_size)
+    return _cut(labels, used, picture)
+
+
+def _cut(labels: npt.NDArray[Any], used: Size, size: Size) -> npt.NDArray[Any]:
+    cut = labels[: used[0], : used[1]]
+    return cut if used == size else cv2.resize(cut, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def network_input(frames: npt.NDArray[np.uint8], cfg: config.Deploy) -> Floats:
+    """Input of the graph that TAO exports: uint8 [B, H, W, 3] -> float32 [B, 3, height_px, width_px], normalised.
+
+    By PIXEL_MEAN and PIXEL_STD. The same values as inside the fused graph.
+    """
+    height, width = frame_in_input(cfg)
+    result = np.zeros((len(frames), *cfg.input_size, 3), np.float32)
+    for frame, out in zip(frames, result, strict=True):
+        scaled = frame.astype(np.float32)
+        if (height, width) != frame.shape[:2]:
+            scaled = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR)
+        out[:height, :width] = scaled
+    normalised = (result - 255 * np.array(PIXEL_MEAN, np.float32)) / (255 * np.array(PIXEL_STD, np.float32))
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)

@@ -1,0 +1,162 @@
+"""Half precision: which nodes of a graph stay in float32, and the graph with Casts at the borders."""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import onnx
+
+from stages import config
+from stages.inference import segments
+from stages.onnx_graph import partition
+
+ALWAYS_FLOAT32 = ("GridSample", config.PLUGIN, "/corners/")
+"""Where pixels are sampled. Builders lack GridSample in half precision, and TensorRT 8.6's plugin has float32 alone;
+corners of gathers are counted up to the number of pixels, beyond 2048 of which half precision skips some. The
+coordinates that they read stay in float32 too."""
+
+COORDINATES = {"GridSample": [1], config.PLUGIN: [3]}
+"""Inputs of these that are coordinates; of others, all are."""
+
+FLOAT32_INPUTS = {"Resize": (1, 2)}
+"""Inputs of operators that ONNX has in float32 alone: Resize's region and scales."""
+
+MIXED = ("PanopticMerge",)
+"""Our kernels that read either type, compute in float32 and write the same types always."""
+
+
+def kept_names(model: Any, keep: list[str]) -> list[str]:
+    """Names of the nodes that an entry of `keep`, or ALWAYS_FLOAT32, names by operator or by a piece of their place."""
+    nodes, place = model.graph.node, places(model.graph)
+
+    def match(entry: str) -> list[str]:
+        return [node.name for node in nodes if entry == node.op_type or entry in place[node.name]]
+
+    if unknown := [entry for entry in keep if not match(entry)]:
+        operators = sorted({node.op_type for node in nodes})
+        raise ValueError(f"deploy.keep_float32: nothing in the graph matches {unknown}; its operators are {operators}")
+    sampling = {name for entry in ALWAYS_FLOAT32 for name in match(entry)}
+    return sorted({name for entry in keep for name in match(entry)} | sampling | coordinates(model.graph, sampling))
+
+
+def coordinates(graph: Any, sampling: Collection[str]) -> set[str]:
+    """Names of the nodes that make the coordinates which the nodes in `sampling` read, from the last product on.
+
+    In half precision these few sums alone moved two fifths of all pixels that changed (docs/benchmarks.md).
+    """
+    writers = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    pending = [
+        name
+        for node in graph.node
+        if node.name in sampling
+        for name in (node.input[i] for i in COORDINATES.get(node.op_type, range(len(node.input))))
+    ]
+    while pending:
+        node = writers.get(pending.pop())
+        if node is None or node.name in found | {*sampling} or node.op_type in ("Gemm", "MatMul", "Conv"):
+            continue
+        found.add(node.name)
+        pending += node.input
+    return found
+
+
+def places(graph: Any) -> dict[str, str]:
+    """Of each node by name, its place in the network, as PyTorch's exporter names nodes: /network/decoder/Einsum.
+
+    onnxsim names the nodes that it makes, such as Gemm of MatMul and Add, by number: they are where the tensor that
+    they write is, by its name, or else where it is read first.
+    """
+    found: dict[str, str] = {}
+    readers: dict[str, str] = {}
+    for node in reversed(graph.node):
+        names = [f"/network/{name}" if name in segments.LOGITS else name for name in (node.name, *node.output)]
+        named = [name for name in names if name.startswith("/")]
+        read = [readers[name] for name in node.output if name in readers]
+        found[node.name] = [*named, *read, node.name][0]
+        readers |= dict.fromkeys(node.input, found[node.name])
+    return found
+
+
+def convert(model: Any, kept: Collection[str]) -> Any:
+    """A copy of an onnx.ModelProto in half precision but for Cast and the nodes named in `kept`.
+
+    Casts stand where a node reads what one of the other type wrote, so that what is kept in float32 is never rounded
+    in between, and inputs and outputs keep their types. onnxconverter-common rounds wherever a tensor of a kept node
+    has several readers.
+    """
+    single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    result = partition.infer_shapes(model)
+    graph = result.graph
+    constants = {i.name: i for i in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    floats = {
+        v.name for v in (*graph.value_info, *graph.input, *graph.output) if v.type.tensor_type.elem_type == single
+    }
+    floats |= {name for name, tensor in constants.items() if tensor.data_type == single}
+    outputs = {output.name for output in graph.output}
+    types: dict[str, int] = {}
+    nodes: list[Any] = []
+    made: set[str] = set()
+
+    def cast(source: str, target: str, to: int) -> str:
+        nodes.append(onnx.helper.make_node("Cast", [source], [target], name=f"/cast/{target}", to=to))
+        return target
+
+    def read(name: str, wanted: int) -> str:
+        if name not in floats or types.get(name, single) == wanted:
+            return name
+        other = f"{name}/{'half' if wanted == half else 'single'}"
+        if other not in made:
+            made.add(other)
+            if name in constants:
+                array = _to_half(onnx.numpy_helper.to_array(constants[name]))
+                graph.initializer.append(onnx.numpy_helper.from_array(array, other))
+            else:
+                cast(name, other, wanted)
+        return other
+
+    for node in graph.node:
+        if node.op_type in MIXED:
+            # Of one type: half, unless all are float32.
+            wanted = half if any(types.get(name, single) == half for name in node.input) else single
+            node.input[:] = [read(name, wanted) for name in node.input]
+            nodes.append(node)
+            continue
+        wanted = single if node.name in kept or node.op_type in ("Cast", "Constant") else half
+        fixed = FLOAT32_INPUTS.get(node.op_type, ())
+        node.input[:] = [read(name, single if i in fixed else wanted) for i, name in enumerate(node.input)]
+        nodes.append(node)
+        if wanted == single:
+            continue
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.t.data_type == single:
+                array = _to_half(onnx.numpy_helper.to_array(attribute.t))
+                attribute.t.CopyFrom(onnx.numpy_helper.from_array(array, attribute.t.name))
+        for index, name in enumerate(node.output):
+            if name in outputs & floats:
+                made.add(f"{name}/half")
+                node.output[index] = f"{name}/half"
+                types[f"{name}/half"] = half
+                cast(f"{name}/half", name, single)
+            elif name in floats:
+                types[name] = half
+    for value in graph.value_info:
+        value.type.tensor_type.elem_type = types.get(value.name, value.type.tensor_type.elem_type)
+    read_names = {name for node in nodes for name in node.input}
+    del graph.node[:]
+    graph.node.extend(n for n in nodes if n.op_type != "Constant" or outputs & {*n.output} or read_names & {*n.output})
+    left = [i for i in graph.initializer if i.name in read_names]
+    del graph.initializer[:]
+    graph.initializer.extend(left)
+    return result
+
+
+def _to_half(array: Any) -> Any:
+    """float16 of float32 constants; finite ones stay finite, and none but zero becomes zero."""
+    limits = np.finfo(np.float16)
+    finite = np.where(np.isfinite(array), np.clip(array, limits.min, limits.max), array).astype(np.float16)
+    tiny = (finite == 0) & (array != 0)
+    return np.where(tiny, np.copysign(limits.smallest_subnormal, array), finite).astype(np.float16)
