@@ -125,9 +125,9 @@ def test_the_guards_read_a_sidecar_there(device: Path, tmp_path: Path) -> None:
     engine.build(graph, tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache")
     assert files.read_json(tmp_path / "cpu/engine.json")["graph"]["precision"] == "fp32"
     code = (
-        "from pathlib import Path; from stages import config; from stages.engines import sidecar\n"
+        "from pathlib import Path; from stages import config; from stages.engines import manifest\n"
         "target = config.Target(builder=config.Builder.onnxruntime, builder_version='1.32')\n"
-        "sidecar.verified_engine(Path('cpu'), 'cpu', target)"
+        "manifest.verified_engine(Path('cpu'), 'cpu', target)"
     )
     done = on_device(device, "-c", code, cwd=tmp_path)
     assert "Python module onnxruntime can't be imported" in done.stderr.splitlines()[-1]
