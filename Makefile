@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.tools/bin
 export PYTHONPATH := $(CURDIR)
 
 PROFILE ?=
@@ -119,10 +119,11 @@ bench-train: env ## Time TAO's training on this machine's GPUs, by parts; writes
 	@python -W ignore -m benchmarks.train --work data/bench/train --out data/bench/train.json $(ARGS)
 
 .PHONY: lint
-lint: env ## Check formatting, lint and types
+lint: env ## Check formatting, lint, types and floors of imports
 	@ruff format --check .
 	@ruff check .
 	@mypy
+	@lint-imports
 
 .PHONY: format
 format: env ## Format the code and mend what lint can mend
@@ -132,3 +133,9 @@ format: env ## Format the code and mend what lint can mend
 .PHONY: docs
 docs: env ## Write docs/parameters.md from the docstrings of stages/config.py
 	@python -m stages.commands.parameters_doc --out docs/parameters.md
+
+.PHONY: docs-site
+docs-site: env ## Build the pages of docs/ as a site with search, links checked, in outputs/docs
+	@uv sync --quiet --locked --inexact --group docs
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+	@echo "outputs/docs is built; look at it by: python -m http.server --directory outputs/docs"
