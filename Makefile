@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.tools/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
 PROFILE ?=
@@ -136,6 +136,5 @@ docs: env ## Write docs/parameters.md from the docstrings of stages/config.py
 
 .PHONY: docs-site
 docs-site: env ## Build the pages of docs/ as a site with search, links checked, in outputs/docs
-	@uv sync --quiet --locked --inexact --group docs
-	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	@echo "outputs/docs is built; look at it by: python -m http.server --directory outputs/docs"

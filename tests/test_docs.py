@@ -100,6 +100,18 @@ def test_parameters_document_is_generated() -> None:
     assert (REPO / "docs/parameters.md").read_text() == parameters_doc.text(), "run `make docs`"
 
 
+def test_the_site_builds_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    done = run("mkdocs", "build", "--strict", "--site-dir", str(site), cwd=REPO, NO_MKDOCS_2_WARNING="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = [page.read_text() for page in site.rglob("*.html")]
+    assert len(pages) > 8
+    loaded = [
+        url for page in pages for url in re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"(https?://[^\"]+)", page)
+    ]
+    assert loaded == [], "the site must need no network"
+
+
 def test_readme_is_filled_in() -> None:
     assert re.findall(r"@[A-Z0-9]+@", (REPO / "README.md").read_text()) == []
 
