@@ -172,7 +172,7 @@ def step(module: Any, loader: Any) -> dict[str, Any]:
     torch.backends.cuda.enable_flash_sdp(not cfg.cudnn.deterministic)
     torch.backends.cuda.enable_mem_efficient_sdp(not cfg.cudnn.deterministic)
     taos = type(module).configure_optimizers
-    optimizer = callbacks.few_groups(taos)(module)["optimizer"]
+    optimizer = callbacks.merge_param_groups(taos)(module)["optimizer"]
     half = cfg.precision == "fp16"
     scaler = torch.amp.GradScaler(enabled=half)
     batches = list(islice(loader, 4))

@@ -58,7 +58,7 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
                 for name, file in (("panoptic", "panoptic.json"), ("instances", "instances.json"))
             }
             known = {name: path for name, path in sources.items() if name != "checkpoint"} | labels
-            # A container's checkpoint has TAO's own parameter groups, the wheel's has callbacks.few_groups.
+            # A container's checkpoint has TAO's own parameter groups, the wheel's has callbacks.merge_param_groups.
             identity = resume.identity(known, _pictures(coco)) | {"runner": cfg.train.runner.value}
             rows, kept = _train(coco, draft, work, identity, cfg)
             sources |= labels

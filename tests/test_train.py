@@ -254,7 +254,9 @@ def test_killed_and_started_again_it_ends_with_the_same_network(
 @pytest.mark.usefixtures("tao_wheel")
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 @pytest.mark.parametrize("scheduler", ["MultiStep", "WarmupPoly"])
-def test_every_parameter_keeps_its_rates_in_few_groups(cfg: config.Config, workspace: Path, scheduler: str) -> None:
+def test_every_parameter_keeps_its_rates_in_merge_param_groups(
+    cfg: config.Config, workspace: Path, scheduler: str
+) -> None:
     from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
     from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
 
@@ -269,7 +271,7 @@ def test_every_parameter_keeps_its_rates_in_few_groups(cfg: config.Config, works
     rates = []
     for configure in (
         Mask2formerPlModule.configure_optimizers,
-        callbacks.few_groups(Mask2formerPlModule.configure_optimizers),
+        callbacks.merge_param_groups(Mask2formerPlModule.configure_optimizers),
     ):
         found = configure(module)
         optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]

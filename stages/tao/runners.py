@@ -1,6 +1,6 @@
-"""The commands that start TAO's training outside this process: torchrun, TAO's container, and TAO's launcher.
+"""Commands that start TAO's training outside this process: torchrun, TAO's container and TAO's launcher.
 
-Every path is made absolute, and containers see the repository under its own path. The container's command is TAO's
+All paths are absolute, and containers see the repository under the path that it has on the host. The container's command is TAO's
 own, `mask2former train` (docs.nvidia.com/tao); the launcher's settings are those of nvidia-tao 6.26's mounts file.
 """
 
@@ -23,7 +23,7 @@ RENDEZVOUS_PORT = 29500
 
 @dataclass(frozen=True)
 class Run:
-    """The files of one training."""
+    """Files of one training."""
 
     spec: Path
     """spec.yaml, as TAO validates it."""
@@ -32,13 +32,13 @@ class Run:
     coco: Path
     """Folder that convert wrote."""
     start: Path | None = None
-    """A pickle of weights to start from, as TAO's loader for the original's takes it."""
+    """Pickle of weights to start from, in the form that TAO's loader of original weights takes."""
     resume: Path | None = None
-    """A checkpoint to go on from."""
+    """Checkpoint to resume from."""
 
 
 class TrainingFailedError(RuntimeError):
-    """A command that trains ended with an exit status other than 0."""
+    """A training command ended with an exit status other than 0."""
 
     def __init__(self, command: Sequence[str], status: int) -> None:
         super().__init__(f"{shlex.join(command)} ended with exit status {status}; its messages are above")
@@ -46,7 +46,7 @@ class TrainingFailedError(RuntimeError):
 
 
 def overrides(run: Run) -> list[str]:
-    """Hydra overrides of the fields that are not in spec.yaml."""
+    """Return Hydra overrides for the fields that spec.yaml leaves out."""
     found = [f"results_dir={run.results.resolve()}"]
     if run.resume:
         found.append(f"train.resume_training_checkpoint_path={run.resume.resolve()}")
@@ -56,14 +56,14 @@ def overrides(run: Run) -> list[str]:
 
 
 def in_processes(train: config.Train) -> bool:
-    """Whether the runner wheel needs more processes than this one."""
+    """Return whether the runner `wheel` needs several processes."""
     return len(train.gpus) > 1 or train.nodes > 1
 
 
 def wheel(run: Run, train: config.Train) -> list[str]:
-    """The command that trains by TAO's wheel: by torchrun if `in_processes`, then the same on every node.
+    """Return the command that trains by TAO's wheel: torchrun's, the same on every node, if `in_processes`.
 
-    Raises ValueError where there are several nodes and MASTER_ADDR does not say where they meet.
+    Raises ValueError if there are several nodes and MASTER_ADDR is not set.
     """
     command = [sys.executable]
     if in_processes(train):
@@ -84,7 +84,7 @@ def _nodes(nodes: int) -> list[str]:
 
 
 def docker(run: Run, train: config.Train, root: Path, mounts: list[Path]) -> list[str]:
-    """The command that trains in TAO's container; `root` is the repository, `mounts` what is read outside it."""
+    """Return the command that trains in TAO's container. `root`: the repository. `mounts`: folders outside it, read-only."""
     gpus = ",".join(map(str, train.gpus))
     volumes = [f"--volume={root}:{root}", *(f"--volume={path}:{path}:ro" for path in mounts)]
     return [
@@ -104,10 +104,10 @@ def docker(run: Run, train: config.Train, root: Path, mounts: list[Path]) -> lis
 
 
 def launcher(run: Run, mode: config.Mode) -> list[str]:
-    """The command of TAO's launcher, to be run with LAUNCHER_MOUNTS naming the file of `mounts_file`.
+    """Return the command of TAO's launcher. LAUNCHER_MOUNTS must name a file with the content of `mounts_file`.
 
-    It starts in the image's own folder, so that the data's paths are given anew, absolute. Raises ValueError for a path
-    with a space or a quote, which the launcher's shell would take apart.
+    The launcher starts in the image's own folder, so the command repeats the data's paths, absolute. Raises ValueError
+    for a path with a space or a quote, which the launcher's shell would split.
     """
     found = overrides(run)
     for split in ("train", "val"):
@@ -125,7 +125,7 @@ def launcher(run: Run, mode: config.Mode) -> list[str]:
 
 
 def mounts_file(train: config.Train, root: Path, mounts: list[Path]) -> dict[str, Any]:
-    """Content of the launcher's mounts file: the repository and what is read outside it, under their own paths."""
+    """Return the content of the launcher's mounts file: the repository and `mounts`, each under its path on the host."""
     return {
         "Mounts": [{"source": str(path), "destination": str(path)} for path in (root, *mounts)],
         "Envs": [{"variable": "HOME", "value": "/tmp"}],
@@ -140,7 +140,7 @@ def mounts_file(train: config.Train, root: Path, mounts: list[Path]) -> dict[str
 
 
 def outside(coco: Path, root: Path) -> list[Path]:
-    """Folders out of `root` that its data leads to by links: DVC's cache where it is elsewhere, a linked set."""
+    """List folders outside `root` that links in the data lead to: DVC's cache if it is elsewhere, a linked set."""
     found = set()
     for split in ("train", "val"):
         with (coco / split / "semantic.jsonl").open(encoding="utf-8") as lines:
@@ -154,7 +154,7 @@ def outside(coco: Path, root: Path) -> list[Path]:
 
 
 def require_docker(image: str) -> None:
-    """Raise RuntimeError, saying what to do, unless Docker runs, has the NVIDIA runtime, and may pull `image`."""
+    """Raise RuntimeError with the fix unless Docker runs, has the NVIDIA runtime, and has or may pull `image`."""
     if not shutil.which("docker"):
         raise RuntimeError(
             "docker not found on PATH; install Docker Engine and the NVIDIA Container Toolkit, or set "
@@ -179,7 +179,7 @@ def require_docker(image: str) -> None:
 
 
 def require_launcher() -> None:
-    """Raise RuntimeError, saying what to do, unless TAO's launcher can run; see `require_docker`."""
+    """Raise RuntimeError with the fix unless TAO's launcher can run. Checks Docker too."""
     if not shutil.which("tao"):
         raise RuntimeError(
             "tao not found on PATH; install TAO's launcher in an environment of its own (`pip install nvidia-tao`) "
@@ -201,7 +201,7 @@ def _logged_in(registry: str) -> bool:
 
 
 def call(command: list[str], **env: str) -> None:
-    """Run a command, its messages passed through. Raises TrainingFailedError with its exit status if that is not 0."""
+    """Run a command and pass its output through. Raises TrainingFailedError if its exit status is not 0."""
     status = subprocess.run(command, env={**os.environ, **env}, check=False).returncode
     if status:
         raise TrainingFailedError(command, status)

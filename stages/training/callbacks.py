@@ -1,6 +1,6 @@
-"""What the wheel's training has beside TAO's own: CPUs, curves, the time left, early stop, exact resumption, pace.
+"""Additions to TAO's training: CPU support, curves, time left, early stopping, exact resumption, fewer kernel launches.
 
-Imported by stages.training.program once TAO is importable.
+The wheel itself is not changed. stages.training.program imports this module after it has made TAO importable.
 """
 
 import logging
@@ -24,14 +24,15 @@ log = logging.getLogger(__name__)
 
 
 class SeededLoader(DataLoader[Any]):
-    """Seeds each pass by the epoch's number, as a checkpoint has no state of random numbers.
+    """Seeds the random numbers of each epoch by the epoch's number.
 
-    Without it order, crops and dropped paths would be others after a resumption.
-    A hook of Lightning would come too late: the first epoch's pass begins before all of them.
+    A checkpoint does not hold the state of random number generators. With seeds by epoch, a resumed training draws the
+    same order, crops and dropped paths as one that was never interrupted. A Lightning hook would come too late: the
+    first epoch's iteration begins before all hooks.
     """
 
     seed = staticmethod(lambda: 0)
-    """The pass's seed."""
+    """Returns the seed of the epoch that begins."""
 
     def __iter__(self) -> Any:
         pl.seed_everything(SeededLoader.seed(), workers=True, verbose=False)
@@ -39,7 +40,7 @@ class SeededLoader(DataLoader[Any]):
 
 
 class _DropOldCheckpoints(Callback):
-    """Leaves the two newest checkpoints: TAO keeps them all, each three times the network's size."""
+    """Deletes all checkpoints but the two newest. TAO keeps all of them, each three times the network's size."""
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -48,7 +49,7 @@ class _DropOldCheckpoints(Callback):
 
 
 class _LogEpochs(Callback):
-    """Tells the progress where nobody watches a progress bar."""
+    """Logs a line per epoch where there is no terminal for a progress bar."""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._start = time.monotonic()
@@ -63,9 +64,9 @@ class _LogEpochs(Callback):
 
 
 class _ClipShards(Callback):
-    """Clips gradients by the norm of all shards, which Lightning refuses to do for fsdp.
+    """Clips gradients by their norm over all shards. Lightning refuses to clip with fsdp.
 
-    TAO's optimizer clips each process's shards once more, by their own norm, which is below the limit then.
+    TAO's optimizer then clips each process's shards by their own norm, which is below the limit already.
     """
 
     def __init__(self, norm: float) -> None:
@@ -75,18 +76,18 @@ class _ClipShards(Callback):
         trainer.strategy.model.clip_grad_norm_(self._norm)
 
 
-def few_groups(configure: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    """TAO's `configure_optimizers`, with a parameter group for each pair of learning rate and weight decay.
+def merge_param_groups(configure: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """Wrap TAO's `configure_optimizers`: merge parameter groups of equal learning rate and weight decay into one.
 
-    TAO makes one for each parameter, hundreds, and an optimizer launches its kernels for each group anew. Every
-    parameter keeps its rates. Where the backbone's rate is another, the first group is of the backbone and the last is
-    not: TAO's curves `lr_backbone` and `lr` are of those two.
+    TAO makes a group per parameter, hundreds in all, and the optimizer launches its kernels once per group. Every
+    parameter keeps its rates. TAO logs the first group's rate as `lr_backbone` and the last group's as `lr`: where the
+    rates differ, the first group is still of the backbone and the last is not.
     """
 
     def configure_optimizers(module: Any) -> dict[str, Any]:
         found = configure(module)
         groups, scheduler = found["optimizer"].param_groups, found["lr_scheduler"]["scheduler"]
-        # `initial_lr`, `base_lrs` and `_last_lr` are the scheduler's, which was made for TAO's groups.
+        # The scheduler was made for TAO's groups and keeps a rate for each in base_lrs and _last_lr.
         kinds: dict[tuple[float, float], list[int]] = {}
         for index, group in enumerate(groups):
             kinds.setdefault((group["initial_lr"], group["weight_decay"]), []).append(index)
@@ -103,10 +104,10 @@ def few_groups(configure: Callable[[Any], dict[str, Any]]) -> Callable[[Any], di
 
 
 def trainer(cfg: config.Config, *, resumed: bool) -> Callable[..., pl.Trainer]:
-    """What stands for Lightning's Trainer in TAO's training script."""
+    """Return the function that TAO's training script calls in place of Lightning's Trainer."""
 
     def make(**kwargs: Any) -> pl.Trainer:
-        # TAO's code above this call reads len(devices), so only the Trainer itself learns of the change.
+        # TAO reads len(devices) before this call, so the number of devices can only be changed here.
         if not torch.cuda.is_available():
             kwargs.update(accelerator="cpu", devices=len(cfg.train.gpus))
         more: list[Callback] = [_DropOldCheckpoints()]
@@ -122,7 +123,7 @@ def trainer(cfg: config.Config, *, resumed: bool) -> Callable[..., pl.Trainer]:
         curves = DVCLiveLogger(dir=folder, resume=resumed, save_dvc_exp=False, dvcyaml=None, report=None)
         kwargs["logger"] = [*kwargs["logger"], curves]
         result = pl.Trainer(callbacks=more, **kwargs)
-        # `current_epoch` is one behind where the first pass after a resumption begins.
+        # current_epoch is one too low when the first epoch after a resumption begins.
         epochs: Any = result.fit_loop.epoch_progress
         SeededLoader.seed = staticmethod(lambda: cfg.train.seed + epochs.current.processed)
         return result

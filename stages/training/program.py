@@ -1,6 +1,6 @@
-"""TAO's own training script in this process, with what it has beside TAO's: CPUs, curves, resumption (callbacks.py).
+"""Runs TAO's own training script in this process, with the additions of callbacks.py.
 
-Also the program of each of torchrun's processes.
+torchrun starts this module as the program of each of its processes.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from stages.tao import runners, wheel
 def train(run: runners.Run, cfg: config.Config) -> None:
     """Train by TAO's own entry point from a written spec, in this process: the only one, or one of several.
 
-    Raises whatever TAO raises.
+    Raises the exceptions that TAO raises.
     """
     from stages.training import callbacks
 
@@ -28,7 +28,7 @@ def train(run: runners.Run, cfg: config.Config) -> None:
     data: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
     data.DataLoader = callbacks.SeededLoader
     base = entry.Mask2formerPlModule
-    own = {"configure_optimizers": callbacks.few_groups(base.configure_optimizers)}
+    own = {"configure_optimizers": callbacks.merge_param_groups(base.configure_optimizers)}
     entry.Mask2formerPlModule = type(base.__name__, (base,), own)
     entry.Trainer = callbacks.trainer(cfg, resumed=run.resume is not None)
     argv = sys.argv
@@ -41,14 +41,14 @@ def train(run: runners.Run, cfg: config.Config) -> None:
 
 
 def main() -> None:
-    """Command line of one of several processes, which torchrun starts."""
+    """Command line of a process that torchrun starts."""
     parser = argparse.ArgumentParser(description="Train by TAO's wheel as one process of torchrun's.")
     for name, about in (
         ("spec", "spec.yaml"),
         ("results", "folder for what TAO writes"),
         ("coco", "folder that convert wrote"),
         ("start", "pickle of weights to start from"),
-        ("resume", "checkpoint to go on from"),
+        ("resume", "checkpoint to resume from"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=name in ("spec", "results", "coco"), help=about)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
