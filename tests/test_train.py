@@ -242,7 +242,7 @@ def test_killed_and_started_again_it_ends_with_the_same_network(
     if broken:
         newest.write_bytes(newest.read_bytes()[:100_000])
     messages = trained(workspace, name)
-    assert f"going on from {name}_work/train/{(before if broken else newest).name}" in messages
+    assert f"resuming from {name}_work/train/{(before if broken else newest).name}" in messages
     assert ("it can't be read" in messages) == broken
     assert (workspace / name / "history.csv").read_text() == (uninterrupted / "history.csv").read_text()
     assert same_weights(workspace / name, uninterrupted)

@@ -1,7 +1,8 @@
 """Commands that start TAO's training outside this process: torchrun, TAO's container and TAO's launcher.
 
-All paths are absolute, and containers see the repository under the path that it has on the host. The container's command is TAO's
-own, `mask2former train` (docs.nvidia.com/tao); the launcher's settings are those of nvidia-tao 6.26's mounts file.
+All paths are absolute, and containers see the repository under the path that it has on the host. The container's
+command is TAO's own, `mask2former train` (docs.nvidia.com/tao); the launcher's settings are those of nvidia-tao 6.26's
+mounts file.
 """
 
 import json
@@ -84,7 +85,7 @@ def _nodes(nodes: int) -> list[str]:
 
 
 def docker(run: Run, train: config.Train, root: Path, mounts: list[Path]) -> list[str]:
-    """Return the command that trains in TAO's container. `root`: the repository. `mounts`: folders outside it, read-only."""
+    """Return the command that trains in TAO's container. `mounts`: folders outside the repository `root`, read-only."""
     gpus = ",".join(map(str, train.gpus))
     volumes = [f"--volume={root}:{root}", *(f"--volume={path}:{path}:ro" for path in mounts)]
     return [
@@ -125,7 +126,7 @@ def launcher(run: Run, mode: config.Mode) -> list[str]:
 
 
 def mounts_file(train: config.Train, root: Path, mounts: list[Path]) -> dict[str, Any]:
-    """Return the content of the launcher's mounts file: the repository and `mounts`, each under its path on the host."""
+    """Return the launcher's mounts file: the repository `root` and `mounts`, each under its path on the host."""
     return {
         "Mounts": [{"source": str(path), "destination": str(path)} for path in (root, *mounts)],
         "Envs": [{"variable": "HOME", "value": "/tmp"}],

@@ -15,7 +15,7 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
     """The spec of a training run, ready to be written as YAML.
 
     coco: folder that the convert stage wrote. num_classes: length of the label map. Paths of results, of the first
-    weights and of a checkpoint to go on from are not part of it; stages.tao.runners.overrides has them.
+    weights and of a checkpoint to resume from are not part of it; stages.tao.runners.overrides has them.
     """
     model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 

@@ -14,7 +14,7 @@ from stages.foundation import files
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-"""File in the work folder that identifies the training its checkpoints belong to. Deleted at the end of the training."""
+"""File of the work folder that says which training its checkpoints belong to. Deleted when the training ends."""
 
 
 def identity(sources: dict[str, Path], pictures: list[Path]) -> dict[str, str]:
