@@ -10,7 +10,7 @@ import torch
 
 from stages import config
 from stages.inference import segments
-from stages.inference.segments import VOID
+from stages.inference.segments import VOID_QUERY
 from stages.network import merge
 
 NUM_THINGS, CLASSES = 3, 8
@@ -93,7 +93,7 @@ def test_panoptic_equals_tao(tao: Any, tmp_path: Any, frame: tuple[int, int]) ->
         scores, classes = class_logits.softmax(-1)[:, 1:].max(-1)
         assert np.abs(found["scores"][index] - scores.numpy()).max() < 1e-5
         assert np.array_equal(found["category_ids"][index], classes.numpy() + 1)
-        counted = np.bincount(found["query_ids"][index].ravel(), minlength=VOID + 1)
+        counted = np.bincount(found["query_ids"][index].ravel(), minlength=VOID_QUERY + 1)
         assert np.array_equal(found["areas"][index], counted[:30])
     assert {True, False} == set(kinds)
     assert len(kinds) >= 12
@@ -104,7 +104,7 @@ def test_nothing_found_is_void(tao: Any, tmp_path: Any) -> None:
     class_logits, mask_logits = outputs(0, 5)
     with torch.inference_mode():
         found = merge.Panoptic(cfg, NUM_THINGS)(torch.zeros_like(class_logits)[None], mask_logits[None])
-    assert (found[0] == VOID).all()
+    assert (found[0] == VOID_QUERY).all()
     assert not found[1].any()
     logits = {"class_logits": np.zeros((1, *class_logits.shape), np.float32), "mask_logits": mask_logits.numpy()[None]}
     on_host = segments.decode(logits, 0, cfg, NUM_THINGS)

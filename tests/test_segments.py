@@ -6,7 +6,7 @@ import numpy as np
 
 from stages import config
 from stages.inference import segments
-from stages.inference.segments import VOID, decode
+from stages.inference.segments import VOID_QUERY, decode
 
 
 def tao_outputs(classes: list[int], masks: np.ndarray, scores: list[float]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def test_a_query_that_loses_most_of_its_mask_is_dropped() -> None:
 
 
 def test_fused_map_is_numbered_from_one() -> None:
-    query_ids = np.full((1, 2, 4), VOID, np.uint8)
+    query_ids = np.full((1, 2, 4), VOID_QUERY, np.uint8)
     query_ids[0, :, 1] = 7
     query_ids[0, :, 2:] = 3
     areas, category_ids = np.zeros((1, 9), np.int32), np.arange(10, 19, dtype=np.int32)[None]

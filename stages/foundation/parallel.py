@@ -1,4 +1,4 @@
-"""A function over many items in several processes, its results in the items' order, with a progress bar."""
+"""Applies a function to many items in several processes, with a progress bar. Results keep the order of the items."""
 
 import ctypes
 import itertools
@@ -18,25 +18,25 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
 
 AHEAD = 3
-"""Portions given to each worker before their results are taken: memory stays the same for any number of items."""
+"""Portions in flight per worker. Bounds the memory for results, whatever the number of items."""
 ITEMS_PER_WORKER = 8
-"""At least, for another worker to be started, which takes a second."""
+"""Fewest items that justify one more worker, whose start takes a second."""
 PORTION = 4
-"""Items given to a worker at once: to give one and to take its result costs as much as a picture's JSON."""
+"""Items per message to a worker. A message costs as much time as a picture's JSON."""
 
 
 def count(wanted: int, items: int) -> int:
-    """How many workers to start: `wanted`, or one for each core for 0, where there are items enough."""
+    """Return how many workers to start: `wanted`, or for 0 one per core, but fewer if there are few items."""
     return min(wanted or len(os.sched_getaffinity(0)), max(1, items // ITEMS_PER_WORKER))
 
 
 def ordered[Item, Result](
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str, done: int = 0
 ) -> Iterator[Result]:
-    """function(item) of each item, in order. With one worker in this process, else in `workers` of their own.
+    """Yield function(item) for each item, in order. One worker means this process, more mean processes of their own.
 
-    The bar, shown where a person watches, begins at `done` of done + len(items). An exception of the function is
-    raised here. Raises RuntimeError where a worker dies.
+    On a terminal a progress bar begins at `done` of done + len(items). Raises what the function raises, and
+    RuntimeError if a worker dies.
     """
     with tqdm(total=done + len(items), initial=done, desc=label, unit="image", disable=None) as bar:
         if workers == 1:
@@ -70,7 +70,7 @@ def ordered[Item, Result](
 
 
 _function: Callable[[Any], Any]
-"""Of a worker, which gets it once: what it holds may be large."""
+"""The function of a worker process. It is sent once, since what it holds may be large."""
 
 
 def _call(portion: Sequence[Any]) -> list[Any]:
@@ -78,7 +78,7 @@ def _call(portion: Sequence[Any]) -> list[Any]:
 
 
 def _start(parent: int, function: Callable[[Any], Any]) -> None:
-    """Of each worker: one thread each, Ctrl-C is the parent's to handle, and it ends with the parent."""
+    """Initialise a worker: it uses one thread, leaves Ctrl-C to the parent, and ends when the parent ends."""
     import cv2
 
     global _function
@@ -92,7 +92,7 @@ def _start(parent: int, function: Callable[[Any], Any]) -> None:
 
 
 def keep_memory() -> None:
-    """Large arrays in memory that the process keeps: to get it anew for each is a quarter of a picture's time."""
+    """Make malloc keep freed memory. Page faults of large new arrays took a quarter of the time per picture."""
     libc = ctypes.CDLL(None)
     for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
         libc.mallopt(option, 1 << 30)

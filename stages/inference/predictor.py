@@ -1,4 +1,4 @@
-"""From pictures to maps of segments by a loaded engine: fit, run, decode, restore."""
+"""Runs a loaded engine on pictures of any size and returns maps of segments at the pictures' own sizes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from stages.inference.segments import Outputs, Segments, decode
 
 
 class Predictor:
-    """An engine's `infer` with what its graph needs around it."""
+    """A loaded engine with the steps before and after it: fit the picture into a frame, run, decode, undo the fit."""
 
     def __init__(
         self,
@@ -21,14 +21,14 @@ class Predictor:
         description: Description,
         input_buffer: Callable[[], npt.NDArray[Any]] | None = None,
     ) -> None:
-        """`infer` takes a whole batch; `description` is of the engine's graph; `input_buffer` as in Runtime."""
+        """`infer` takes a whole batch. `description` describes the engine's graph. `input_buffer`: see Runtime."""
         self.infer, self.description, self._input_buffer = infer, description, input_buffer
         self.cfg, self.num_things = description.config, description.num_things
 
     def frame_buffer(self) -> frames.Frame | None:
-        """The engine's own memory for a frame, uint8 [H, W, 3]: a picture that lies there is not copied.
+        """Return the engine's own input memory, uint8 [H, W, 3]. A frame that is written there is not copied again.
 
-        None for batches, and for the graph that TAO exports, which takes no bytes.
+        None for batches of more than one frame, and for TAO's own graph, whose input is float32.
         """
         if self._input_buffer is None or self.cfg.graph is config.GraphKind.tao or self.cfg.batch_size > 1:
             return None
@@ -36,7 +36,7 @@ class Predictor:
         return found
 
     def segments(self, pictures: Sequence[frames.Frame]) -> list[Segments]:
-        """Maps of 1 to batch_size pictures, each uint8 [H, W, 3] of any size, at the pictures' own sizes."""
+        """Predict 1 to batch_size pictures, each uint8 [H, W, 3] RGB of any size."""
         cfg = self.cfg
         fitted = [frames.fit(picture, cfg) for picture in pictures]
         batch = fitted[0][0][None] if len(fitted) == 1 else np.stack([frame for frame, _ in fitted])
@@ -51,7 +51,7 @@ class Predictor:
         return result
 
     def run(self, batch: frames.Frame) -> Outputs:
-        """The graph's outputs for frames uint8 [B, H, W, 3]."""
+        """Return the graph's outputs for frames, uint8 [B, H, W, 3]."""
         if self.cfg.graph is config.GraphKind.tao:
             return self.infer(frames.network_input(batch, self.cfg))
         return self.infer(batch)

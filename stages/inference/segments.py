@@ -1,7 +1,8 @@
-"""What an engine returns, as maps of segments: the host's half of the deployed graph, with NumPy and OpenCV.
+"""Decodes the outputs of an engine into maps of segments, with NumPy and OpenCV alone.
 
-In every mode a picture's answer is one map of segments, so that checkpoint and engines, and modes, are compared
-alike. Masks of instances overlap: those with a score above deploy.object_mask_threshold are drawn, the best on top.
+The answer on a picture is one map of segments in every mode, so that checkpoint, engines and modes can be compared by
+one function. Instance masks may overlap: those with a score above deploy.object_mask_threshold are drawn, the one with
+the best score on top.
 """
 
 from collections.abc import Callable, Collection
@@ -15,8 +16,8 @@ import numpy.typing as npt
 from stages import config
 from stages.inference import frames
 
-VOID = 255
-"""Query id of a pixel without a segment in the fused graph's map."""
+VOID_QUERY = 255
+"""Value of a pixel without a segment in the fused graph's map of query ids."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Segments:
 
 
 Outputs = dict[str, npt.NDArray[Any]]
-"""A graph's outputs of one batch, by name; docs/outputs.md."""
+"""Outputs of a graph for one batch, by name (docs/outputs.md)."""
 LOGITS = ("class_logits", "mask_logits")
-"""Tensors inside each graph. Engines for CPUs return them in place of the panoptic map; see `merges_on_host`."""
+"""Tensors inside each graph. CPU engines return them instead of the panoptic map; see `merges_on_host`."""
 Floats = npt.NDArray[np.float32]
 
 
-class _Merge(NamedTuple):
-    """What the merge on the host takes."""
+class _MergeInput(NamedTuple):
+    """Input of the merge on the host."""
 
     scores: Floats
     """float32 [Q]."""
@@ -45,24 +46,24 @@ class _Merge(NamedTuple):
     """[Q], from 0."""
     size: frames.Size
     mask: Callable[[int], tuple[Floats, npt.NDArray[np.bool_]]]
-    """Probability of a query's mask, float32 [H, W], and where it is 0.5 or more."""
+    """Returns the mask probability of a query, float32 [H, W], and where it is 0.5 or more, bool [H, W]."""
 
 
 def merges_on_host(outputs: Collection[str], tensors: Collection[str]) -> bool:
-    """Whether an engine for a CPU leaves the merge of a graph with these outputs and inner tensors to `decode`.
+    """Return whether a CPU engine of a graph with these outputs and inner tensors leaves the merge to `decode`.
 
-    That skips the queries below the threshold, which a graph of fixed shapes can't.
+    The host skips queries below the score threshold. A graph of fixed shapes has to merge all of them.
     """
     return "query_ids" in outputs and all(name in tensors for name in LOGITS)
 
 
 def decode(outputs: Outputs, index: int, cfg: config.Deploy, num_things: int) -> Segments:
-    """The map of frame `index` of a batch, at the frame's size, or at the network's input for the graph `tao`."""
+    """Decode frame `index` of a batch into a map of the frame's size, or of the network input's for the graph `tao`."""
     one = {name: array[index] for name, array in outputs.items()}
     if cfg.mode is config.Mode.panoptic:
         if cfg.graph is config.GraphKind.tao:
             masks, size = one["pred_masks"], one["pred_masks"].shape[1:]
-            queries = _Merge(one["pred_scores"], one["pred_classes"], size, lambda q: (masks[q], masks[q] >= 0.5))
+            queries = _MergeInput(one["pred_scores"], one["pred_classes"], size, lambda q: (masks[q], masks[q] >= 0.5))
             return _merge(queries, cfg, num_things)
         if "query_ids" not in one:
             return _merge(_merge_logits(one["class_logits"], one["mask_logits"], cfg), cfg, num_things)
@@ -80,14 +81,14 @@ def decode(outputs: Outputs, index: int, cfg: config.Deploy, num_things: int) ->
 def _panoptic(
     query_ids: npt.NDArray[np.uint8], areas: npt.NDArray[np.int32], category_ids: npt.NDArray[np.int32]
 ) -> Segments:
-    segment_of = np.zeros(VOID + 1, np.int32)
+    segment_of = np.zeros(VOID_QUERY + 1, np.int32)
     found = np.flatnonzero(areas)
     segment_of[found] = np.arange(1, len(found) + 1)
     return Segments(_look_up(segment_of, query_ids), {int(segment_of[q]): int(category_ids[q]) for q in found})
 
 
 def semantic(class_ids: npt.NDArray[np.uint8]) -> Segments:
-    """A class map uint8 [H, W], category_ids from 1, as segments: one for each class."""
+    """Turn a class map, uint8 [H, W] of category_ids from 1, into segments: one per class."""
     present = np.unique(class_ids)
     return Segments(class_ids.astype(np.int32), {int(c): int(c) for c in present})
 
@@ -95,7 +96,7 @@ def semantic(class_ids: npt.NDArray[np.uint8]) -> Segments:
 def instances(
     masks: npt.NDArray[np.bool_], scores: npt.NDArray[Any], category_ids: npt.NDArray[Any], cfg: config.Deploy
 ) -> Segments:
-    """Masks bool [K, H, W] drawn on one map, from the lowest score above the threshold to the best."""
+    """Draw masks, bool [K, H, W], on one map, from the lowest score above the threshold to the best."""
     ids = np.zeros(masks.shape[1:], np.int32)
     order = [k for k in np.argsort(scores, kind="stable") if scores[k] > cfg.object_mask_threshold]
     categories = {}
@@ -107,8 +108,8 @@ def instances(
     return Segments(ids, {number: c for number, c in categories.items() if number in visible})
 
 
-def _merge_logits(class_logits: npt.NDArray[Any], mask_logits: npt.NDArray[Any], cfg: config.Deploy) -> _Merge:
-    """What `_merge` takes of class logits [Q, 1 + C], no-object at 0, and mask logits [Q, h, w], resized as in TAO."""
+def _merge_logits(class_logits: npt.NDArray[Any], mask_logits: npt.NDArray[Any], cfg: config.Deploy) -> _MergeInput:
+    """Turn class logits [Q, 1 + C], no-object at 0, and mask logits [Q, h, w] into `_merge`'s input, as TAO does."""
     shifted = class_logits.astype(np.float32) - class_logits.max(-1, keepdims=True)
     probabilities = np.exp(shifted)
     probabilities = probabilities[:, 1:] / probabilities.sum(-1, keepdims=True)
@@ -121,11 +122,11 @@ def _merge_logits(class_logits: npt.NDArray[Any], mask_logits: npt.NDArray[Any],
             logits = cv2.resize(logits, cfg.frame_size[::-1], interpolation=cv2.INTER_LINEAR)
         return np.asarray(1 / (1 + cv2.exp(-logits)), np.float32), logits >= 0
 
-    return _Merge(probabilities.max(-1), probabilities.argmax(-1), cfg.frame_size, mask)
+    return _MergeInput(probabilities.max(-1), probabilities.argmax(-1), cfg.frame_size, mask)
 
 
-def _merge(queries: _Merge, cfg: config.Deploy, num_things: int) -> Segments:
-    """The panoptic merge on the host (Mask2Former, arXiv:2112.01527, appendix), of the queries above the threshold."""
+def _merge(queries: _MergeInput, cfg: config.Deploy, num_things: int) -> Segments:
+    """Merge the masks of all queries above the score threshold (Mask2Former, arXiv:2112.01527, appendix)."""
     kept = np.flatnonzero(queries.scores > cfg.object_mask_threshold)
     best = np.full(queries.size, -1, np.float32)
     winner = np.zeros(queries.size, np.uint8)
@@ -140,7 +141,7 @@ def _merge(queries: _Merge, cfg: config.Deploy, num_things: int) -> Segments:
         covered.append(np.count_nonzero(inside))
     won = np.bincount(winner.ravel(), minlength=len(kept))
     held = np.bincount(winner[holds], minlength=len(kept))
-    segment_of = np.zeros(VOID + 1, np.int32)
+    segment_of = np.zeros(VOID_QUERY + 1, np.int32)
     category_ids: dict[int, int] = {}
     stuff: dict[int, int] = {}
     for k, q in enumerate(kept):
@@ -154,7 +155,7 @@ def _merge(queries: _Merge, cfg: config.Deploy, num_things: int) -> Segments:
             if category_id > num_things:
                 stuff[category_id] = segment_id
         segment_of[k] = segment_id
-    winner[~holds] = VOID
+    winner[~holds] = VOID_QUERY
     return Segments(_look_up(segment_of, winner), category_ids)
 
 

@@ -15,7 +15,7 @@ from torch.onnx import symbolic_helper
 from stages import config
 from stages.engines.cuda import catalog
 from stages.inference import frames
-from stages.inference.segments import VOID
+from stages.inference.segments import VOID_QUERY
 
 
 def at_frame(mask_logits: torch.Tensor, size: list[int], used: list[int], frame: list[int]) -> torch.Tensor:
@@ -64,8 +64,8 @@ def panoptic(
     """[B, Q, 1 + C] and [B, Q, h, w] -> query_ids [B, H, W] and areas, scores, category_ids [B, Q].
 
     uint8, int32, float32, int32; the last three arguments are what `sizes` gives. A pixel holds the id of the query
-    whose segment it is in, or VOID. Stuff of one class is one segment, under the first of its queries. A query without
-    a segment of its own has area 0.
+    whose segment it is in, or VOID_QUERY. Stuff of one class is one segment, under the first of its queries. A query
+    without a segment of its own has area 0.
     """
     scores, classes = class_logits.softmax(-1)[..., 1:].max(-1)
     kept = (scores > score_threshold).to(scores.dtype)
@@ -85,9 +85,9 @@ def panoptic(
     stuff = classes >= num_things
     alike = (classes[:, :, None] == classes[:, None, :]) & found[:, None, :] & stuff[:, :, None]
     first = torch.where(stuff, alike.to(scores.dtype).argmax(-1), queries)
-    label = torch.where(found, first, VOID).to(scores.dtype)
+    label = torch.where(found, first, VOID_QUERY).to(scores.dtype)
     # At most one query holds a pixel, so the sum picks its label.
-    query_ids = VOID + (here * (label - VOID)[..., None, None]).sum(1)
+    query_ids = VOID_QUERY + (here * (label - VOID_QUERY)[..., None, None]).sum(1)
     holds = ((first[:, :, None] == queries) & found[:, :, None]).to(scores.dtype)
     # No matrix product: TensorRT-RTX has none in float32 for compute capability 7.5.
     areas = (here_area[:, :, None] * holds).sum(1)

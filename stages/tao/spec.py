@@ -1,6 +1,6 @@
-"""The experiment spec of TAO 7.3 for a training run, from our parameters.
+"""Writes the experiment spec of TAO 7.3 from our parameters, and checks it against TAO's own schema.
 
-Field names and defaults: nvidia_tao_pytorch.config.mask2former. Fields not written keep TAO's defaults.
+Field names and defaults: nvidia_tao_pytorch.config.mask2former. Fields that are not written keep TAO's defaults.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, Any]:
-    """The spec of a training run, ready to be written as YAML.
+    """Return the spec of a training run, ready to be written as YAML.
 
     coco: folder that the convert stage wrote. num_classes: length of the label map. Paths of results, of the first
     weights and of a checkpoint to resume from are not part of it; stages.tao.runners.overrides has them.
@@ -103,7 +103,7 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
 
 
 def annotations(folder: Path, mode: config.Mode) -> dict[str, str]:
-    """The fields of dataset.SPLIT that say what TAO reads of a split that convert wrote to `folder`."""
+    """Return the fields of dataset.SPLIT that name the files of a split, which convert wrote to `folder`."""
     if mode is config.Mode.instance:
         return {"type": "coco", "instance_json": str(folder / "instances.json"), "img_dir": str(folder)}
     if mode is config.Mode.semantic:
@@ -117,19 +117,19 @@ def annotations(folder: Path, mode: config.Mode) -> dict[str, str]:
 
 
 def monitor(cfg: config.Config) -> tuple[str, str]:
-    """TAO's name of the figure of train.monitor, and whether its `min` or its `max` is best."""
+    """Return TAO's name of the metric train.monitor, and `min` or `max`, whichever is best."""
     if cfg.train.monitor is config.Monitor.loss:
         return "val_loss", "min"
     return ("val_mAP" if cfg.model.mode is config.Mode.instance else "mIoU"), "max"
 
 
 def visible_gpus(train: config.Train) -> list[int]:
-    """GPU numbers as TAO sees them: Docker hands on the chosen ones alone, and they count from 0."""
+    """Return GPU numbers as TAO sees them. Docker shows only the chosen GPUs, numbered from 0."""
     return list(range(len(train.gpus))) if train.runner is config.Runner.docker else train.gpus
 
 
 def merged(spec: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """`spec` with the fields of `more`, at any depth."""
+    """Return `spec` with the fields of `more` added or replaced, at any depth."""
     result = dict(spec)
     for key, value in more.items():
         inner = result.get(key)
@@ -138,11 +138,11 @@ def merged(spec: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 OURS = ("results_dir", "train.resume_training_checkpoint_path", "train.pretrained_model_path")
-"""Fields that the train stage sets when it starts TAO."""
+"""Fields that the train stage sets when it starts TAO, so that users can't."""
 
 
 def check(cfg: config.Config) -> None:
-    """Raise ValueError with the full key unless TAO's own schema takes the spec, and train.tao_spec only adds to it."""
+    """Raise ValueError with the full key unless TAO's schema accepts the spec and train.tao_spec only adds fields."""
     import importlib
 
     from omegaconf import OmegaConf

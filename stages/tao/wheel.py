@@ -1,9 +1,9 @@
-"""Runs the unmodified nvidia-tao-pytorch 7.3.0 wheel in this process, with or without a GPU.
+"""Makes the unmodified nvidia-tao-pytorch 7.3.0 wheel importable and usable in this process, with or without a GPU.
 
-The wheel imports modules that PyPI does not have for Python 3.12 and that Mask2Former never calls, and it
-assumes CUDA in three places. What it needs to be imported and to build its network is supplied from outside, here; what
-its training has beside that is in training.py and callbacks.py.
-Importing TAO takes 7 to 15 s a process, so `prepare` is called by the functions that need it, not at import.
+The wheel imports modules that PyPI does not have for Python 3.12 and that Mask2Former never calls, and it assumes CUDA
+in three places. This module supplies stand-ins and replaces those places from outside. stages/training adds what
+training needs. Importing TAO takes 7 to 15 s per process, so the functions that need it call `prepare`; importing this
+module does not.
 """
 
 import importlib
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Imported somewhere in TAO's core and not on PyPI for Python 3.12, or never called by Mask2Former.
-# `eff` on PyPI is another project, so TAO never gets that one.
+# TAO's core imports these. PyPI does not have them for Python 3.12, or Mask2Former never calls them. The project named
+# `eff` on PyPI is unrelated, so TAO must never import it.
 UNUSED = ("eff", "open_clip", "transformers", "wandb")
 
 HARMLESS = (
@@ -40,11 +40,11 @@ HARMLESS = (
     "Future Hydra versions will no longer change working directory",
     "The '(train|val)_dataloader' does not have many workers",
 )
-"""Beginnings of warnings that the wheel and Lightning give on every run, and that ask nothing of the user."""
+"""Beginnings of warnings that the wheel and Lightning give on every run and that need no action."""
 
 
 class _Unavailable(ModuleType):
-    """A module that imports. What is taken from it can be named and constructed, and raises once it is used."""
+    """A stand-in module. Its attributes can be imported and constructed; calling or using one raises RuntimeError."""
 
     __path__ = []  # noqa: RUF012  # marks a package
 
@@ -63,7 +63,7 @@ class _Unavailable(ModuleType):
 
 
 class _StandIns(MetaPathFinder, Loader):
-    """Finds an _Unavailable module under any name below the given roots."""
+    """Import hook that returns an _Unavailable module for any name below the given roots."""
 
     def __init__(self, roots: set[str]) -> None:
         self.roots = roots
@@ -82,7 +82,7 @@ class _StandIns(MetaPathFinder, Loader):
 
 
 def rgb2id(color: Any) -> Any:
-    """COCO panoptic ids of an RGB array: uint8 [..., 3] -> int32 [...], id = R + 256 G + 65536 B."""
+    """Decode COCO panoptic ids of an RGB array: uint8 [..., 3] -> int32 [...], id = R + 256 G + 65536 B."""
     import numpy as np
 
     c = np.asarray(color).astype(np.int32)
@@ -91,7 +91,7 @@ def rgb2id(color: Any) -> Any:
 
 @cache
 def prepare() -> None:
-    """Make TAO importable and usable on this host. Idempotent; call it before any import of TAO."""
+    """Make TAO importable and usable on this host. Call it before any import of TAO; more calls do nothing."""
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
     missing = {name for name in (*UNUSED, "panopticapi") if importlib.util.find_spec(name) is None}
@@ -104,7 +104,7 @@ def prepare() -> None:
 
 
 def _tolerate_missing_op() -> None:
-    """TAO falls back to its PyTorch deformable attention on CPU, but loads the compiled op regardless."""
+    """Let TAO use PyTorch's deformable attention where its compiled op, which it loads even on a CPU, is missing."""
     modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.mask2former_modules")
     load_ops = modules.load_ops
     warned = False
@@ -123,7 +123,7 @@ def _tolerate_missing_op() -> None:
 
 
 def _keep_lowest_class() -> None:
-    """TAO's semantic loader takes the lowest number of a mask for void, also where every pixel has a class."""
+    """Keep the lowest class of a mask without void: TAO's semantic loader drops the lowest value as if it were void."""
     import numpy as np
 
     datasets: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.datasets")
@@ -140,7 +140,7 @@ def _keep_lowest_class() -> None:
 
 
 def _keep_swin_sizes() -> None:
-    """Let the sizes in a spec count: TAO overwrites embed_dim, depths and num_heads from a table by swin.type."""
+    """Take embed_dim, depths and num_heads from the spec: TAO overwrites them from a table by swin.type."""
     model = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
 
     def build(self: Any, cfg: Any) -> Any:
@@ -152,7 +152,7 @@ def _keep_swin_sizes() -> None:
 
 
 def build_network(spec: Path) -> "torch.nn.Module":
-    """TAO's MaskFormerModel of a spec, with random weights.
+    """Build TAO's MaskFormerModel from a spec file, with random weights.
 
     float32 [B, 3, H, W] normalised RGB -> {pred_logits [B, Q, 1 + C] with no-object at 0, pred_masks
     [B, Q, H/4, W/4] logits}.
@@ -168,7 +168,7 @@ def build_network(spec: Path) -> "torch.nn.Module":
 
 
 def load_model(checkpoint: Path) -> "torch.nn.Module":
-    """The network of checkpoint/model.pth and checkpoint/spec.yaml in eval mode; see `build_network`.
+    """Load checkpoint/model.pth into the network of checkpoint/spec.yaml, in eval mode; see `build_network`.
 
     Raises RuntimeError naming each weight that does not fit.
     """
