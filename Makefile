@@ -19,6 +19,12 @@ ARGS ?=
 JOBS ?= auto
 DEVICE_PYTHON ?= python
 PARAMS ?= params.yaml
+# They reach the shell by the environment and never as a part of a command's text: a name may hold any character, and
+# $ stays $. ARGS alone is a piece of a command, in the shell's own syntax.
+VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME JOBS DEVICE_PYTHON PARAMS
+$(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
+export $(VALUES)
+
 REFERENCE := data/onnx/kernels/exported/reference.npz
 
 .PHONY: help
@@ -40,26 +46,26 @@ env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the loc
 
 .PHONY: params
 params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
-	@python -m stages.commands.params --profile "$(PROFILE)" $(OVERRIDES)
+	@python -m stages.commands.params --profile="$$PROFILE" --overrides="$$OVERRIDES"
 
 .PHONY: data
 data: env ## Check a set in Vistas layout and track it with DVC at data/raw/NAME [SRC=folder or zip, NAME=its stem]
-	@test -n "$(SRC)" || { echo "error: name a set, such as make data SRC=/path/to/mapillary-vistas.zip" >&2; exit 1; }
-	@python -m stages.commands.data --src "$(SRC)" --name "$(NAME)" $(ARGS)
+	@test -n "$$SRC" || { echo "error: name a set, such as make data SRC=/path/to/mapillary-vistas.zip" >&2; exit 1; }
+	@python -m stages.commands.data --src="$$SRC" --name="$$NAME" $(ARGS)
 
 .PHONY: engines
 engines: params ## Build the engines that this host can build, or one with TARGET=id, and list the others
-	@python -m stages.commands.build_engines --target "$(TARGET)"
+	@python -m stages.commands.build_engines --target="$$TARGET"
 
 .PHONY: predict
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
-	@python -m stages.commands.predict --engine "$(ENGINE)" --source "$(SOURCE)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+	@python -m stages.commands.predict --engine="$$ENGINE" --source="$$SOURCE" $${OUT:+--out="$$OUT"} $(ARGS)
 
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
-	@test -n "$(OUT)" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }
+	@test -n "$$OUT" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }
 	@python -m stages.commands.infer --checkpoint data/checkpoint --label-map data/coco/label_map.json \
-		--source "$(SOURCE)" --out "$(OUT)"
+		--source="$$SOURCE" --out="$$OUT"
 
 .PHONY: weights
 weights: env ## Fetch the ImageNet weights of model.backbone.pretrained_weights and track them with DVC
@@ -67,8 +73,8 @@ weights: env ## Fetch the ImageNet weights of model.backbone.pretrained_weights 
 
 .PHONY: hugging-face
 hugging-face: env ## Write the checkpoint as a folder that transformers loads [OUT=folder]
-	@test -n "$(OUT)" || { echo "error: name a folder, such as make hugging-face OUT=/tmp/mask2former" >&2; exit 1; }
-	@python -m stages.commands.hugging_face --checkpoint data/checkpoint --label-map data/coco/label_map.json --out "$(OUT)"
+	@test -n "$$OUT" || { echo "error: name a folder, such as make hugging-face OUT=/tmp/mask2former" >&2; exit 1; }
+	@python -m stages.commands.hugging_face --checkpoint data/checkpoint --label-map data/coco/label_map.json --out="$$OUT"
 
 .PHONY: summary
 summary: env ## Print where report and engines are, and the key figures
@@ -84,7 +90,7 @@ pull: env ## Download the artifacts that dvc.lock names from the DVC remote
 
 .PHONY: test
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]
-	@pytest -n $(JOBS) --maxprocesses 8 --dist loadfile $(ARGS)
+	@pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile $(ARGS)
 
 .PHONY: bench-convert
 bench-convert: env ## Time convert against pycocotools and against decoding alone; writes data/bench/convert.json
@@ -97,18 +103,18 @@ bench-precision: env ## Find what half precision moves most, by parts of the net
 
 .PHONY: bench
 bench: env ## Time an engine on this GPU and what else one would run; writes data/bench/TARGET*.json, .svg [TARGET=id]
-	@test -n "$(TARGET)" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
-	@$(DEVICE_PYTHON) -c "import tensorrt" 2> /dev/null || { \
-		echo "error: $(DEVICE_PYTHON) can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
+	@test -n "$$TARGET" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
+	@"$$DEVICE_PYTHON" -c "import tensorrt" 2> /dev/null || { \
+		echo "error: $$DEVICE_PYTHON can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
 		exit 1; }
-	@python -W ignore -m benchmarks.peers --params $(PARAMS) --checkpoint data/checkpoint --reference $(REFERENCE) \
+	@python -W ignore -m benchmarks.peers --params="$$PARAMS" --checkpoint data/checkpoint --reference $(REFERENCE) \
 		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
-		--tao-graph data/bench/tao --out data/bench/$(TARGET)_peers.json
-	@$(DEVICE_PYTHON) -m benchmarks.engines --params $(PARAMS) --target "$(TARGET)" \
-		--engine data/engines/$(TARGET) --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 \
-		--tao-graph data/bench/tao/graph.onnx --out data/bench/$(TARGET).json $(ARGS)
-	@python -m benchmarks.plot --engine data/bench/$(TARGET).json --peers data/bench/$(TARGET)_peers.json \
-		--out data/bench/$(TARGET).svg
+		--tao-graph data/bench/tao --out="data/bench/$${TARGET}_peers.json"
+	@"$$DEVICE_PYTHON" -m benchmarks.engines --params="$$PARAMS" --target="$$TARGET" \
+		--engine="data/engines/$$TARGET" --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 \
+		--tao-graph data/bench/tao/graph.onnx --out="data/bench/$$TARGET.json" $(ARGS)
+	@python -m benchmarks.plot --engine="data/bench/$$TARGET.json" --peers="data/bench/$${TARGET}_peers.json" \
+		--out="data/bench/$$TARGET.svg"
 
 .PHONY: bench-rtx
 bench-rtx: env ## Build Swin-Tiny at 720p for TensorRT-RTX, ours and TAO's graph; writes data/bench/rtx.json

@@ -4,22 +4,46 @@
 against this file and writes params.yaml, which the stages read through `load`.
 """
 
-import json
+import math
 import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from stages.foundation import text
 
-def require(rule: bool, key: str, text: str, value: object) -> None:
-    """Raise ValueError naming the key, the rule and the value found, unless the rule holds."""
+
+def require(rule: bool, key: str, words: str, value: object) -> None:
+    """Raise ValueError naming the key, the rule in words and the value found, unless the rule holds."""
     if not rule:
-        raise ValueError(f"{key}: must be {text}, found {value!r}; edit it under conf/ and run `make params`")
+        raise ValueError(f"{key}: must be {words}, found {value!r}; edit it under conf/ and run `make params`")
+
+
+def is_name(name: str, marks: str = "._-") -> bool:
+    """Whether `name` can stand for a folder, a DVC stage and an argument of a command without quotes.
+
+    It consists of a-z, A-Z, 0-9 and `marks`, with a letter or digit first, and doesn't end in .dvc, which is how DVC
+    names the files of its own that it puts beside a folder.
+    """
+    return re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks)}]*", name) is not None and not name.endswith(".dvc")
+
+
+def name_rule(marks: str = "._-") -> str:
+    """The rule of `is_name` in words, for messages."""
+    return f"a name of a-z A-Z 0-9 {' '.join(marks)}, with a letter or digit first"
 
 
 def _divisible(key: str, value: int, by: int) -> None:
     require(value > 0 and value % by == 0, key, f"a positive multiple of {by}", value)
+
+
+def _inside(key: str, path: str) -> None:
+    # DVC tracks the folder: it would not see a change of what lies elsewhere.
+    parts = Path(path).parts
+    require(
+        ".." not in parts and not Path(path).is_absolute(), key, "a path that stays in its folder, without ..", path
+    )
 
 
 @dataclass
@@ -86,9 +110,10 @@ class Data:
     """Which sets are converted, and how their labels become classes."""
 
     root: str = "data/raw/sample"
-    """Folder that all pictures are in, relative to the repository."""
+    """Folder that all pictures are in, relative to the repository; any path without apostrophes."""
     sources: dict[str, Source] = field(default_factory=dict)
-    """Name -> set. Several become one, with the names before the pictures' keys. Empty: one set, at data.root."""
+    """Name (a-z A-Z 0-9 -) -> set. Several become one, with the names before the pictures' keys. Empty: one set, at
+    data.root."""
     splits: Splits = Splits.folders
     """By the folders training and validation, by a file, or by a fraction."""
     split_file: str = ""
@@ -112,8 +137,16 @@ class Data:
     """Processes that generate scenes and convert; 0: one for each core. The result is the same."""
 
     def __post_init__(self) -> None:
+        # dvc.yaml has it in a command, between single quotes.
+        plain_path = bool(self.root) and self.root.isprintable() and "'" not in self.root
+        require(plain_path, "data.root", "a path without line ends and apostrophes; a link can lead there", self.root)
+        for name, source in self.sources.items():
+            for key in ("root", "config", "taxonomy"):
+                _inside(f"data.sources.{name}.{key}", getattr(source, key))
+        _inside("data.split_file", self.split_file)
         for name in self.sources:
-            require(re.fullmatch(r"[A-Za-z0-9-]+", name) is not None, "data.sources", "names of A-Z a-z 0-9 -", name)
+            # An underscore would make it one with the key that follows it in a picture's name.
+            require(is_name(name, "-"), "data.sources", name_rule("-"), name)
         wanted = (self.splits is Splits.file) == bool(self.split_file)
         require(wanted, "data.split_file", "a file exactly for data.splits: file", self.split_file)
         require(0 < self.val_fraction < 1, "data.val_fraction", "in (0, 1)", self.val_fraction)
@@ -582,6 +615,8 @@ class Target:
 
     def check(self, name: str) -> None:
         """Raise ValueError for a value out of range; `name` is the target's id."""
+        # It is a folder, a part of a DVC stage's name and, in `params: targets.NAME`, of a key: so no dots.
+        require(is_name(name, "_-"), "targets", name_rule("_-"), name)
         key = f"targets.{name}"
         require(bool(self.builder_version), f"{key}.builder_version", "a version", self.builder_version)
         require(self.threads >= 1, f"{key}.threads", "1 or more", self.threads)
@@ -692,7 +727,7 @@ class Config:
     train: Train = field(default_factory=Train)
     deploy: Deploy = field(default_factory=Deploy)
     targets: dict[str, Target] = field(default_factory=dict)
-    """Target id -> target: an engine is built for each."""
+    """Target id (a-z A-Z 0-9 _ -) -> target: an engine is built for each."""
     measured: list[str] = field(default_factory=list)
     """Targets whose engines this workspace can run: these are verified and benchmarked."""
     verify: Verify = field(default_factory=Verify)
@@ -700,6 +735,7 @@ class Config:
     report: Report = field(default_factory=Report)
 
     def __post_init__(self) -> None:
+        require(is_name(self.profile, "._-/"), "profile", name_rule("._-/"), self.profile)
         require(bool(self.targets), "targets", "one target or more", self.targets)
         for name, target in self.targets.items():
             target.check(name)
@@ -742,11 +778,7 @@ def load(path: Path = Path("params.yaml")) -> Config:
             f"{path} not found; run `make params` in the repository's root, or "
             f"`python -m stages.commands.params --out {path}`"
         )
-    if path.suffix == ".json":
-        return check(json.loads(path.read_text(encoding="utf-8")))
-    from omegaconf import OmegaConf
-
-    return check(OmegaConf.to_container(OmegaConf.load(path)))
+    return check(text.read_json(path) if path.suffix == ".json" else text.read_yaml(path))
 
 
 def check(composed: Any) -> Config:
@@ -771,6 +803,10 @@ def target(name: str, content: Any) -> Target:
     return result
 
 
+RULES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+"""Types of parameters in words."""
+
+
 def _typed(kind: Any, value: Any, key: str) -> Any:
     """`value` as `kind`: a dataclass, an Enum, a list, a dict or a scalar."""
     if is_dataclass(kind):
@@ -786,6 +822,8 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
         return [_typed(get_args(kind)[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
     if get_origin(kind) is dict:
         require(isinstance(value, dict), key, "a mapping", value)
+        for name in value:
+            require(isinstance(name, str), key, f"a mapping with names of text, in quotes ('{name}')", name)
         return {name: _typed(get_args(kind)[1], v, f"{key}.{name}") for name, v in value.items()}
     if kind is Any:
         return value
@@ -794,8 +832,12 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
         require(value in choices, key, f"one of {choices}", value)
         return kind(value)
     if kind is float and type(value) is int:
-        return float(value)
-    require(type(value) is kind, key, f"of type {kind.__name__}", value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
+    if kind is str:
+        require(type(value) is str, key, "text, in quotes where YAML reads it as a number or a truth value", value)
+        require(value != "???", key, "given", value)
+    require(type(value) is kind, key, RULES[kind], value)
+    require(kind is not float or math.isfinite(value), key, "a finite number", value)
     return value
 
 

@@ -11,9 +11,9 @@ from stages.engines import interface
 from tests.conftest import REPO, run
 
 STAGES = OmegaConf.to_container(OmegaConf.load(REPO / "dvc.yaml"))["stages"]
-# Parameters are tracked by value, so the module that reads them is no dependency.
 HOURS = {"train"}
 """Stages whose reruns cost hours: they depend on the modules that they import and on no others."""
+# Parameters are tracked by value, so the module that reads them is no dependency, nor what it imports.
 UNTRACKED = {"stages/config.py", "stages/__init__.py"}
 BACKENDS = {f"stages/engines/{module.replace('.', '/')}.py" for module in interface.BACKENDS.values()}
 
@@ -34,7 +34,8 @@ def imported(module: Path, seen: set[Path]) -> set[Path]:
             for path in paths:
                 if path.exists() and path not in seen:
                     seen.add(path)
-                    imported(path, seen)
+                    if path.relative_to(REPO).as_posix() not in UNTRACKED:
+                        imported(path, seen)
     return seen
 
 

@@ -46,7 +46,7 @@ def main() -> int:
     only = parser.parse_args().target
     try:
         here, elsewhere = plan(config.load(), only)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     status = 0

@@ -40,6 +40,37 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: nested too deeply to be read; mend the file") from error
 
 
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file of a user as OmegaConf does: YAML 1.1, with 1e-4 a number and dates text.
+
+    Interpolations stay as written. Raises as `read`, and ValueError naming file and place where it is not YAML.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    content = read(path)
+    try:
+        return OmegaConf.to_container(OmegaConf.create(content))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(yaml_problem(path, error)) from error
+
+
+def yaml_problem(path: Path, error: Exception) -> str:
+    """What a YAML reader finds wrong with a file, in one line: the place, the problem and the mend."""
+    import yaml
+
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        found = " ".join(f"{error.context or ''}: {error.problem or ''}".strip(": ").split())
+        mend = "indent and part by blanks, not by tabs" if "'\\t'" in found else "mend the file"
+        return f"{place}: not YAML ({found}); {mend}"
+    if isinstance(error, yaml.reader.ReaderError):
+        line = read(path)[: error.position].count("\n") + 1
+        return f"{path}:{line}: found the character {error.character:#04x}, which YAML has not; delete it"
+    return f"{path}: nested too deeply to be read, or an alias within itself; mend the file"
+
+
 class _RepeatedKeyError(ValueError):
     pass
 

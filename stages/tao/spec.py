@@ -145,7 +145,7 @@ def check(cfg: config.Config) -> None:
     """Raise ValueError with the full key unless TAO's schema accepts the spec and train.tao_spec only adds fields."""
     import importlib
 
-    from omegaconf import OmegaConf
+    from omegaconf import ListConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     more = cfg.train.tao_spec
@@ -156,12 +156,20 @@ def check(cfg: config.Config) -> None:
     # 0.6 s, and no part of PyTorch.
     schema = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
     try:
-        OmegaConf.merge(OmegaConf.structured(schema.ExperimentConfig), merged(plain, more))
+        taken = OmegaConf.merge(OmegaConf.structured(schema.ExperimentConfig), merged(plain, more))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         key = error.full_key or ""
         where = f"train.tao_spec.{key}" if key in _leaves(more) or not _holds(plain, key) else key
         raise ValueError(f"{where}: TAO's spec does not take it: {reason}; edit it under conf/") from error
+    for key in sorted(_leaves(more)):
+        # OmegaConf makes text of numbers, which YAML has cut before, and truth values of both.
+        found, made = OmegaConf.select(OmegaConf.create(more), key), OmegaConf.select(taken, key)
+        pairs = zip(found, made, strict=True) if isinstance(made, ListConfig) else [(found, made)]
+        for value, result in pairs:
+            for kind in (str, bool):
+                as_written = type(result) is not kind or type(value) is kind
+                config.require(as_written, f"train.tao_spec.{key}", config.RULES[kind], value)
 
 
 def _leaves(spec: dict[str, Any], prefix: str = "") -> set[str]:
