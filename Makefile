@@ -6,6 +6,9 @@ SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
+# DVC and uv need a home and a name, which a container's user who is given by number hasn't.
+export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$name")
+export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
 PROFILE ?=
 OVERRIDES ?=

@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from stages import config
 from stages.coco import rle
-from stages.conversion import picture, taxonomy
+from stages.conversion import picture, readers, taxonomy
 from stages.engines.manifest import cpu_model
 from stages.foundation import files, parallel
 from stages.scenes import compose
@@ -51,15 +51,15 @@ LIMITS = {
 THINGS = np.array([label.instances for label in labels.LABELS])
 
 
-def paint(index: int) -> Any:
-    """An instance raster of two streets side by side, about 80 segments."""
-    left, right = (
-        layout.encode_instances(compose.paint((1, side, index + 1), SIZE[0] // 4, SIZE[1] // 8, plaza=False))
-        for side in (0, 1)
-    )
+def paint(index: int) -> tuple[Any, Any]:
+    """A picture, BGR, of two streets side by side, and its instance raster of about 80 segments."""
+    scenes = [compose.paint((1, side, index + 1), SIZE[0] // 4, SIZE[1] // 8, plaza=False) for side in (0, 1)]
+    left, right = map(layout.encode_instances, scenes)
     # Objects of the two are not the same.
     right = np.where(THINGS[right >> 8], right + 128, right).astype(np.uint16)
-    return cv2.resize(np.hstack([left, right]), SIZE[::-1], interpolation=cv2.INTER_NEAREST)
+    bgr = np.hstack([scene.image for scene in scenes])[..., ::-1]
+    enlarged = cv2.resize(np.ascontiguousarray(bgr), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+    return enlarged, cv2.resize(np.hstack([left, right]), SIZE[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def write_set(root: Path, images: int) -> float:
@@ -70,10 +70,10 @@ def write_set(root: Path, images: int) -> float:
     (root / "config_v2.0.json").write_bytes(labels.CONFIG.read_bytes())
     for index in range(images + 1):
         split = root / ("training" if index else "validation")
-        raster = paint(index)
+        bgr, raster = paint(index)
         segments += len(np.unique(raster)) if index else 0
         cv2.imwrite(str(split / "v2.0/instances" / f"{index:03}.png"), raster)
-        cv2.imwrite(str(split / "images" / f"{index:03}.jpg"), np.zeros((*SIZE, 3), np.uint8))
+        cv2.imwrite(str(split / "images" / f"{index:03}.jpg"), bgr)
     return segments / images
 
 
@@ -169,6 +169,7 @@ def main() -> None:
         scenes = [scene for scene in reader.scenes(found, "train") if isinstance(scene, reader.Scene)]
         calls: dict[str, Callable[[reader.Scene], Any]] = {
             "decode PNG, OpenCV": lambda scene: cv2.imread(str(scene.instances), cv2.IMREAD_UNCHANGED),
+            "decode the picture, OpenCV and Pillow": lambda scene: readers.see(scene.image),
             FASTEST: lambda scene: imagecodecs.png_decode(scene.instances.read_bytes()),
             OURS: lambda scene: ours(scene.instances),
             "instance, panoptic and semantic files, ours": all_three,

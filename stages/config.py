@@ -105,6 +105,13 @@ class OnError(Enum):
     skip = "skip"
 
 
+class CheckMasks(Enum):
+    """What becomes of a set whose masks look like another coding than label * 256 + instance."""
+
+    fail = "fail"
+    warn = "warn"
+
+
 @dataclass
 class Data:
     """Which sets are converted, and how their labels become classes."""
@@ -133,6 +140,8 @@ class Data:
     """Whether a picture that can't be converted ends the run or is left out and listed in statistics.json."""
     max_skipped: int = 0
     """For on_error: skip. Pictures of a split that may be left out; 0 or more."""
+    check_masks: CheckMasks = CheckMasks.fail
+    """Whether masks that look like another coding than label * 256 + instance end the run or are a warning."""
     workers: int = 0
     """Processes that generate scenes and convert; 0: one for each core. The result is the same."""
 

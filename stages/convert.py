@@ -1,14 +1,14 @@
 """convert: sets in Mapillary Vistas layout -> the COCO files that TAO 7.3 reads.
 
 Output, for each of train and val: panoptic.json and panoptic/*.png, instances.json (things only, compressed RLE),
-semantic.jsonl and semantic/*.png (mode L, 0 = ignore), and images/*.jpg of pictures that are scaled or turned; file
-names are relative to the split's folder. And label_map.json and statistics.json. Formats: cocodataset.org/#format-data;
-TAO's own loaders. Cost: dominated by decoding and encoding PNGs. Deterministic: ids follow sources and sorted keys, for
-any number of workers. A run that was interrupted is gone on with.
+semantic.jsonl and semantic/*.png (mode L, 0 = ignore), and images/* of pictures that are scaled or turned, or of which
+TAO would read other pixels than an engine; file names are relative to the split's folder. And label_map.json and
+statistics.json. Formats: cocodataset.org/#format-data; TAO's own loaders. Cost: dominated by decoding pictures, by both
+libraries that will read them, and PNGs. Deterministic: ids follow sources and sorted keys, for any number of workers. A
+run that was interrupted is gone on with.
 """
 
 import argparse
-import csv
 import functools
 import hashlib
 import json
@@ -22,10 +22,11 @@ from typing import Any
 from stages import config
 from stages.coco import png, rle
 from stages.coco.stream import CocoJson
-from stages.conversion import picture, taxonomy
+from stages.conversion import picture, readers, taxonomy
 from stages.conversion.statistics import Statistics
-from stages.foundation import files, parallel
-from stages.vistas import reader
+from stages.foundation import files, names, parallel, text
+from stages.inference import frames
+from stages.vistas import plausibility, reader
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
                 for source, name, scene in _scenes(found, split, tables, cfg)
             ]
             plan = picture.Plan(labels, things, draft / split, out / split, limits)
-            counted = _split(work, plan, split, categories, cfg)
+            masks = {name: plausibility.Masks(vistas.labels) for name, vistas in found.items()}
+            counted = _split(work, plan, split, categories, masks, cfg)
             summary[split], statistics[split] = counted.summary(), counted.content()
             log.info("%s: %s", split, summary[split])
         files.write_json(draft / "statistics.json", statistics)
@@ -91,8 +93,9 @@ def _scenes(
             chosen = split
             if cfg.splits is config.Splits.file:
                 if name not in listed:
+                    hint = names.hint(name, listed)
                     raise ValueError(
-                        f"{path}: no line for {name!r}; add one, with nothing after the comma to leave it out"
+                        f"{path}: no line for {name!r}{hint}; add one, with nothing after the comma to leave it out"
                     )
                 chosen = listed[name]
             elif cfg.splits is config.Splits.fraction:
@@ -102,7 +105,9 @@ def _scenes(
             if chosen == split:
                 yield source, name, scene
     if unknown := sorted(listed.keys() - seen):
-        raise ValueError(f"{path}: {len(unknown)} lines name no picture, such as {unknown[0]!r}; delete them")
+        stem = Path(unknown[0]).stem
+        hint = f" (write {stem!r}, without suffix)" if stem in seen else names.hint(unknown[0], seen)
+        raise ValueError(f"{path}: {len(unknown)} lines name no picture, such as {unknown[0]!r}{hint}; delete them")
 
 
 def _listed(path: Path) -> dict[str, str]:
@@ -110,23 +115,27 @@ def _listed(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found; write it, or set data.split_file and data.splits in conf/data")
     result: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        for number, cells in enumerate(csv.reader(file), start=1):
-            if len(cells) != 2 or cells[1] not in (*reader.SPLITS, "") or cells[0] in result:
-                expected = "a new name and train, val or nothing"
-                raise ValueError(f"{path}:{number}: found {cells}, expected {expected}; mend the line")
-            if "/" in cells[0] or cells[0] == "..":
-                raise ValueError(
-                    f"{path}:{number}: {cells[0]!r} is a path, expected a picture's name without suffix; mend it"
-                )
-            result[cells[0]] = cells[1]
+    for line in text.read_csv(path):
+        where, cells = f"{path}:{line.number}", line.cells
+        name = reader.composed(cells[0]) if cells else ""
+        if len(cells) != 2 or cells[1] not in (*reader.SPLITS, "") or name in result or not name:
+            expected = "a new name and train, val or nothing"
+            raise ValueError(f"{where}: found {cells}, expected {expected}; mend the line")
+        if "/" in name or name == "..":
+            raise ValueError(f"{where}: {name!r} is a path, expected a picture's name without suffix; mend it")
+        result[name] = cells[1]
     return result
 
 
 def _split(
-    work: list[Work], plan: picture.Plan, split: str, categories: list[dict[str, Any]], cfg: config.Data
+    work: list[Work],
+    plan: picture.Plan,
+    split: str,
+    categories: list[dict[str, Any]],
+    masks: dict[str, plausibility.Masks],
+    cfg: config.Data,
 ) -> Statistics:
-    """Convert what is not done yet, and write the split's files."""
+    """Convert what is not done yet, and write the split's files. `masks` are of each source, without any yet."""
     journal, counted = plan.folder / RECORDS, Statistics(categories)
     done = _resume(journal, _fingerprint(work, plan, categories))
     for name in ("panoptic", "semantic"):
@@ -136,7 +145,12 @@ def _split(
     workers = parallel.count(cfg.workers, len(work) - done)
     convert = functools.partial(_try, plan=plan, skip=cfg.on_error is config.OnError.skip)
     records = _records(journal, parallel.ordered(convert, work[done:], workers, split, done))
-    _write_split(records, plan.folder, categories, counted)
+    _write_split(_seen(records, masks), plan.folder, categories, counted)
+    for source, problem in ((source, found.problem()) for source, found in masks.items()):
+        if problem and cfg.check_masks is config.CheckMasks.fail:
+            raise ValueError(f"{split} of source {source}: {problem}")
+        if problem:
+            log.warning("%s of source %s: %s", split, source, problem)
     if counted.skipped and cfg.on_error is not config.OnError.skip:
         # Of a run that was told to skip.
         raise ValueError(counted.skipped[0])
@@ -148,8 +162,8 @@ def _split(
             f"{split}: no picture is left of {len(work)}, {len(counted.empty)} without a segment of any class; see "
             "data.splits, and the taxonomies of data.sources"
         )
-    for text in (*counted.empty, *counted.skipped):
-        log.warning("%s: %s", split, text)
+    for message in (*counted.empty, *counted.skipped):
+        log.warning("%s: %s", split, message)
     return counted
 
 
@@ -165,14 +179,26 @@ def _records(journal: Path, new: Iterator[dict[str, Any]]) -> Iterator[dict[str,
             yield record
 
 
+def _seen(records: Iterable[dict[str, Any]], masks: dict[str, plausibility.Masks]) -> Iterator[dict[str, Any]]:
+    """The records, whose masks are added to their source's."""
+    for record in records:
+        if mask := record.pop("mask", None):
+            masks[mask["source"]].add(mask["file"], *mask["values"])
+        yield record
+
+
 def _try(work: Work, plan: picture.Plan, skip: bool) -> dict[str, Any]:
     """The record of a picture, or of why there is none: `skipped` or `empty`."""
     try:
         if isinstance(work, reader.Problem):
             raise ValueError(work.message)
-        return picture.convert(work, plan)
-    except picture.EmptyError as empty:
-        return {"empty": str(empty)}
+        mask = {"source": work.source, "file": str(work.scene.instances)}
+        try:
+            record = picture.convert(work, plan)
+            record["mask"] = {**mask, "values": record.pop("values")}
+            return record
+        except picture.EmptyError as empty:
+            return {"empty": str(empty), "mask": {**mask, "values": empty.values}}
     except ValueError as error:
         if not skip:
             raise
@@ -182,7 +208,7 @@ def _try(work: Work, plan: picture.Plan, skip: bool) -> dict[str, Any]:
 def _fingerprint(work: list[Work], plan: picture.Plan, categories: list[dict[str, Any]]) -> str:
     """Of all that the records depend on: code, parameters, classes, and each file's size and time of change."""
     digest = hashlib.sha256(f"{json.dumps(categories)} {plan}".encode())
-    for module in (picture, png, reader, rle):
+    for module in (picture, png, reader, readers, rle, files, frames):
         digest.update(Path(str(module.__file__)).read_bytes())
     for item in work:
         digest.update(repr(item).encode())

@@ -69,7 +69,10 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = config.load()
-    build(args.out, cfg.sample, cfg.data.workers)
+    try:
+        build(args.out, cfg.sample, cfg.data.workers)
+    except (OSError, RuntimeError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

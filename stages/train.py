@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import files, parallel
 from stages.tao import runners, spec
 from stages.training import program, resume
 from stages.weights import reading
@@ -97,6 +97,11 @@ def _train(
             f"train.batch_size {train.batch_size} on {len(train.gpus) * train.nodes} GPUs is {batch} pictures a step, "
             f"more than the {pictures} training pictures"
         )
+    if train.runner is config.Runner.wheel and train.workers:
+        # A batch of each loader process, without its masks: float32 [B, 3, H, W]. Containers have their own /dev/shm.
+        workers = train.workers * len(train.gpus)
+        batch_bytes = train.batch_size * 3 * train.crop_height_px * train.crop_width_px * 4
+        parallel.check_shared_memory("train.workers", workers, 0, workers * batch_bytes)
     checkpoint = resume.prepare(work, identity)
     run = _run(coco, work, cfg, checkpoint)
     shutil.copyfile(draft / "spec.yaml", run.spec)

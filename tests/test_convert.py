@@ -24,7 +24,9 @@ from stages import config, convert
 from stages.coco import panoptic
 from stages.conversion import picture, taxonomy
 from stages.foundation import files
-from stages.vistas import labels, reader
+from stages.inference import frames
+from stages.vistas import check, labels, reader
+from tests import zoo
 from tests.conftest import REPO, TABLES
 
 CLASSES = [
@@ -439,6 +441,133 @@ def truncate(path: str, size: int) -> Callable[[Path], None]:
     return lambda root: os.truncate(root / path, size + (size < 0) * (root / path).stat().st_size)
 
 
+NAMES = [
+    "10:30", "a\nb", "quote\" and '", "-rf", "blank ", "with.dot", "\N{POUTING CAT FACE}", "x" * 251, "$(touch x)",
+]  # fmt: skip
+
+
+def test_names_that_people_have(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", training=len(NAMES))
+    for number, name in enumerate(NAMES):
+        rename(root, f"p{number:03}", name)
+    # Written anew, so that its name is written too.
+    (root / "training/images/a\nb.jpg").write_bytes(zoo.PICTURES["JPEG CMYK"])
+    build(root, tmp_path / "coco", config.Data())
+    assert sorted(i["key"] for i in images(tmp_path / "coco")) == sorted(NAMES)
+    for entry in panoptic.read(tmp_path / "coco/train").entries:
+        assert frames.read_rgb(entry.image).shape == (40, 60, 3)
+    assert_exact(tmp_path / "coco")
+
+
+def test_a_name_that_is_no_text_is_left_out_by_the_command(tmp_path: Path) -> None:
+    """OpenCV 5.0 ends the process by a signal on it, and JSON can't hold it."""
+    root = write_set(tmp_path / "set")
+    # Turned, so that it would be written anew.
+    (root / PICTURE).write_bytes(zoo.turned("JPEG", 3))
+    rename(root, "p001", os.fsdecode(b"p001 caf\xe9"))
+    (report,) = check.check(root)
+    (problem,) = report.problems
+    assert problem.isprintable()
+    assert "p001 caf\\xe9.jpg: the name is not UTF-8" in problem
+    skip = {"on_error": config.OnError.skip, "max_skipped": 1, "val_fraction": 0.5}
+    for splits in (config.Splits.folders, config.Splits.fraction):
+        process = start(command(root, tmp_path / "coco", splits=splits, **skip), tmp_path)
+        _, messages = process.communicate(timeout=60)
+        assert process.returncode == 0, messages
+        assert "p001 caf\\xe9.jpg: the name is not UTF-8" in messages
+    for path in (tmp_path / "coco").rglob("*.json*"):
+        assert "\\udc" not in path.read_text()
+        assert path.read_text().isascii()
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    place.mkdir()
+    write_set(tmp_path / "plain").rename(place / "set")
+    (tmp_path / "set").symlink_to(place / "set")
+    with pytest.raises(ValueError, match=r"caf\\xe9/set/training/images/p000\.jpg: a folder's name is not UTF-8"):
+        build(tmp_path / "set", tmp_path / "coco", config.Data())
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", "v2.0")
+    for folder in ("training/images", "training/v2.0/instances", "training/v2.0/panoptic", "validation/images"):
+        (root / folder).mkdir(exist_ok=True)
+        for name in ("._p000.jpg", "._p000.png", ".DS_Store", "Thumbs.db", "desktop.ini", "._panoptic.json"):
+            (root / folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+        (root / folder / "@eaDir/p000.jpg").mkdir(parents=True)
+    (report,) = check.check(root)
+    assert report.problems == []
+    build(root, tmp_path / "coco", config.Data())
+    assert [len(images(tmp_path / "coco", split)) for split in ("train", "val")] == [3, 2]
+
+
+def test_decomposed_names_of_macos(tmp_path: Path) -> None:
+    """A picture, its mask, its panoptic PNG and its line in a list, each in one of two normal forms."""
+    root = write_set(tmp_path / "set", training=3, validation=0, folders=False)
+    composed, decomposed = "Stra\u00dfe \u00fc", "Stra\u00dfe u\u0308"
+    (root / "images/p000.jpg").rename(root / f"images/{decomposed}.jpg")
+    (root / "instances/p000.png").rename(root / f"instances/{composed}.png")
+    rename(root, "p001", f"{decomposed} 1")
+    (tmp_path / "mine.csv").write_text(f"{decomposed},train\n{composed} 1,train\np002,val\n")
+    cfg = config.Data(splits=config.Splits.file, split_file="mine")
+    build(root, tmp_path / "coco", cfg, tmp_path)
+    assert [i["key"] for i in images(tmp_path / "coco")] == [composed, f"{composed} 1"]
+    assert all(entry.image.exists() and entry.png.exists() for entry in panoptic.read(tmp_path / "coco/train").entries)
+    assert_exact(tmp_path / "coco")
+    (tmp_path / "mine.csv").write_text(f"{decomposed},train\n{composed},train\n{composed} 1,train\np002,val\n")
+    with pytest.raises(ValueError, match=r"mine\.csv:2: found"):
+        build(root, tmp_path / "coco", cfg, tmp_path)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_other_chunks_of_a_mask_change_nothing(tmp_path: Path, interlaced: bool) -> None:
+    root = write_set(tmp_path / "set")
+    plain = tmp_path / "plain"
+    build(root, plain, config.Data())
+    more = {
+        "p000": zoo.chunk(b"tRNS", ROAD, code="H"),
+        "p001": zoo.chunk(b"gAMA", 30000, code="I") + zoo.chunk(b"sBIT", 10) + zoo.chunk(b"bKGD", 7, code="H"),
+        "p002": zoo.chunk(b"eXIf", *b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0")
+        + zoo.chunk(b"tEXt", *b"Comment\0mask")
+        + zoo.chunk(b"pHYs", 1, 1, code="I"),
+    }
+    for number, (name, chunks) in enumerate(more.items()):
+        path = root / f"training/instances/{name}.png"
+        path.write_bytes(zoo.write_png(raster(number), 0, 16, chunks, interlaced))
+    build(root, tmp_path / "coco", config.Data())
+    assert content(tmp_path / "coco") == content(plain)
+
+
+def test_a_panoptic_png_of_the_set_with_other_chunks_or_cut(tmp_path: Path) -> None:
+    """What is written is its critical chunks, and one that is cut is written anew."""
+    root = write_set(tmp_path / "set")
+    (root / "training/panoptic").mkdir()
+    for number in range(3):
+        values, places = np.unique(raster(number), return_inverse=True)
+        ids = np.where(np.isin(values, [CARS, VOID]), 0, np.arange(len(values)) + 1000)[places]
+        rgb = np.dstack([ids.reshape(40, 60) >> shift & 255 for shift in (0, 8, 16)]).astype(np.uint8)
+        with_alpha = zoo.write_png(rgb, 2, 8, zoo.chunk(b"tRNS", *rgb[0, 0].tolist(), code="H"))
+        (root / f"training/panoptic/p{number:03}.png").write_bytes(with_alpha[: -5 if number == 1 else None])
+    build(root, tmp_path / "coco", config.Data())
+    for number, entry in enumerate(panoptic.read(tmp_path / "coco/train").entries):
+        assert b"tRNS" not in entry.png.read_bytes()
+        assert (min(s["id"] for s in entry.segments) >= 1000) is (number != 1)
+    assert_exact(tmp_path / "coco")
+
+
+def test_a_picture_that_tao_reads_otherwise_is_written_without_loss(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    (root / PICTURE).write_bytes(zoo.PICTURES["JPEG CMYK"])
+    (root / "training/images/p002.jpg").write_bytes(zoo.PICTURES["PNG grey 16"])
+    build(root, tmp_path / "coco", config.Data())
+    _, *entries = panoptic.read(tmp_path / "coco/train").entries
+    for entry, original in zip(entries, (PICTURE, "training/images/p002.jpg"), strict=True):
+        assert entry.image.parent == tmp_path / "coco/train/images"
+        assert np.array_equal(np.asarray(Image.open(entry.image)), frames.read_rgb(root / original))
+    assert files.read_json(tmp_path / "coco/statistics.json")["train"]["images_written_anew"] == 2
+
+
 def palette(root: Path) -> None:
     indexed = Image.fromarray((raster(1) >> 8).astype(np.uint8), mode="L").convert("P")
     indexed.save(root / "training/instances/p001.png")
@@ -451,12 +580,64 @@ def link_out(root: Path) -> None:
 
 
 MASK, PICTURE = "training/instances/p001.png", "training/images/p001.jpg"
+
+
+def rename(root: Path, key: str, name: str) -> None:
+    for path in [*root.rglob(f"{key}.*")]:
+        path.rename(path.with_name(name + path.suffix))
+
+
+PHONE = zoo.PICTURES["JPEG MPO"]
 DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no mask": (lambda root: (root / MASK).unlink(), [PICTURE, "no mask at", MASK, "restore"]),
     "no picture": (lambda root: (root / PICTURE).unlink(), [MASK, "no picture of that name", "restore"]),
     "another size": (spoil(MASK, lambda r: r[:30]), [PICTURE, "60x40, but its mask is 60x30", "restore"]),
     "truncated mask": (truncate(MASK, 90), [MASK, "a broken PNG", "restore"]),
     "truncated picture": (truncate(PICTURE, -20), [PICTURE, "no whole picture", "restore"]),
+    "mask without its end": (truncate(MASK, -4), [MASK, "a broken PNG (cut short", "restore"]),
+    "mask with a wrong checksum": (
+        lambda root: (root / MASK).write_bytes((root / MASK).read_bytes()[:-1] + b"x"),
+        [MASK, "a broken PNG (wrong checksum", "restore"],
+    ),
+    "mask of a short stream": (
+        lambda root: (root / MASK).write_bytes(zoo.write_png(raster(1), 0, 16, cut=40)),
+        [MASK, "a broken PNG", "restore"],
+    ),
+    "truncated phone picture": (
+        lambda root: (root / PICTURE).write_bytes(PHONE[: PHONE.index(b"\xff\xd9\xff\xd8") - 100]),
+        [PICTURE, "no whole picture", "restore"],
+    ),
+    "picture ended early": (
+        lambda root: (root / PICTURE).write_bytes(PHONE[: PHONE.index(b"\xff\xd9\xff\xd8") - 100] + b"\xff\xd9"),
+        [PICTURE, "damaged", "restore"],
+    ),
+    "PNG picture without its end": (
+        lambda root: (root / PICTURE).write_bytes(zoo.PICTURES["PNG RGB"][:-8]),
+        [PICTURE, "no whole picture", "restore"],
+    ),
+    "picture that TAO can't read": (
+        lambda root: (root / PICTURE).write_bytes(zoo.UNREADABLE["JPEG 12"]),
+        [PICTURE, "of no format that Pillow knows"],
+    ),
+    "picture that engines can't read": (
+        lambda root: (root / PICTURE).write_bytes(zoo.UNREADABLE["TGA"]),
+        [PICTURE, "OpenCV can't read it"],
+    ),
+    "name in Latin-1": (
+        lambda root: rename(root, "p001", os.fsdecode(b"p001 caf\xe9\n")),
+        ["/training/images/p001 caf\\xe9\\n.jpg", "the name is not UTF-8; rename"],
+    ),
+    "two normal forms": (
+        lambda root: (
+            rename(root, "p001", "p001 \u00e9"),
+            shutil.copy(root / "training/images/p001 \u00e9.jpg", root / "training/images/p001 e\u0301.jpg"),
+        ),
+        ["p001", "differ in Unicode's normal form alone", "rename or delete one"],
+    ),
+    "folder": (
+        lambda root: ((root / PICTURE).unlink(), (root / PICTURE).mkdir()),
+        [PICTURE, "no file"],
+    ),
     "empty mask": (truncate(MASK, 0), [MASK, "0 bytes that are no PNG", "restore"]),
     "empty picture": (truncate(PICTURE, 0), [PICTURE, "0 bytes that are no whole picture", "restore"]),
     "text": (lambda root: (root / MASK).write_text("no PNG at all"), [MASK, "no PNG"]),

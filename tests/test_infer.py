@@ -1,5 +1,7 @@
 """infer with TAO's network of random weights, on pictures of two sizes."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,36 @@ def test_a_network_of_one_mode_writes_that_alone(
     out = tmp_path / "out"
     infer.build(checkpoint, tmp_path / "label_map.json", str(source), out, cfg)
     assert sorted(p.name for p in out.iterdir()) == ["images.json", "overlays", "semantic"]
+
+
+def test_pictures_that_can_not_be_read(
+    tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    label_map, out, broken = tmp_path / "label_map.json", tmp_path / "out", tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.png").write_bytes(b"no picture")
+    out.mkdir()
+    (out / "former").write_text("kept")
+    with pytest.raises(ValueError, match="no picture that can be read"):
+        infer.build(checkpoint, label_map, str(broken), out, cfg)
+    assert [p.name for p in out.iterdir()] == ["former"]
+    (source / "z.png").write_bytes(b"no picture")
+    assert infer.build(checkpoint, label_map, str(source), out, cfg) == 2
+    assert "z.png" in caplog.text
+    assert "1 of 3 pictures could not be read and are left out" in caplog.text
+    assert not (out / "former").exists()
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config) -> None:
+    (source / "a b.png").rename(source / os.fsdecode(b"caf\xe9.png"))
+    out = tmp_path / "out"
+    assert infer.build(checkpoint, tmp_path / "label_map.json", str(source), out, cfg) == 2
+    for name in ("images.json", "panoptic.json"):
+        # Valid Unicode, which no lone surrogate is.
+        text = json.dumps(files.read_json(out / name), ensure_ascii=False).encode().decode()
+        assert r"caf\\xe9.png" in text
+    for kind in ("overlays", "panoptic", "semantic"):
+        assert sorted(p.name for p in (out / kind).iterdir()) == [r"caf\xe9.png", "ü.png"]
 
 
 def test_what_infer_refuses(tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from stages.coco import png, rle
+from tests import zoo
 
 NOISE = np.random.default_rng(3)
 RASTERS = {
@@ -31,3 +32,17 @@ def test_pillow_reads_what_was_meant(name: str, channels: int, mode: str) -> Non
     with Image.open(io.BytesIO(png.encode(table, raster, rle.runs(raster).below))) as picture:
         assert picture.mode == mode
         assert np.array_equal(np.asarray(picture).reshape(*raster.shape, channels), table[raster])
+
+
+def test_only_what_pixels_are_made_of_is_kept() -> None:
+    plain = zoo.write_png(zoo.GREY16, 0, 16)
+    more = zoo.chunk(b"tRNS", 7, code="H") + zoo.chunk(b"gAMA", 30000, code="I") + zoo.chunk(b"tEXt", *b"a\0b")
+    assert png.critical(zoo.write_png(zoo.GREY16, 0, 16, more) + b"more") == plain
+    with pytest.raises(ValueError, match="wrong checksum of its chunk 'tEXt'"):
+        png.critical(zoo.write_png(zoo.GREY16, 0, 16, more[:-1] + b"x"))
+
+
+@pytest.mark.parametrize("size", [1, 4, 8, 12, 13, 16, 20, 300])
+def test_a_cut_png_is_told(size: int) -> None:
+    with pytest.raises(ValueError, match="cut short after"):
+        png.critical(zoo.write_png(zoo.GREY16, 0, 16)[:-size])

@@ -4,7 +4,10 @@ import functools
 import http.server
 import json
 import os
+import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -305,3 +308,347 @@ def test_void_is_dark_and_things_of_a_class_differ() -> None:
     painted = Painter(CATEGORIES).draw(np.full((*SIZE, 3), 200, np.uint8), Segments(ids, {1: 1, 2: 1}), [])
     assert painted[30, 30].max() < 100
     assert painted[30, 10][0] > painted[30, 50][0] > painted[30, 30][0]
+
+
+def write_video(path: Path, fps: float, frames: list[np.ndarray], codec: str = "mp4v") -> Path:  # type: ignore[type-arg]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, frames[0].shape[1::-1])
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame[..., ::-1])
+    writer.release()
+    return path
+
+
+def told(path: Path) -> tuple[float, int, float]:
+    """Frames a second, frames, and the last one's time in seconds, as read."""
+    capture = cv2.VideoCapture(str(path))
+    count, last_s = 0, 0.0
+    while capture.read()[0]:
+        count, last_s = count + 1, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+    return capture.get(cv2.CAP_PROP_FPS), count, last_s
+
+
+def command(*arguments: str | bytes | Path, cwd: Path, **more: object) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    return subprocess.run(
+        [sys.executable, "-m", "stages.commands.predict", *arguments],
+        cwd=cwd, env=environment, capture_output=True, check=False, **more,  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def mp4_boxes(content: bytes, change: dict[bytes, object]) -> bytes:
+    """An MP4 file with the contents of some boxes replaced by functions of them, and without edit lists."""
+    out, at = b"", 0
+    while at < len(content):
+        size, name = struct.unpack(">I4s", content[at : at + 8])
+        body = content[at + 8 : at + size]
+        at += size
+        if name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            body = mp4_boxes(body, change)
+        elif name in change:
+            body = change[name](body)  # type: ignore[operator]
+        if name != b"edts":
+            out += struct.pack(">I4s", len(body) + 8, name) + body
+    return out
+
+
+def with_times(path: Path, durations_ms: list[int]) -> None:
+    """Give each frame of an MP4 file its own duration, as a phone does (ISO/IEC 14496-12: mdhd, stts)."""
+    entries = b"".join(struct.pack(">II", 1, duration) for duration in durations_ms)
+    change = {
+        b"mdhd": lambda body: body[:12] + struct.pack(">II", 1000, sum(durations_ms)) + body[20:],
+        b"stts": lambda body: struct.pack(">II", 0, len(durations_ms)) + entries,
+    }
+    path.write_bytes(mp4_boxes(path.read_bytes(), change))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> Path:
+    """The outputs of a run before."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (recording.VIDEO, recording.SEGMENTS):
+        (out / name).write_text(f"former {name}")
+    return out
+
+
+def assert_former(out: Path) -> None:
+    assert sorted(p.name for p in out.iterdir()) == [recording.VIDEO, recording.SEGMENTS]
+    for name in (recording.VIDEO, recording.SEGMENTS):
+        assert (out / name).read_text() == f"former {name}"
+
+
+def test_nothing_but_broken_pictures_is_an_error_and_former_outputs_stay(
+    built: Path, tmp_path: Path, former: Path
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for name in ("a.jpg", "b.png"):
+        (folder / name).write_bytes(b"no picture")
+    done = command("--engine", built, "--source", folder, "--out", former, cwd=tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.decode().splitlines()[-1]
+    assert last == f"{folder}: no picture to work on (2 could not be read); {former} is as it was"
+    assert_former(former)
+    with pytest.raises(ValueError, match="no picture to work on"):
+        predict.build(built, sources.open_source(str(folder)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_video_without_a_readable_frame_is_an_error(built: Path, video: Path, tmp_path: Path, former: Path) -> None:
+    path = tmp_path / "empty.mp4"
+    path.write_bytes(mp4_boxes(video.read_bytes(), {b"mdat": lambda body: bytes(len(body))}))
+    with pytest.raises(ValueError, match=r"no picture to work on \(40 could not be read\)"):
+        predict.build(built, sources.open_source(str(path)), former)
+    assert_former(former)
+
+
+def test_a_stream_that_gave_nothing_before_it_was_stopped_is_an_error(built: Path, stream: str, former: Path) -> None:
+    source = sources.open_source(stream)
+    source.stop()
+    with pytest.raises(ValueError, match=r"no picture to work on \(none came before the end"):
+        predict.build(built, source, former)
+    assert_former(former)
+
+
+def test_a_limit_below_zero_is_refused(built: Path, video: Path) -> None:
+    with pytest.raises(ValueError, match="--limit -1: expected 0, for all pictures, or more"):
+        predict.build(built, sources.open_source(str(video)), None, -1)
+    assert predict.build(built, sources.open_source(str(video)), None, 3).pictures == 3
+
+
+@pytest.mark.parametrize("fps", [0.1, 0.5, 1 / 3, 24000 / 1001, 30000 / 1001, 240000 / 1001, 480, 1000])
+def test_a_recorded_video_keeps_its_rate(
+    built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, fps: float
+) -> None:
+    path = write_video(tmp_path / "source.mp4", fps, [picture(8 + number) for number in range(10)])
+    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
+    rate, count, last_s = told(tmp_path / "out" / recording.VIDEO)
+    assert rate == pytest.approx(fps, rel=2e-3)
+    assert count == 10
+    assert last_s == pytest.approx(9 / fps, rel=2e-3)
+    assert "off its time" not in caplog.text
+
+
+def test_a_rate_that_opencv_would_round_away_keeps_its_duration(built: Path, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "source.mp4", 1, [picture(8 + number) for number in range(5)])
+    with_times(path, [60_000] * 5)
+    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
+    rate, count, _ = told(tmp_path / "out" / recording.VIDEO)
+    assert count / rate == pytest.approx(300, rel=1e-3)
+    assert len(lines(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize(("scale", "rate"), [(1, 90_000), (0, 25), (1, 0)])
+def test_a_rate_that_can_not_be_is_not_replaced_in_silence(
+    built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, scale: int, rate: int
+) -> None:
+    path = write_video(tmp_path / "source.avi", 25, [picture(8 + number) for number in range(5)], "MJPG")
+    content = bytearray(path.read_bytes())
+    # AVI's stream header: type, handler, flags, priorities, initial frames, then scale and rate.
+    at = content.index(b"strh") + 8 + 20
+    content[at : at + 8] = struct.pack("<II", scale, rate)
+    path.write_bytes(content)
+    source = sources.open_source(str(path))
+    predict.build(built, source, tmp_path / "out")
+    assert told(tmp_path / "out" / recording.VIDEO)[:2] == (pytest.approx(source.fps, rel=2e-3), 5)
+    found = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS)
+    assert source.fps == found or "expected more than 0, at most 65535; overlay.mp4 gets 25" in caplog.text
+
+
+def test_a_video_of_varying_times_keeps_its_duration_and_the_loss_is_told(
+    built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "phone.mp4", 30, [picture(8 + number) for number in range(20)])
+    with_times(path, [33] * 10 + [500] * 10)
+    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
+    rate, count, _ = told(tmp_path / "out" / recording.VIDEO)
+    assert count == 20
+    assert count / rate == pytest.approx((10 * 33 + 10 * 500) / 1000, rel=2e-3)
+    assert "the times between frames vary, or some are missing" in caplog.text
+
+
+def test_a_turned_video_is_shown_upright(built: Path, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "phone.mp4", 20, [picture(16)] * 5)
+
+    def turn(body: bytes) -> bytes:
+        """By 90 degrees clockwise: tkhd's matrix, 16.16 and 2.30 (ISO/IEC 14496-12)."""
+        matrix = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, SIZE[0] << 16, 0, 1 << 30)
+        return body[:40] + matrix + body[76:]
+
+    path.write_bytes(mp4_boxes(path.read_bytes(), {b"tkhd": turn}))
+    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
+    assert [(line["height_px"], line["width_px"]) for line in lines(tmp_path / "out")] == [(SIZE[1], SIZE[0])] * 5
+    good, shown = cv2.VideoCapture(str(tmp_path / "out" / recording.VIDEO)).read()
+    assert good
+    assert shown.shape == (SIZE[1], SIZE[0], 3)
+    # The car, red, was on the left and is at the top.
+    assert shown[5, 40, 2] > 1.5 * shown[5, 40, 0]
+    assert shown[50, 40, 0] > 1.5 * shown[50, 40, 2]
+
+
+def test_a_picture_turned_by_exif_is_shown_upright(built: Path, tmp_path: Path) -> None:
+    jpeg = cv2.imencode(".jpg", picture(16)[..., ::-1])[1].tobytes()
+    # Orientation 6: turn by 90 degrees clockwise.
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
+    (line,) = lines(tmp_path / "out")
+    assert (line["height_px"], line["width_px"]) == (SIZE[1], SIZE[0])
+    assert {s["category"]: s["area_px"] for s in line["segments"]}["object--car"] == pytest.approx(16 * 48, rel=0.05)
+    shown = cv2.imread(str(tmp_path / "out/turned.jpg.png"))
+    assert shown.shape == (SIZE[1], SIZE[0], 3)
+    assert shown[5, 40, 2] > 1.5 * shown[5, 40, 0]
+    assert shown[50, 40, 0] > 1.5 * shown[50, 40, 2]
+
+
+def test_a_full_disk_is_an_error_and_former_outputs_stay(built: Path, tmp_path: Path, former: Path) -> None:
+    noise = np.random.default_rng(0)
+    source = write_video(
+        tmp_path / "noise.mp4", 20, [noise.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(80)]
+    )
+    done = command(
+        "--engine", built, "--source", source, "--out", former, cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert b"could not be written whole: expected 80 frames" in done.stderr.splitlines()[-1]
+    assert_former(former)
+
+
+NAMES = [
+    b"10:30.mp4",
+    b"-v.mp4",
+    b"img_%03d.mp4",
+    b"frame_0001.mp4",
+    b"a#b?c|d!.mp4",
+    b"two\nlines.mp4",
+    b"caf\xe9.mp4",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_video_of_any_name_is_read_from_its_own_folder(built: Path, video: Path, tmp_path: Path, name: bytes) -> None:
+    """By its relative name, which FFmpeg takes for a protocol where it has a colon, into a folder of the same name."""
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    source.write_bytes(video.read_bytes())
+    out = b"run-" + name
+    done = command("--engine", built, b"--source=" + name, b"--out=" + out, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = source.with_name(os.fsdecode(out))
+    capture = cv2.VideoCapture(str(folder.joinpath(recording.VIDEO).rename(tmp_path / "plain.mp4")))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40
+    text = (folder / recording.SEGMENTS).read_bytes().decode()
+    first = json.loads(text.splitlines()[0])["picture"]
+    # Valid Unicode, whatever the name's bytes are.
+    assert first.encode() == name.replace(b"\xe9", rb"\xe9") + b":0"
+    # No part of the message is on a line of its own.
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_number_is_a_camera_and_a_path_is_a_file(
+    built: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("97").write_bytes(video.read_bytes())
+    with pytest.raises(
+        ValueError, match=r"97 can't be opened.*; for the file or folder of this name give SOURCE \./97$"
+    ):
+        sources.open_source("97")
+    assert predict.build(built, sources.open_source("./97"), None).pictures == 40
+    assert predict.build(built, sources.open_source(f"file://{tmp_path}/%397"), None).pictures == 40
+    with pytest.raises(FileNotFoundError, match="12345678901 not found"):
+        sources.open_source("12345678901")
+    with pytest.raises(ValueError, match="not UTF-8; write other bytes of a URL as %NN"):
+        sources.open_source("http://127.0.0.1:9/caf\udce9.mp4")
+
+
+def test_what_a_file_is_its_content_says(built: Path, video: Path, tmp_path: Path) -> None:
+    png = cv2.imencode(".png", picture(16)[..., ::-1])[1].tobytes()
+    (tmp_path / "picture.mp4").write_bytes(png)
+    (tmp_path / "video.jpg").write_bytes(video.read_bytes())
+    (tmp_path / "text.txt").write_text("FFmpeg draws this as a video, by the suffix.\n" * 50)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    assert sources.open_source(str(tmp_path / "picture.mp4")).still
+    assert predict.build(built, sources.open_source(str(tmp_path / "video.jpg")), None).pictures == 40
+    with pytest.raises(ValueError, match="can't be read as a video"):
+        sources.open_source(str(tmp_path / "text.txt"))
+    with pytest.raises(ValueError, match="can't be read as a picture; restore the file"):
+        sources.open_source(str(tmp_path / "broken.jpg"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        sources.open_source(str(tmp_path / "pipe"))
+
+
+def test_a_folder_as_people_have_it(built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    png = cv2.imencode(".png", picture(16)[..., ::-1])[1].tobytes()
+    heic = b"\0\0\0\x24ftypheic\0\0\0\0mif1heic"
+    for name in ("UPPER.JPG", "no_suffix", "wrong.dat", "cafe\u0301.png"):
+        (folder / name).write_bytes(png)
+    for name, content in (("._UPPER.JPG", b"AppleDouble"), (".hidden.png", png), ("notes.txt", b"x"), ("a.heic", heic)):
+        (folder / name).write_bytes(content)
+    (folder / "folder.jpg").mkdir()
+    (folder / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    done = predict.build(built, sources.open_source(str(folder)), tmp_path / "out")
+    assert [line["picture"] for line in lines(tmp_path / "out")] == sorted(
+        ["UPPER.JPG", "no_suffix", "wrong.dat", "cafe\u0301.png"]
+    )
+    assert (tmp_path / "out/cafe\u0301.png.png").exists()
+    assert done.skipped == 3
+    for name in ("a.heic", "gone.png", "pipe.png"):
+        assert name in caplog.text
+    assert f"{folder}: 1 subfolders and 1 files that are no pictures are not read" in caplog.text
+
+
+def test_a_folder_of_folders_says_so(tmp_path: Path) -> None:
+    (tmp_path / "day 1").mkdir()
+    with pytest.raises(ValueError, match=r"holds no pictures, only 1 subfolders.*give SOURCE .*such as .*day 1$"):
+        sources.open_source(str(tmp_path))
+
+
+def test_a_picture_whose_name_is_not_utf_8(built: Path, tmp_path: Path) -> None:
+    name = b"caf\xe9\n.png"
+    (tmp_path / os.fsdecode(name)).write_bytes(cv2.imencode(".png", picture(16)[..., ::-1])[1].tobytes())
+    (tmp_path / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"no picture")
+    for source in (b"--source=" + name, b"--source=."):
+        done = command("--engine", built, source, b"--out=run-\xe9", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        out = tmp_path / os.fsdecode(b"run-\xe9")
+        text = (out / recording.SEGMENTS).read_text(encoding="utf-8")
+        assert json.loads(text)["picture"].encode() == rb"caf\xe9" + b"\n.png"
+        assert sorted(os.fsencode(p.name) for p in out.iterdir()) == [name + b".png", recording.SEGMENTS.encode()]
+        shutil.rmtree(out)
+    # A line for the one that is skipped, one for the folder's other files, and the last.
+    assert rb"bad\xff.jpg" in done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
+def test_names_as_long_as_a_folder_takes(built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    # 240 bytes leave room for .png, but for little more; 255 for nothing.
+    stems = ["x" * 236, "ü" * 125 + "y", "ü" * 125 + "z"]
+    for stem in stems:
+        (folder / f"{stem}.png").write_bytes(cv2.imencode(".png", picture(16)[..., ::-1])[1].tobytes())
+    predict.build(built, sources.open_source(str(folder)), tmp_path / "out")
+    found = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
+    assert len(found) == 3
+    assert f"{stems[0]}.png.png" in found
+    assert all(name.startswith("ü" * 120) for name in found if name[0] == "ü")
+
+
+def test_a_video_that_a_link_in_the_folder_leads_to_is_not_overwritten(
+    built: Path, video: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "out" / recording.VIDEO
+    source.parent.mkdir()
+    source.write_bytes(video.read_bytes())
+    (tmp_path / "link.mp4").symlink_to(source)
+    with pytest.raises(ValueError, match="holds the source's own files"):
+        predict.build(built, sources.open_source(str(tmp_path / "link.mp4")), source.parent)
+    assert source.read_bytes() == video.read_bytes()

@@ -13,7 +13,10 @@ from omegaconf import OmegaConf
 from stages import config, convert
 from stages.coco import panoptic
 from stages.foundation import files
+from stages.inference import frames
 from stages.tao import spec
+from stages.vistas import labels
+from tests import zoo
 from tests.conftest import REPO, TABLES
 
 
@@ -79,3 +82,40 @@ def test_semantic_form_without_void(coco: Path, tao_wheel: None, tmp_path: Path)
     (tmp_path / "list.jsonl").write_text(json.dumps({"img": str(image.resolve()), "segm": "mask.png"}) + "\n")
     form = {"type": "ade", "annot_file": str(tmp_path / "list.jsonl"), "root_dir": str(tmp_path)}
     assert first_sample(coco, form)["target"]["labels"].tolist() == [2, 5]
+
+
+# TAO leaves a file of several pictures open.
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency", "ignore:unclosed file:ResourceWarning")
+def test_tao_reads_what_engines_read(tmp_path: Path, tao_wheel: None) -> None:
+    """Of pictures of every kind: TAO's own call on what convert lists, and the engines' of it and of the original."""
+    from nvidia_tao_pytorch.cv.mask2former.dataloader.datasets import BaseDataset
+
+    root, out = tmp_path / "set", tmp_path / "coco"
+    for split in ("training", "validation"):
+        for folder in ("images", "v2.0/instances"):
+            (root / split / folder).mkdir(parents=True)
+    (root / "config_v2.0.json").write_bytes(labels.CONFIG.read_bytes())
+    raster = zoo.write_png((zoo.GREY % 60).astype(np.uint16) * 256, 0, 16)
+    for name, content in zoo.PICTURES.items():
+        for split in ("training", "validation") if name == "PNG RGB" else ("training",):
+            (root / split / "images" / f"{name}.jpg").write_bytes(content)
+            (root / split / "v2.0/instances" / f"{name}.png").write_bytes(raster)
+    convert.build(root, out, tmp_path / "data.json", TABLES, config.Data(workers=1))
+    listed = files.read_json(out / "train/panoptic.json")["images"]
+    assert [image["key"] for image in listed] == sorted(zoo.PICTURES)
+    anew = 0
+    for image in listed:
+        trained = BaseDataset.get_image(None, image["file_name"], root_dir=out / "train")
+        path, name = (out / "train" / image["file_name"]).resolve(), image["key"]
+        assert np.array_equal(trained, frames.read_rgb(path)), name
+        original = frames.read_rgb(root / "training/images" / f"{name}.jpg")
+        anew += path.suffix == ".png"
+        if path.is_relative_to(out) and path.suffix == ".jpg":
+            # Of the file as it was, TAO would turn this; its mask lies as the picture is stored.
+            assert np.abs(trained.astype(int) - original).mean() < 9, name
+        else:
+            assert np.array_equal(trained, original), name
+    counted = files.read_json(out / "statistics.json")["train"]
+    assert counted["images"] == len(zoo.PICTURES)
+    assert anew > 10
+    assert counted["images_written_anew"] == anew + counted["images_with_exif_orientation"]

@@ -103,7 +103,7 @@ def test_labels_of_one_name_are_refused() -> None:
 
 def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     table(tmp_path).write_bytes(b"source,target\ncar,v\xe9hicule\n")
-    with pytest.raises(ValueError, match=r"table\.csv: no CSV in UTF-8"):
+    with pytest.raises(ValueError, match=r"table\.csv:2: found byte 0xe9, which is not UTF-8"):
         taxonomy.read(tmp_path / "table.csv", LABELS)
 
 
@@ -111,16 +111,19 @@ def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("[1", "not JSON"),
-        ("{}", "no list of labels"),
-        ('{"labels": [{"name": "car"}]}', "label 0 lacks a usable"),
+        ("{}", "no `labels` among its keys"),
+        ('{"labels": [{"name": "car"}]}', r"labels\[0\] 'car': no readable"),
         (
             '{"labels": [{"name": "a", "readable": "A", "instances": 1, "evaluate": true, "color": [1, 2, 3]}]}',
             "true or",
         ),
-        ('{"labels": [{"name": "a", "readable": "A", "instances": true, "evaluate": true, "color": null}]}', "usable"),
+        (
+            '{"labels": [{"name": "a", "readable": "A", "instances": true, "evaluate": true, "color": null}]}',
+            "color is null",
+        ),
     ],
 )
 def test_a_broken_config_is_named(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"config\.json: .*{words}"):
+    with pytest.raises(ValueError, match=rf"config\.json.*: .*{words}"):
         labels.load(tmp_path / "config.json")

@@ -150,8 +150,11 @@ def test_a_login_or_the_image_itself_is_enough(tmp_path: Path, monkeypatch: pyte
     program(tmp_path, "docker", 'echo "{\\"nvidia\\": {}}"')
     runners.require_docker(DIGEST)
     program(tmp_path, "docker", '[ "$1" = image ] && exit 1; echo "{\\"nvidia\\": {}}"')
-    files.write_json(tmp_path / "config.json", {"auths": {"nvcr.io": {}}})
+    (tmp_path / "config.json").write_text('{"auths": {"nvcr.io": {}}}', encoding="utf-8-sig")
     runners.require_docker(DIGEST)
+    (tmp_path / "config.json").write_text("{auths")
+    with pytest.raises(ValueError, match=r"config\.json:1:2: not JSON"):
+        runners.require_docker(DIGEST)
 
 
 def test_no_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.foundation import files
+from stages.inference import frames
 
 Ids = npt.NDArray[np.int32]
 
@@ -58,10 +59,7 @@ def read(folder: Path) -> PanopticSet:
 
 def read_ids(png: Path) -> Ids:
     """Ids of a panoptic PNG: int32 [H, W], id = R + 256 G + 65536 B, 0 is void. Raises ValueError if it can't."""
-    bgr = cv2.imread(str(png), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError(f"{png}: can't be read as a picture; restore the file")
-    b, g, r = cv2.split(bgr.astype(np.int32))
+    r, g, b = cv2.split(frames.read_rgb(png).astype(np.int32))
     return np.asarray(r + 256 * g + 65536 * b, dtype=np.int32)
 
 

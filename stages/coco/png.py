@@ -1,4 +1,4 @@
-"""Images of labels as PNG files, written from the places where labels change.
+"""Images of labels as PNG files: checked as they come, and written from the places where labels change.
 
 PNG's filter Up stores each row as its difference to the row above (W3C PNG specification, 9.2). Of an image of labels
 nearly all of that is zero, so only the pixels that differ from the one below are looked at, and no image is made.
@@ -10,12 +10,32 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UP = 2
 _COLOUR_TYPES = {1: 0, 3: 2}
 """Grey and RGB, by number of channels."""
 _LEVEL = 2
 """Of zlib-ng. Level 1 leaves six times the bytes in nearly the same time, level 3 as many as 2."""
+
+
+def critical(content: bytes) -> bytes:
+    """A PNG's critical chunks, IHDR, PLTE, IDAT and IEND, alone: those that pixels are made of (W3C PNG, 5.4 and 11.2).
+
+    Decoders make other pixels of some of the others, such as an alpha channel of tRNS. Raises ValueError where the file
+    ends before IEND does, or a checksum is wrong.
+    """
+    kept, place, kind = [SIGNATURE], len(SIGNATURE), b""
+    while kind != b"IEND":
+        end = place + 12 + int.from_bytes(content[place : place + 4])
+        if max(end, place + 12) > len(content):
+            raise ValueError(f"cut short after {len(content)} bytes")
+        kind, data = content[place + 4 : place + 8], content[place + 4 : end - 4]
+        if zlib.crc32(data) != int.from_bytes(content[end - 4 : end]):
+            raise ValueError(f"wrong checksum of its chunk {kind.decode('latin-1')!r}")
+        if kind[:1].isupper():
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
 
 
 def filtered(
@@ -45,7 +65,7 @@ def encode(table: npt.NDArray[np.uint8], raster: npt.NDArray[np.uint16], below: 
     height, width = raster.shape
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[table.shape[1]], 0, 0, 0)
     content = bytes(imagecodecs.zlibng_encode(filtered(table, raster, below), level=_LEVEL))
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
+    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

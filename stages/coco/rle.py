@@ -40,6 +40,12 @@ class Runs:
     below: npt.NDArray[np.int64]
     """Flat indices, along the rows, of the pixels that differ from the one below."""
 
+    def pixels(self) -> npt.NDArray[np.int64]:
+        """How many pixels have each value; int64 [65536]."""
+        height, width = self.shape
+        lengths = np.diff(self.starts, append=height * width)
+        return np.bincount(self.values, lengths, 1 << 16).astype(np.int64)
+
     def renamed(self, table: npt.NDArray[np.uint16]) -> "Runs":
         """The runs of table[raster], but for `below`."""
         values = table[self.values]

@@ -2,7 +2,8 @@
 
 Needs the engine's folder alone. With --out: overlay.mp4, or a PNG for each picture, and segments.jsonl, a line for each
 (docs/outputs.md). A live source gives its newest frame, so that the answer never lags behind. Ctrl-C ends a run
-cleanly, its files whole.
+cleanly, its files whole. The exit status is 0 where at least one picture was worked on: skipped ones are told by name,
+where they have one, and counted in the last line.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import cv2
 import numpy as np
 
 from stages.engines import loading, manifest
+from stages.foundation import files
 from stages.media import recording
 from stages.media.drawing import Painter
 from stages.media.sources import Source, open_source
@@ -46,8 +48,10 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
     """Run the engine of folder `engine` on a source, and write what docs/outputs.md says to the folder `out` if given.
 
     Ends with the source, after `limit` pictures if that is above 0, or by source.stop(). Raises RuntimeError where the
-    engine is not for this host.
+    engine is not for this host, and ValueError where no picture could be read; then `out` is as it was.
     """
+    if limit < 0:
+        raise ValueError(f"--limit {limit}: expected 0, for all pictures, or more")
     name, target = manifest.target_of(engine)
     predictor = loading.load(engine, name, target)
     source.buffer = predictor.frame_buffer()
@@ -56,7 +60,7 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
     ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        files = stack.enter_context(recording.Recording(out, source)) if out else None
+        record = stack.enter_context(recording.Recording(out, source)) if out else None
         for picture in source:
             # A file waits for us, a camera's frame does not.
             start = picture.taken if source.live else time.perf_counter()
@@ -65,10 +69,10 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
             recent = float(np.median(latencies[-WINDOW:]))
             rate = len(ends) / max(time.perf_counter() - ends[0], 1e-9)
             status = f"{rate:.1f} Hz, {recent:.1f} ms"
-            if files:
+            if record:
                 painted = painter.draw(picture.rgb, segments, [f"{name}: {status}"])
                 line = recording.describe(picture, segments, painter.categories, latencies[-1])
-                files.write(picture, painted, line)
+                record.write(picture, painted, line)
             ends.append(time.perf_counter())
             if sys.stderr.isatty():
                 print(f"\r{len(latencies)} pictures, {status}, {source.dropped} dropped ", end="", file=sys.stderr)
@@ -76,7 +80,9 @@ def build(engine: Path, source: Source, out: Path | None, limit: int = 0) -> Sum
                 source.stop()
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    p50, p99 = (float(np.percentile(latencies, p)) if latencies else 0.0 for p in (50, 99))
+    if not latencies:
+        raise ValueError(source.nothing() + (f"; {out} is as it was" if out else ""))
+    p50, p99 = (float(np.percentile(latencies, p)) for p in (50, 99))
     seconds = time.perf_counter() - begin
     return Summary(len(latencies), seconds, p50, p99, source.skipped, source.dropped)
 
@@ -100,11 +106,11 @@ def main() -> None:
             signal.signal(number, lambda *_: source.stop())
         done = build(args.engine, source, args.out, args.limit)
     except (OSError, RuntimeError, ValueError, ImportError, cv2.error) as error:
-        parser.exit(1, f"{error}\n")
+        parser.exit(1, f"{files.printable(str(error).strip())}\n")
     except KeyboardInterrupt:
         # While a source is opened there is nothing yet to end cleanly.
         parser.exit(130)
-    where = f"; see {args.out}" if args.out else ""
+    where = files.printable(f"; see {args.out}") if args.out else ""
     log.info(
         "%d pictures in %.1f s (%.1f Hz), latency p50 %.1f ms, p99 %.1f ms; %d skipped, %d dropped%s",
         done.pictures, done.seconds, done.pictures / max(done.seconds, 1e-9), done.latency_p50_ms, done.latency_p99_ms,

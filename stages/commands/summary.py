@@ -48,5 +48,13 @@ def read(path: Path) -> Any:
     return files.read_json(path)
 
 
+def main() -> None:
+    """Command line."""
+    try:
+        print(text(Path("data"), config.load()))
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+
+
 if __name__ == "__main__":
-    print(text(Path("data"), config.load()))
+    main()

@@ -1,11 +1,11 @@
 """One annotated picture -> its panoptic and semantic PNG, and what the JSON files say of it.
 
 Segments follow COCO's panoptic rules: a thing's objects are a segment each, stuff is one for each class, and ids are
-unique in a picture. Things are also run-length masks for the instance file. Cost: decoding one PNG and encoding two.
+unique in a picture. Things are also run-length masks for the instance file. Cost: decoding the mask, encoding two PNGs,
+and decoding the picture twice, by each library that will read it.
 """
 
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,14 @@ import numpy.typing as npt
 
 from stages import config
 from stages.coco import png, rle
+from stages.conversion import readers
 from stages.conversion.taxonomy import Target
+from stages.foundation import files
+from stages.inference import frames
 from stages.vistas import reader
 
+NAME_BYTES = 255
+"""Of a file's name, at most (Linux' NAME_MAX)."""
 JPEG_QUALITY = 95
 _TRANSPOSING = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -77,6 +82,11 @@ class Task:
 class EmptyError(ValueError):
     """A picture without a segment of any class."""
 
+    def __init__(self, message: str, values: list[list[int]]) -> None:
+        """`values` are the mask's, each once, and the pixels of each."""
+        super().__init__(message)
+        self.values = values
+
 
 @dataclass
 class _Found:
@@ -109,49 +119,54 @@ def labels(targets: tuple[Target, ...], things: frozenset[int]) -> Labels:
 def convert(task: Task, plan: Plan) -> dict[str, Any]:
     """Write a picture's files; return its record: image, segments, and counts of what was left out.
 
-    `segments` are entries of segments_info; things have `segmentation` too. Raises ValueError, naming the file, for a
-    picture or a raster that is not as expected, and EmptyError for one without segments.
+    `segments` are entries of segments_info; things have `segmentation` too. `values` are the mask's, each once, and the
+    pixels of each, before it is scaled. Raises ValueError, naming the file, for a picture or a raster that is not as
+    expected, and EmptyError for one without segments.
     """
     scene, source = task.scene, plan.labels[task.source]
-    raster, orientation, turned = _read(scene, len(source.targets))
+    file_name = f"{task.name}.png"
+    if (length := len(file_name.encode())) > NAME_BYTES:
+        name = files.printable(scene.image)
+        raise ValueError(f"{name}: its masks' names would be {length} bytes, at most {NAME_BYTES}; shorten its name")
+    raster, seen, turned = _read(scene, len(source.targets))
     height, width = _scaled(raster.shape, plan.limits.max_edge_px)
     scaled, lost = (height, width) != raster.shape, 0
-    if scaled:
-        there = np.flatnonzero(np.bincount(raster.ravel(), minlength=1 << 16))
-        _check_instances(scene.instances, there)
-        raster = np.asarray(cv2.resize(raster, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
     runs = rle.runs(raster)
-    values = np.unique(runs.values)
+    pixels = runs.pixels()
+    there = np.flatnonzero(pixels)
+    values = [there.tolist(), pixels[there].tolist()]
+    _check_instances(scene.instances, there)
     if scaled:
-        lost = len({*source.ids[there].tolist()} - {*source.ids[values].tolist(), 0})
-    else:
-        _check_instances(scene.instances, values)
+        raster = np.asarray(cv2.resize(raster, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
+        runs = rle.runs(raster)
+        lost = len({*source.ids[there].tolist()} - {*source.ids[np.unique(runs.values)].tolist(), 0})
     segments = rle.encode(runs.renamed(source.merged))
     found = _find(segments, source, plan)
     if not found.infos:
-        raise EmptyError(f"{scene.instances}: no segment of any class; it is left out")
+        raise EmptyError(f"{files.printable(scene.instances)}: no segment of any class; it is left out", values)
 
     image = scene.image
     # Rasters are never turned, and TAO turns every picture.
-    if scaled or orientation != 1:
-        out = plan.folder / "images" / f"{task.name}.jpg"
-        _write_picture(image, out, (height, width), orientation if turned else 1)
+    rewritten = scaled or seen.orientation != 1 or not seen.alike
+    if rewritten:
+        # Without loss where nothing but the coding changes, so that training sees what an engine reads of the original.
+        suffix = ".jpg" if scaled or seen.orientation != 1 else ".png"
+        out = plan.folder / "images" / f"{task.name}{suffix}"
+        _write_picture(seen.rgb, out, (height, width), seen.orientation if turned else 1)
         image = plan.final / "images" / out.name
-    file_name, colours = f"{task.name}.png", _colours(found.ids)
-    panoptic, own = plan.folder / "panoptic" / file_name, None
+    panoptic = None
     if scene.panoptic is not None and not scaled:
-        own = _own_ids(scene.panoptic, raster, runs, found)
-    if own is None or scene.panoptic is None:
-        panoptic.write_bytes(png.encode(colours, raster, runs.below))
-    else:
-        shutil.copyfile(scene.panoptic, panoptic)
-        for info, segment_id in zip(found.infos, own, strict=True):
-            info["id"] = segment_id
+        panoptic = _own(scene.panoptic, raster, runs, found)
+    if panoptic is None:
+        panoptic = png.encode(_colours(found.ids), raster, runs.below)
+    (plan.folder / "panoptic" / file_name).write_bytes(panoptic)
     semantic = png.encode(found.classes[:, None], raster, runs.below)
     (plan.folder / "semantic" / file_name).write_bytes(semantic)
 
     # Folders may be links, and `..` goes to where they lead; files may be DVC's links to its cache.
     path = Path(os.path.relpath(image.parent.resolve() / image.name, plan.final.resolve())).as_posix()
+    if not files.is_utf8(path):
+        raise ValueError(f"{files.printable(path)}: a folder's name is not UTF-8, as JSON files are; rename it")
     return {
         "image": {"file_name": path, "height": height, "width": width, "source": task.source, "key": scene.key},
         "name": file_name,
@@ -159,20 +174,23 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
         "dropped": found.dropped,
         "small": found.small,
         "lost": lost,
-        "turned": int(orientation != 1),
+        "turned": int(seen.orientation != 1),
+        "rewritten": int(rewritten),
+        "values": values,
     }
 
 
-def _read(scene: reader.Scene, num_labels: int) -> tuple[npt.NDArray[np.uint16], int, bool]:
-    """Raster, the picture's EXIF orientation, and whether the raster lies as the picture is shown, not as stored."""
+def _read(scene: reader.Scene, num_labels: int) -> tuple[npt.NDArray[np.uint16], readers.Seen, bool]:
+    """Raster, the picture, and whether the raster lies as the picture is shown, not as stored."""
     raster = reader.instances(scene.instances, num_labels)
-    size, orientation = reader.picture_size(scene.image)
+    seen = readers.see(scene.image)
+    size = seen.rgb.shape[:2]
     # Masks lie as pixels are stored, unless the sizes say that they were turned with the picture.
-    turned = orientation in _TRANSPOSING and size[0] != size[1] and size[::-1] == raster.shape
+    turned = seen.orientation in _TRANSPOSING and size[0] != size[1] and size[::-1] == raster.shape
     if not turned and size != raster.shape:
         found = f"{size[1]}x{size[0]}, but its mask is {raster.shape[1]}x{raster.shape[0]}"
-        raise ValueError(f"{scene.image}: {found}; restore the pair")
-    return raster, orientation, turned
+        raise ValueError(f"{files.printable(scene.image)}: {found}; restore the pair")
+    return raster, seen, turned
 
 
 def _find(segments: list[rle.Segment], labels: Labels, plan: Plan) -> _Found:
@@ -211,8 +229,8 @@ def _check_instances(path: Path, values: npt.NDArray[Any]) -> None:
     if per_label.max() == reader.INSTANCES_PER_LABEL:
         label = int(per_label.argmax())
         raise ValueError(
-            f"{path}: 256 objects of label {label}, all that 8 bits hold, so that more of them may have run over into "
-            f"label {label + 1}; mark some as a group, or cut the picture"
+            f"{files.printable(path)}: 256 objects of label {label}, all that 8 bits hold, so that more of them may "
+            f"have run over into label {label + 1}; mark some as a group, or cut the picture"
         )
 
 
@@ -221,12 +239,13 @@ def _scaled(shape: tuple[int, ...], max_edge_px: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _own_ids(path: Path, raster: npt.NDArray[np.uint16], runs: rle.Runs, segments: _Found) -> list[int] | None:
-    """Ids of the segments in the set's own panoptic PNG; None where that has other segments."""
+def _own(path: Path, raster: npt.NDArray[np.uint16], runs: rle.Runs, segments: _Found) -> bytes | None:
+    """The set's own panoptic PNG, whose ids the segments then have; None where it is broken or has other segments."""
     import imagecodecs
 
     try:
-        rgb = imagecodecs.png_decode(path.read_bytes())
+        content = png.critical(path.read_bytes())
+        rgb = imagecodecs.png_decode(content)
     except (imagecodecs.PngError, ValueError):
         return None
     if rgb.shape != (*raster.shape, 3) or rgb.dtype != np.uint8:
@@ -239,7 +258,11 @@ def _own_ids(path: Path, raster: npt.NDArray[np.uint16], runs: rle.Runs, segment
     expected = png.filtered(_colours(renamed[segments.ids]), raster, runs.below)[:, 1:]
     rows = rgb.reshape(len(rgb), -1)
     alike = np.array_equal(rows[0], expected[0]) and np.array_equal(rows[1:] - rows[:-1], expected[1:])
-    return found if alike else None
+    if not alike:
+        return None
+    for info, segment_id in zip(segments.infos, found, strict=True):
+        info["id"] = segment_id
+    return content
 
 
 def _colours(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
@@ -247,16 +270,14 @@ def _colours(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     return ids.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
 
 
-def _write_picture(image: Path, out: Path, size: tuple[int, int], orientation: int) -> None:
-    """Write a picture, turned as an EXIF orientation says, as a JPEG of (height, width) that says nothing of it."""
-    bgr = cv2.imread(str(image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if bgr is None:
-        raise ValueError(f"{image}: can't be read as a picture; restore the file")
+def _write_picture(rgb: frames.Frame, out: Path, size: tuple[int, int], orientation: int) -> None:
+    """Write a picture, turned as an EXIF orientation says, as one of (height, width) that says nothing of it."""
     if orientation in _TRANSPOSING:
-        bgr = bgr.transpose(1, 0, 2)
+        rgb = rgb.transpose(1, 0, 2)
     down, right = _STEPS[orientation]
-    bgr = np.ascontiguousarray(bgr[::down, ::right])
-    scaled = bgr if bgr.shape[:2] == size else cv2.resize(bgr, size[::-1], interpolation=cv2.INTER_AREA)
+    shown = np.ascontiguousarray(rgb[::down, ::right])
+    scaled = shown if shown.shape[:2] == size else cv2.resize(shown, size[::-1], interpolation=cv2.INTER_AREA)
     out.parent.mkdir(exist_ok=True)
-    _, content = cv2.imencode(".jpg", scaled, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if out.suffix == ".jpg" else []
+    _, content = cv2.imencode(out.suffix, cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR), options)
     out.write_bytes(content.tobytes())

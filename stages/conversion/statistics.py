@@ -32,7 +32,7 @@ class Statistics:
         """Count a record of `picture.convert`."""
         image, segments = record["image"], record["segments"]
         self._counts.update(images=1, segments=len(segments), pixels=image["height"] * image["width"])
-        self._counts.update({name: record[name] for name in ("dropped", "small", "lost", "turned")})
+        self._counts.update({name: record[name] for name in ("dropped", "small", "lost", "turned", "rewritten")})
         self._sources[image["source"]] += 1
         self._images.update({segment["category_id"] for segment in segments})
         for segment in segments:
@@ -67,6 +67,7 @@ class Statistics:
             "segments_below_min_segment_px": self._counts["small"],
             "segments_lost_by_scaling": self._counts["lost"],
             "images_with_exif_orientation": self._counts["turned"],
+            "images_written_anew": self._counts["rewritten"],
             "instances_by_size": {
                 size: sum(self._sizes[category["id"], size] for category in self._categories) for size in SIZES
             },

@@ -11,13 +11,17 @@ isthing  1 or 0; empty: as the config says
 color    #RRGGBB of the class; empty: as the config says
 """
 
-import csv
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.foundation import names, text
 from stages.vistas.labels import Label
+
+log = logging.getLogger(__name__)
 
 MAX_CLASSES = 254
 VOID, DROP, CROWD = "void", "drop", "crowd"
@@ -48,52 +52,64 @@ class Target:
 
 
 def read(path: Path, labels: Sequence[Label]) -> list[Row]:
-    """A table's rows, one for each label, in id order. Raises ValueError naming the line, FileNotFoundError."""
+    """A table's rows, one for each label, in id order. Raises ValueError naming the line, FileNotFoundError.
+
+    A label's name is compared as it is, blanks included. Blanks around a cell without quotes do not count, but where a
+    label is named so.
+    """
     if not path.is_file():
-        there = sorted(p.stem for p in path.parent.glob("*.csv"))
+        there = sorted(p.stem for p in path.parent.glob("[!.]*.csv"))
         raise FileNotFoundError(f"{path} not found; write that table, or set the source's taxonomy to one of {there}")
+    lines = text.read_csv(path)
+    columns = lines[0].cells if lines else []
+    if set(columns) - set(COLUMNS) or not {"source", "target"} <= set(columns) or len(set(columns)) < len(columns):
+        expected = f"source, target and of {COLUMNS[2:]}, each once"
+        raise ValueError(f"{path}:{lines[0].number if lines else 1}: columns {columns}, expected {expected}")
+    known = [label.name for label in labels]
     rows: dict[str, Row] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = set(reader.fieldnames or [])
-            if columns - set(COLUMNS) or not {"source", "target"} <= columns:
-                raise ValueError(f"{path}:1: columns {reader.fieldnames}, expected source, target and of {COLUMNS[2:]}")
-            for cells in reader:
-                row = _row(cells, f"{path}:{reader.line_num}")
-                if row.source in rows:
-                    raise ValueError(f"{row.where}: {row.source!r} is in {rows[row.source].where} too; delete one line")
-                rows[row.source] = row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no CSV in UTF-8 ({error}); write it anew") from error
-    names = {label.name for label in labels}
-    for row in rows.values():
-        if row.source not in names:
-            raise ValueError(f"{row.where}: {row.source!r} is no label of the set's config; delete or correct the line")
-    missing = [label.name for label in labels if label.name not in rows]
+    for line in lines[1:]:
+        where = f"{path}:{line.number}"
+        if len(line.cells) > len(columns):
+            raise ValueError(f"{where}: {len(line.cells)} cells {line.cells}, expected {columns}; mend the line")
+        cells = dict.fromkeys(COLUMNS, "") | dict(zip(columns, line.cells, strict=False))
+        as_written = dict(zip(columns, line.written, strict=False)).get("source", "")
+        row = _row(cells | ({"source": as_written} if as_written in known else {}), where)
+        if row.source in rows:
+            raise ValueError(f"{row.where}: {row.source!r} is in {rows[row.source].where} too; delete one line")
+        if row.source not in known:
+            hint = names.hint(row.source, known)
+            raise ValueError(
+                f"{where}: {row.source!r} is no label of the set's config{hint}; delete or correct the line"
+            )
+        rows[row.source] = row
+    missing = [name for name in known if name not in rows]
     if missing:
         raise ValueError(f"{path}: no line for {missing[:3]} ({len(missing)} labels); add them, as void if need be")
-    return [rows[label.name] for label in labels]
+    return [rows[name] for name in known]
 
 
-def _row(cells: dict[str, Any], where: str) -> Row:
-    texts = {name: (cells.get(name) or "").strip() for name in COLUMNS}
-    if not texts["source"] or not texts["target"] or None in cells:
-        raise ValueError(f"{where}: found {list(cells.values())}, expected a source and a target; mend the line")
+def _row(texts: dict[str, str], where: str) -> Row:
+    if not texts["source"].strip() or not texts["target"].strip():
+        raise ValueError(f"{where}: found {list(texts.values())}, expected a source and a target; mend the line")
+    if texts["target"] not in (VOID, DROP) and (word := names.similar(texts["target"], (VOID, DROP))):
+        raise ValueError(
+            f"{where}: target {texts['target']!r}, which is not the word {word[0]!r}; write that, or rename it"
+        )
+    if not names.is_plain(texts["target"]):
+        raise ValueError(f"{where}: target {texts['target']!r} has a line end or a control character; take it out")
     if texts["crowd"] and texts["target"] in (VOID, DROP):
         raise ValueError(f"{where}: a crowd of {texts['target']!r}, which is no class; mend the line")
     if texts["crowd"] not in ("", CROWD):
         raise ValueError(f"{where}: crowd is {texts['crowd']!r}, expected {CROWD!r} or nothing; mend the line")
     if texts["isthing"] not in ("", "0", "1"):
         raise ValueError(f"{where}: isthing is {texts['isthing']!r}, expected 0, 1 or nothing; mend the line")
-    color, text = None, texts["color"].removeprefix("#")
-    if text:
-        try:
-            color = tuple(bytes.fromhex(text))
-        except ValueError:
-            color = ()
-        if len(color) != 3:
+    color = None
+    if texts["color"]:
+        digits = texts["color"].removeprefix("#")
+        # bytes.fromhex would take blanks between digits too.
+        if not re.fullmatch("[0-9A-Fa-f]{6}", digits):
             raise ValueError(f"{where}: color is {texts['color']!r}, expected #RRGGBB or nothing; mend the line")
+        color = tuple(bytes.fromhex(digits))
     isthing = int(texts["isthing"]) if texts["isthing"] else None
     return Row(where, texts["source"], texts["target"], texts["crowd"] == CROWD, isthing, color)
 
@@ -115,8 +131,8 @@ def build(
     classes: dict[str, dict[str, Any]] = {}
     said: dict[str, str] = {}
     for source, (labels, rows) in sets.items():
-        names = [label.name for label in labels]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        given = [label.name for label in labels]
+        if twice := sorted({name for name in given if given.count(name) > 1}):
             raise ValueError(f"the config of source {source} names labels twice: {twice}; names must be unique")
         for label, row in zip(labels, rows, strict=True):
             if row.crowd or row.target in (VOID, DROP):
@@ -138,6 +154,9 @@ def build(
                     f"{row.where}: {row.target!r} is {kinds[isthing]}, but {kinds[first['isthing']]} in {where}; say "
                     "which in the column isthing of one of them"
                 )
+    for name, other in names.similar_pairs(classes):
+        places = f"{name!a} ({said[name]}) and {other!a} ({said[other]})"
+        log.warning("classes %s differ by blanks, case or marks alone: they are two classes", places)
     if not 1 <= len(classes) <= MAX_CLASSES:
         raise ValueError(f"{len(classes)} classes, expected 1 to {MAX_CLASSES}, as TAO's 8-bit masks hold; drop some")
     ordered = sorted(classes.values(), key=lambda c: not c["isthing"])
@@ -152,5 +171,6 @@ def _target(row: Row, by_name: dict[str, dict[str, Any]]) -> Target:
     found = by_name.get(row.target)
     if found is None or (row.crowd and not found["isthing"]):
         what = "stuff, which has no crowds" if found else "a class that no other line leads to"
+        what += "" if found else names.hint(row.target, by_name)
         raise ValueError(f"{row.where}: a crowd of {row.target!r}, which is {what}; correct the line")
     return Target(found["id"], iscrowd=row.crowd)

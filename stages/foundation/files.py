@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error}); restore it or run the stage that writes it") from error
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text; Linux takes any bytes, and Python hands those over as lone surrogates."""
+    return name == name.encode(errors="replace").decode()
+
+
+def printable(path: Path | str) -> str:
+    """A path for a message of one line: what is no UTF-8 or can't be printed, such as a line feed, is escaped."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,13 +31,34 @@ def count(wanted: int, items: int) -> int:
     return min(wanted or len(os.sched_getaffinity(0)), max(1, items // ITEMS_PER_WORKER))
 
 
+def check_shared_memory(key: str, workers: int, without: int, needed_bytes: int = 0) -> None:
+    """Raise RuntimeError where processes can't share locks and `needed_bytes`; on Linux those are files in /dev/shm.
+
+    `key` is the parameter of their number, `workers`, and `without` its value for none.
+    """
+    try:
+        # A lock of this kind needs no process that cleans up.
+        get_context("fork").Lock()
+        found = ""
+        if needed_bytes and (free_bytes := shutil.disk_usage("/dev/shm").free) < needed_bytes:
+            found = f"{free_bytes / 1e6:.0f} MB are free"
+    except OSError as error:
+        found = str(error.strerror)
+    if found:
+        expected = f"{needed_bytes / 1e6:.0f} MB" if needed_bytes else "a folder that can be written to"
+        raise RuntimeError(
+            f"/dev/shm, by which {workers} processes ({key}) share memory: found {found}, expected {expected}; mount "
+            f"one (docker run --shm-size=16g), or set {key}: {without}"
+        )
+
+
 def ordered[Item, Result](
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str, done: int = 0
 ) -> Iterator[Result]:
     """Yield function(item) for each item, in order. One worker means this process, more mean processes of their own.
 
     On a terminal a progress bar begins at `done` of done + len(items). Raises what the function raises, and
-    RuntimeError if a worker dies.
+    RuntimeError if a worker dies or if processes can't share memory, which is checked before anything is done.
     """
     with tqdm(total=done + len(items), initial=done, desc=label, unit="image", disable=None) as bar:
         if workers == 1:
@@ -46,6 +68,7 @@ def ordered[Item, Result](
                 bar.update()
             return
         # Not forked: libraries of the parent may have threads.
+        check_shared_memory("data.workers", workers, 1)
         pool = ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(), function)
         )

@@ -1,11 +1,14 @@
-"""Text files that a user writes, read one way everywhere.
+"""Text files that a user writes, read one way everywhere: plain text, JSON and CSV.
 
 UTF-8 with or without a byte order mark, or UTF-16 with one; any line ends. Anything else is refused with the place of
 the first byte that is not UTF-8: an encoding is never guessed.
 """
 
 import codecs
+import csv
+import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,50 @@ def read(path: Path) -> str:
         found = f"byte 0x{content[error.start]:02x}" if error.start < len(content) else "a file cut short"
         name = encoding.removesuffix("-sig").upper()
         raise ValueError(f"{path}:{line}: found {found}, which is not {name}; save the file as UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if (at := text.find("\0")) >= 0:
+        # Also of UTF-16 without a mark, whose bytes are valid UTF-8 where the letters are English.
+        raise ValueError(f"{path}:{text.count(chr(10), 0, at) + 1}: found a zero byte; save the file as UTF-8 text")
+    return text
+
+
+@dataclass(frozen=True)
+class CsvLine:
+    """A line of a CSV file."""
+
+    number: int
+    """From 1."""
+    cells: list[str]
+    """Without blanks around a cell, but those that stand in quotes."""
+    written: list[str]
+    """With all blanks behind a cell."""
+
+
+def read_csv(path: Path) -> list[CsvLine]:
+    """The lines of a CSV file that have anything in their cells; cells are separated by commas (RFC 4180).
+
+    Raises as `read`, and ValueError naming file and line where quotes are not closed or commas are other marks.
+    """
+    content = read(path)
+    lines, found = content.split("\n"), list[CsvLine]()
+    reader = csv.reader(io.StringIO(content), skipinitialspace=True, strict=True)
+    end = 0
+    try:
+        for written in reader:
+            start, end = end, reader.line_num
+            raw = "\n".join(lines[start:end])
+            if not any(cell.strip() for cell in written):
+                continue
+            for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+                if not found and "," not in raw and mark in raw:
+                    raise ValueError(f"{path}:{start + 1}: cells are separated by {name}; save the file with commas")
+            # Python's reader does not say which cells were in quotes.
+            quoted = ['"' + cell.replace('"', '""') + '"' in raw for cell in written]
+            cells = [cell if kept else cell.strip() for cell, kept in zip(written, quoted, strict=True)]
+            found.append(CsvLine(start + 1, cells, written))
+    except csv.Error as error:
+        raise ValueError(f"{path}:{end + 1}: no CSV ({error}); mend the quotes of the line") from error
+    return found
 
 
 def read_json(path: Path) -> Any:

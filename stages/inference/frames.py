@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages import config
+from stages.foundation import files
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
 Frame = npt.NDArray[np.uint8]
@@ -26,10 +27,25 @@ def read_rgb(path: Path, *, turn: bool = False) -> Frame:
 
     Raises ValueError if it can't be read.
     """
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if bgr is None:
-        raise ValueError(f"{path}: can't be read as a picture; restore the file")
-    return np.ascontiguousarray(bgr[..., ::-1])
+    try:
+        rgb = decode(path.read_bytes(), turn=turn)
+    except OSError as error:
+        raise ValueError(f"{files.printable(path)}: can't be read ({error.strerror}); restore the file") from error
+    if rgb is None:
+        raise ValueError(f"{files.printable(path)}: can't be read as a picture; restore the file")
+    return rgb
+
+
+def decode(content: bytes, *, turn: bool = False) -> Frame | None:
+    """The picture in a file's bytes, or None. Grey is repeated, of 16 bits the upper 8 are taken, alpha is dropped."""
+    # Not imread: OpenCV 5.0 ends the process by a signal on a name that is not UTF-8.
+    flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        # Of no bytes, or of more pixels than OpenCV takes.
+        return None
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pad) -> Size:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import config
+from stages.foundation import text
 from stages.tao import spec
 
 RENDEZVOUS_PORT = 29500
@@ -197,7 +198,7 @@ def _logged_in(registry: str) -> bool:
     path = Path(os.environ.get("DOCKER_CONFIG", "~/.docker")).expanduser() / "config.json"
     if not path.exists():
         return False
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = text.read_json(path)
     return registry in content.get("auths", {}) or registry in content.get("credHelpers", {})
 
 

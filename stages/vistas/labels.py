@@ -1,15 +1,22 @@
 """Labels of sets in Vistas layout, from their config files; those of v2.0 from the packaged copy of Mapillary's."""
 
+import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from stages.foundation import files
+from stages.foundation import names, text
+
+log = logging.getLogger(__name__)
 
 CONFIG: Final = Path(__file__).with_name("config_v2.0.json")
 """Mapillary's own config of v2.0; a label's id is its place in the list `labels`."""
 
 MAX_LABELS: Final = 256
+SHOWN_PROBLEMS: Final = 20
+"""Of a config, in its message."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +38,83 @@ class Label:
 
 
 def load(path: Path = CONFIG) -> tuple[Label, ...]:
-    """Read the labels of a Vistas config file, in id order. Raises ValueError, naming file and label, if it can't."""
-    labels: list[Label] = []
-    entries = files.read_json(path)
-    if not isinstance(entries, dict) or not isinstance(entries.get("labels"), list):
-        raise ValueError(f"{path}: no list of labels; restore the set's config")
-    if len(entries["labels"]) > MAX_LABELS:
-        raise ValueError(f"{path}: {len(entries['labels'])} labels, expected at most {MAX_LABELS}, as 8 bits hold")
-    for i, entry in enumerate(entries["labels"]):
-        try:
-            r, g, b = entry["color"]
-            label = Label(i, entry["name"], entry["readable"], entry["instances"], entry["evaluate"], (r, g, b))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: label {i} lacks a usable {error}; restore the set's config") from error
-        if not (isinstance(label.instances, bool) and isinstance(label.evaluate, bool)):
-            raise ValueError(f"{path}: label {i}: instances and evaluate must be true or false; mend the set's config")
-        labels.append(label)
-    return tuple(labels)
+    """Read the labels of a Vistas config file, in id order.
+
+    Keys that are not of Vistas' format are left alone. Raises ValueError with a line for each problem, which names the
+    file, the label's place in the list and its name. Warns of different names that are easily taken for one another.
+    """
+    content = text.read_json(path)
+    entries = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        if not isinstance(content, dict):
+            found = f"found {_shown(content)}, expected an object with the list `labels`"
+        elif "labels" in content:
+            found = f"labels is {_shown(entries)}, expected a list with an entry for each label"
+        else:
+            found = f"no `labels` among its keys {list(content)[:8]}, expected Vistas' list of labels"
+        raise ValueError(f"{path}: {found}; give the config JSON of the set (docs/data.md)")
+    problems = []
+    if len(entries) > MAX_LABELS:
+        problems.append(f"{path}: {len(entries)} labels, expected at most {MAX_LABELS}, as 8 bits hold; leave some out")
+    first: dict[str, int] = {}
+    for i, entry in enumerate(entries):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        where = f"{path}: labels[{i}]" + (f" {name!r}" if isinstance(name, str) else "")
+        problems += [f"{where}: {problem}" for problem in _problems(entry, i)]
+        if isinstance(name, str) and name.strip() and first.setdefault(name, i) != i:
+            problems.append(f"{where}: labels[{first[name]}] has the same name; names must be unique")
+    if problems:
+        more = len(problems) - SHOWN_PROBLEMS
+        shown = problems[:SHOWN_PROBLEMS] + ([f"{path}: and {more} more"] if more > 0 else [])
+        raise ValueError("\n".join(shown) + "; mend the set's config")
+    for name, other in names.similar_pairs(first):
+        log.warning(
+            "%s: labels %a and %a differ by blanks, case or marks alone: they are two labels", path, name, other
+        )
+    return tuple(
+        Label(i, x["name"], x["readable"], x["instances"], x["evaluate"], tuple(x["color"]))
+        for i, x in enumerate(entries)
+    )
+
+
+def _problems(entry: Any, place: int) -> Iterator[str]:
+    """What is wrong with an entry of the list of labels."""
+    if not isinstance(entry, dict):
+        yield f"found {_shown(entry)}, expected an object with name, readable, instances, evaluate and color"
+        return
+    for key, kind, rule in (
+        ("name", str, "text"),
+        ("readable", str, "text"),
+        ("instances", bool, "true or false"),
+        ("evaluate", bool, "true or false"),
+    ):
+        if key not in entry:
+            yield f"no {key}, expected {rule}"
+        elif not isinstance(entry[key], kind):
+            yield f"{key} is {_shown(entry[key])}, expected {rule}"
+    name = entry.get("name")
+    if isinstance(name, str) and not name.strip():
+        yield f"name is {_shown(name)}, expected text that is not blank"
+    elif isinstance(name, str) and not names.is_plain(name):
+        yield f"name is {_shown(name)}, with a line end or another control character; take it out"
+    color = entry.get("color")
+    if "color" not in entry:
+        yield "no color, expected three whole numbers from 0 to 255, red, green, blue"
+    elif not (isinstance(color, list) and len(color) == 3 and all(type(c) is int and 0 <= c <= 255 for c in color)):
+        yield f"color is {_shown(color)}, expected three whole numbers from 0 to 255, red, green, blue"
+    # Vistas' own configs have no ids; where there is one it says which label is meant.
+    number = entry.get("id")
+    if isinstance(number, str) and number.strip().isdecimal():
+        number = int(number)
+    if isinstance(number, int | float) and number != place:
+        rule = "a label's id is its place in the list, from 0"
+        yield f"id is {_shown(entry['id'])}, but {rule}; sort the list and fill its gaps"
+
+
+def _shown(value: Any) -> str:
+    """A JSON value as it stands in the file, cut to a line."""
+    written = json.dumps(value)
+    return written if len(written) <= 60 else f"{written[:57]}..."
 
 
 LABELS: Final = load()

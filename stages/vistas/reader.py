@@ -7,16 +7,18 @@ label * 256 + instance (the set's own README, research.mapillary.com).
 """
 
 import struct
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stages import config
-from stages.vistas import labels
+from stages.coco import png
+from stages.foundation import files
+from stages.vistas import labels, plausibility
 
 FLAT = "flat"
 """Version of a set whose folders have no version between split and instances."""
@@ -25,8 +27,6 @@ SPLITS = {"train": "training", "val": "validation"}
 PICTURES = (".jpg", ".jpeg", ".png")
 INSTANCES_PER_LABEL = 256
 
-_EXIF_ORIENTATION = 0x0112
-_PNG, _JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd9"
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _DVC_CACHE = "/files/md5/"
 
@@ -117,6 +117,8 @@ def find(source: config.Source, root: Path, key: str) -> VistasSet:
 def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
     """The annotated pictures of a split, or of all, by rising key; and a problem for each that can't be one.
 
+    A key is a file's name without suffix, in Unicode's composed form (NFC): macOS writes names decomposed.
+
     Raises FileNotFoundError where there is no picture at all.
     """
     folders = found.folders(split)
@@ -131,38 +133,59 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
     root = found.root.resolve()
     for key in sorted(images.keys() | rasters.keys()):
         named = [*images.get(key, []), *rasters.get(key, [])]
+        first = files.printable(named[0])
+        several = next((paths for paths in (images.get(key, []), rasters.get(key, [])) if len(paths) > 1), None)
         outside = [path for path in named if _outside(path, root)]
-        dangling = [path for path in named if not path.is_file()]
-        if key not in rasters:
-            expected = found.instances(images[key][0].parents[1]) / f"{key}.png"
-            yield Problem(key, f"{images[key][0]}: no mask at {expected}; restore it or delete the picture")
+        missing = [path for path in named if not path.is_file()]
+        if not all(files.is_utf8(path.name) for path in named):
+            yield Problem(key, f"{first}: the name is not UTF-8; rename the picture and its mask (convmv -t utf8)")
+        elif key not in rasters:
+            expected = files.printable(found.instances(images[key][0].parents[1]) / f"{key}.png")
+            yield Problem(key, f"{first}: no mask at {expected}; restore it or delete the picture")
         elif key not in images:
-            yield Problem(key, f"{rasters[key][0]}: no picture of that name; restore it or delete the mask")
-        elif len(images[key]) > 1 or len(rasters[key]) > 1:
-            several = images[key] if len(images[key]) > 1 else rasters[key]
-            yield Problem(key, f"{several[0]}: {several[1]} has the same key; rename or delete one with its mask")
-        elif dangling:
-            yield Problem(key, f"{dangling[0]}: a link to nothing; restore it (dvc checkout, if DVC tracks the set)")
+            yield Problem(key, f"{first}: no picture of that name; restore it or delete the mask")
+        elif several:
+            yield Problem(key, _same_key(*several[:2]))
+        elif missing:
+            what = "a link to nothing" if missing[0].is_symlink() else "no file"
+            name = files.printable(missing[0])
+            yield Problem(key, f"{name}: {what}; restore it (dvc checkout, if DVC tracks the set)")
         elif outside:
             yield Problem(
                 key,
-                f"{outside[0]}: a link to {outside[0].resolve()}, outside of {found.root}; put a copy there, or use "
-                "`make data SRC=...`",
+                f"{files.printable(outside[0])}: a link to {files.printable(outside[0].resolve())}, outside of "
+                f"{found.root}; put a copy there, or use `make data SRC=...`",
             )
         else:
-            own = rasters[key][0].parents[1] / "panoptic" / f"{key}.png"
+            image, raster = named
+            own = raster.parents[1] / "panoptic" / raster.name
             usable = own.is_file() and not _outside(own, root)
-            yield Scene(key, images[key][0], rasters[key][0], own if usable else None)
+            yield Scene(key, image, raster, own if usable else None)
 
 
 def _by_key(folders: list[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Files of these suffixes by their names without it."""
+    """Files of these suffixes by their keys. Hidden ones, such as macOS' ._NAME beside NAME, are no part of a set."""
     result: dict[str, list[Path]] = {}
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.suffix.lower() in suffixes:
-                result.setdefault(path.stem, []).append(path)
+            if path.suffix.lower() in suffixes and not path.name.startswith("."):
+                stem = path.stem if files.is_utf8(path.stem) else files.printable(path.stem)
+                result.setdefault(composed(stem), []).append(path)
     return result
+
+
+def composed(name: str) -> str:
+    """A name in the Unicode normal form that keys are compared in."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _same_key(path: Path, other: Path) -> str:
+    """What is wrong with two files of one key."""
+    why = ""
+    if path.stem != other.stem:
+        why = f" (their names, {path.name!a} and {other.name!a}, differ in Unicode's normal form alone)"
+    found = f"{files.printable(path)}: {files.printable(other)} has the same key{why}"
+    return f"{found}; rename or delete one with its mask"
 
 
 def _outside(path: Path, root: Path) -> bool:
@@ -171,56 +194,27 @@ def _outside(path: Path, root: Path) -> bool:
     return not real.is_relative_to(root) and _DVC_CACHE not in real.as_posix()
 
 
-def picture_size(path: Path) -> tuple[tuple[int, int], int]:
-    """(height, width) of a picture as it is stored, and its EXIF orientation, 1 to 8.
-
-    Raises ValueError where it can't be read; a JPEG must be there to its end.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            orientation: Any = picture.getexif().get(_EXIF_ORIENTATION)
-            if picture.format == "JPEG" and not _tail(path).rstrip(b"\0").endswith(_JPEG_END):
-                # Cameras may write more behind the picture; read, it tells whether it is whole.
-                picture.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        # With a number it is the system's, else Pillow's on what it read.
-        if getattr(error, "errno", None):
-            raise
-        found = f"{path.stat().st_size} bytes that are no whole picture ({error})"
-        raise ValueError(f"{path}: {found}; restore the file") from error
-    return (height, width), orientation if orientation in range(1, 9) else 1
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        return file.read()
-
-
 def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:
     """Read an instance raster: uint16 [H, W], label * 256 + instance. Raises ValueError for anything else."""
     import imagecodecs
 
-    content = path.read_bytes()
-    if not content.startswith(_PNG) or len(content) < 26:
-        raise ValueError(f"{path}: {len(content)} bytes that are no PNG; restore the file")
+    content, name = path.read_bytes(), files.printable(path)
+    if not content.startswith(png.SIGNATURE) or len(content) < 26:
+        raise ValueError(f"{name}: {len(content)} bytes that are no PNG; restore the file")
     depth, kind = struct.unpack(">BB", content[24:26])
     if (depth, kind) != (16, 0):
         raise ValueError(
-            f"{path}: {depth}-bit {_COLOUR_TYPES.get(kind, 'unknown')}, expected 16-bit grey, label * 256 + instance; "
+            f"{name}: {depth}-bit {_COLOUR_TYPES.get(kind, 'unknown')}, expected 16-bit grey, label * 256 + instance; "
             "take the PNGs of Vistas' folder instances, not labels or panoptic"
         )
     try:
-        raster = np.asarray(imagecodecs.png_decode(content), np.uint16)
+        raster = np.asarray(imagecodecs.png_decode(png.critical(content)), np.uint16)
     except (imagecodecs.PngError, ValueError) as error:
-        raise ValueError(f"{path}: a broken PNG ({error}); restore the file") from error
+        raise ValueError(f"{name}: a broken PNG ({error}); restore the file") from error
     top = int(raster.max()) >> 8
     if top >= num_labels:
         raise ValueError(
-            f"{path}: label {top}, but the config has {num_labels}, 0 to {num_labels - 1}; the source's version or "
-            "config may be another set's"
+            f"{name}: label {top}, but the config has {num_labels}, 0 to {num_labels - 1}; the source's version or "
+            f"config may be another set's. {plausibility.looks_like(np.unique(raster), num_labels)}"
         )
     return raster

@@ -1,0 +1,96 @@
+"""Pictures of every kind by both readers."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.conversion import readers
+from stages.inference import frames
+from tests import zoo
+
+# Pillow's, to developers, of palettes with tRNS.
+pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "p.jpg"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", zoo.PICTURES)
+def test_pillow_differs_where_it_is_said(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path, zoo.PICTURES[name])
+    seen = readers.see(path)
+    assert np.array_equal(seen.rgb, frames.read_rgb(path))
+    with Image.open(path) as picture:
+        picture.load()
+        same = np.array_equal(np.asarray(picture.convert("RGB")), seen.rgb)
+        assert seen.alike == (same and picture.format in readers.FORMATS)
+    expected = 6 if "XMP" in name else int(name[-1]) if "EXIF" in name else 3 if "turned" in name else 1
+    # The pixels of a TIFF are turned as it is read; 0 and 9 are no orientations.
+    assert seen.orientation == (1 if expected in (0, 9) or "TIFF" in name else expected)
+
+
+def test_where_the_readers_differ() -> None:
+    """Of all that both can read, by what their builds of today do."""
+    differ = set()
+    for name, content in zoo.PICTURES.items():
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            if not np.array_equal(np.asarray(picture.convert("RGB")), frames.decode(content)):
+                differ.add(name)
+    grey = {f"PNG grey 16{more}" for more in ("", " with tRNS", " interlaced")}
+    cmyk = {"JPEG CMYK", "JPEG CMYK not said to be Adobe's", "JPEG YCCK"}
+    assert differ == grey | cmyk | {"TIFF grey 16", "TIFF RGBA", "GIF transparent"}
+
+
+@pytest.mark.parametrize("name", [*zoo.UNREADABLE, *zoo.CUT])
+def test_what_is_not_read_to_its_end_is_named(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, (zoo.UNREADABLE | zoo.CUT)[name])
+    with pytest.raises(
+        ValueError, match=r"p\.jpg: (\d+ bytes that are no whole picture|damaged) \(.*restore the file"
+    ) as e:
+        readers.see(path)
+    # The same text each time, as statistics.json lists it.
+    assert " at 0x" not in str(e.value)
+    assert "\n" not in str(e.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_second_picture_that_nobody_reads_may_be_cut(tmp_path: Path) -> None:
+    seen = readers.see(write(tmp_path, zoo.PICTURES["JPEG MPO"][:-200]))
+    assert seen.alike
+    assert np.array_equal(seen.rgb, frames.decode(zoo.save("JPEG")))
+
+
+def test_sixteen_bits_are_seen_as_their_upper_eight(tmp_path: Path) -> None:
+    seen = readers.see(write(tmp_path, zoo.PICTURES["PNG grey 16"]))
+    assert np.array_equal(seen.rgb, np.repeat(zoo.GREY16[..., None] >> 8, 3, axis=2))
+    seen = readers.see(write(tmp_path, zoo.PICTURES["JPEG CMYK"]))
+    assert np.abs(seen.rgb.astype(int) - zoo.RGB).mean() < 12
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9\n.png")
+    path.write_bytes(zoo.PICTURES["PNG RGB"])
+    assert np.array_equal(frames.read_rgb(path), zoo.RGB)
+    for content in (b"", b"text", zoo.PICTURES["PNG RGB"][:-1]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"caf\\xe9\\n\.png: can't be read as a picture"):
+            frames.read_rgb(path)
+    with pytest.raises(ValueError, match=r"gone\.png: can't be read \(No such file or directory\)"):
+        frames.read_rgb(tmp_path / "gone.png")
+
+
+def test_more_pixels_than_opencv_takes(tmp_path: Path) -> None:
+    content = bytearray(cv2.imencode(".bmp", zoo.RGB)[1].tobytes())
+    content[18:26] = struct.pack("<ii", 1 << 20, 1 << 20)
+    with pytest.raises(ValueError, match="can't be read as a picture"):
+        frames.read_rgb(write(tmp_path, bytes(content)))
