@@ -35,9 +35,9 @@ from stages.vistas import labels, layout, reader
 
 SIZE = (2448, 3264)
 COPIES = 60
-"""Of each picture, by links, where the whole stage is timed."""
+"""Copies of each picture, by links, with which the whole stage is timed."""
 ROUNDS = 3
-"""Of the whole stage with one worker and with two, in turns; the median of each counts."""
+"""Runs of the whole stage with one worker and with two, in turns; the median of each counts."""
 TABLES = Path("conf/tables")
 FASTEST, OURS = "decode PNG, imagecodecs", "instance JSON, ours"
 LIMITS = {
@@ -47,7 +47,7 @@ LIMITS = {
     "speedup_of_2_workers": (1.8, np.inf),
     "worker_peak_mib": (0, 300),
 }
-"""What the stage is built to keep, on two cores or more; the command fails where it does not."""
+"""Limits for two cores or more; the command fails beyond them."""
 THINGS = np.array([label.instances for label in labels.LABELS])
 
 
@@ -78,7 +78,7 @@ def write_set(root: Path, images: int) -> float:
 
 
 def full_size(png: Path) -> str:
-    """What most converters do: a mask of the whole picture for each object."""
+    """Convert as most converters do: a mask of the whole picture for each object."""
     raster = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
     found = []
     for value in np.unique(raster):
@@ -89,7 +89,7 @@ def full_size(png: Path) -> str:
 
 
 def cropped(png: Path) -> str:
-    """The same with each object looked for in its bounding box alone."""
+    """Convert with masks of each object's bounding box only."""
     raster = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
     values, places = np.unique(raster, return_inverse=True)
     boxes = ndimage.find_objects(places.reshape(raster.shape).astype(np.int32) + 1)
@@ -105,7 +105,7 @@ def cropped(png: Path) -> str:
 
 
 def ours(png: Path) -> str:
-    """The same by run lengths of all segments at once."""
+    """Convert by run lengths of all segments at once."""
     segments = rle.encode(rle.runs(reader.instances(png, len(labels.LABELS))))
     return json.dumps(
         [

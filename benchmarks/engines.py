@@ -21,7 +21,7 @@ import numpy as np
 
 from stages import config
 from stages.engines import interface, manifest
-from stages.engines.cuda import driver, tensorrt, tensorrt_common
+from stages.engines.cuda import driver, gpu, runtime, tensorrt, tensorrt_common
 from stages.foundation import files
 from stages.inference import frames
 from stages.inference.description import Description
@@ -62,7 +62,7 @@ def spread(spent_ms: list[float], prefix: str = "") -> dict[str, float]:
     return found | {f"{prefix}std_ms": round(float(np.std(spent_ms)), 3)}
 
 
-def stream(runtime: interface.Runtime, batch: Any, in_flight: int, seconds: float, batches: int) -> dict[str, Any]:
+def stream(loaded: interface.Runtime, batch: Any, in_flight: int, seconds: float, batches: int) -> dict[str, Any]:
     """Rate with batches in flight, after a second of warm-up, and milliseconds from a batch's submit to its result.
 
     At least `batches` of them and `seconds`. And clocks at their end, and by how much memory has grown: the device's,
@@ -77,10 +77,10 @@ def stream(runtime: interface.Runtime, batch: Any, in_flight: int, seconds: floa
         while (more := time.perf_counter() - start < wanted or len(spent) + len(begun) < least) or begun:
             if more:
                 begun.append(time.perf_counter())
-                runtime.submit(batch)
+                loaded.submit(batch)
                 if len(begun) < in_flight:
                     continue
-            runtime.result()
+            loaded.result()
             spent.append(1000 * (time.perf_counter() - begun.pop(0)))
         rate = len(spent) / (time.perf_counter() - start)
         joules = (energy() - joules_before) / len(spent) if joules_before else None
@@ -124,18 +124,18 @@ def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expec
     start = time.perf_counter()
     build.write(engine)
     seconds = time.perf_counter() - start
-    runtime = tensorrt_common.GpuRuntime(api, engine)
+    loaded = runtime.GpuRuntime(api, engine)
     spent: dict[str, list[float]] = {"engine_and_copies": [], "merge": [], "end_to_end": []}
     for round_ in range(10):
         frame = expected["frames"][round_ % len(expected["frames"])]
         begin = time.perf_counter()
-        runtime.submit(frames.network_input(frame[None], cfg))
+        loaded.submit(frames.network_input(frame[None], cfg))
         # Not `result`, which copies out of pinned memory, as TAO Deploy does not.
-        (lane,) = runtime._queued
-        lane.done.synchronize()
-        runtime._queued.clear()
+        (slot,) = loaded._queued
+        slot.done.synchronize()
+        loaded._queued.clear()
         copied = time.perf_counter()
-        ids, categories = merge_as_tao_deploy({n: b.host[0] for n, b in lane.outputs.items()}, cfg, about.num_things)
+        ids, categories = merge_as_tao_deploy({n: b.host[0] for n, b in slot.outputs.items()}, cfg, about.num_things)
         end = time.perf_counter()
         if round_ >= 2:
             for name, ms in (
@@ -144,7 +144,7 @@ def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expec
                 ("end_to_end", end - begin),
             ):
                 spent[name].append(1000 * ms)
-    runtime.close()
+    loaded.close()
     return {
         "build_seconds": round(seconds, 1),
         "segments": len(categories),
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, required=True, help="folder that the engine stage wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of timing")
-    parser.add_argument("--in-flight", type=int, nargs="*", default=[], help="batches on their way at once, on a GPU")
+    parser.add_argument("--in-flight", type=int, nargs="*", default=[], help="batches in flight at once, on a GPU")
     parser.add_argument("--batches", type=int, default=0, help="at least so many with each of --in-flight")
     parser.add_argument("--profile", type=int, default=0, help="runs over which each layer is timed, on a GPU; 0: none")
     parser.add_argument("--tao-graph", type=Path, help="graph.onnx that peers.py wrote, to time TAO Deploy's way too")
@@ -234,15 +234,15 @@ def main() -> None:
     args = parser.parse_args()
     target = config.load(args.params).target(args.target)
     found = manifest.verified_engine(args.engine, args.target, target)
-    runtime = interface.backend(target).load(found.path, target)
-    predictor = Predictor(runtime.infer, found.description, runtime.input_buffer)
+    loaded = interface.backend(target).load(found.path, target)
+    predictor = Predictor(loaded.infer, found.description, loaded.input_buffer)
     about = files.read_json(args.engine / manifest.NAME)
     expected = np.load(args.reference)
     one = expected["frames"][: predictor.cfg.batch_size]
-    gpu_ms = runtime.gpu_ms(200) if isinstance(runtime, tensorrt_common.GpuRuntime) else []
+    gpu_ms = loaded.gpu_ms(200) if isinstance(loaded, runtime.GpuRuntime) else []
     result: dict[str, Any] = {
         "measured": {"utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": sys.argv},
-        "gpu": asdict(gpu) if (gpu := driver.gpu()) else None,
+        "gpu": asdict(here) if (here := gpu.current()) else None,
         # Which target, graph, checkpoint and data the engine is of, and who built it.
         "engine": about,
         "warmup_seconds": WARMUP_SECONDS,
@@ -260,8 +260,8 @@ def main() -> None:
         )
         # Or the next would be measured with its memory given back.
         del other
-    if args.profile and isinstance(runtime, tensorrt_common.GpuRuntime):
-        rows = runtime.profile(args.profile)
+    if args.profile and isinstance(loaded, runtime.GpuRuntime):
+        rows = loaded.profile(args.profile)
         result["layers"] = [{"step": step, "layer": layer, "ms": round(ms, 4)} for step, layer, ms in rows]
     files.write_json(args.out, result)
     if args.tao_graph:

@@ -51,11 +51,11 @@ class Peers:
         return ((padded - self._mean) / self._std)[None]
 
     def eager(self, dtype: torch.dtype) -> Network:
-        """TAO's network as it is, by autocast in half precision."""
+        """TAO's network, unchanged, by autocast in half precision."""
         return self._network(self.tao.net, dtype)
 
     def compiled(self, dtype: torch.dtype, mode: str) -> Network:
-        """The same by torch.compile, but for TAO's own operator, of which it knows no shapes."""
+        """TAO's network by torch.compile, except for TAO's own operator, whose shapes torch.compile does not know."""
         net = copy.deepcopy(self.tao.net)
         for module in net.modules():
             if type(module).__name__ == "MSDeformAttn":

@@ -10,13 +10,11 @@ whichever is longer; caches, launches and what is not arithmetic on tensor cores
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
 import onnx
 
-from stages.engines.cuda import catalog
-from stages.engines.cuda.catalog import Tensor
 from stages.inference import description
+from stages.inference.steps import KernelCall, Part
 from stages.onnx_graph import partition
 
 GPUS = {
@@ -30,37 +28,37 @@ GPUS = {
 Thor an eighth of sparse FP4."""
 
 
-def kernel_flop(name: str, attributes: dict[str, Any], inputs: list[Tensor], outputs: tuple[Tensor, ...]) -> float:
+def kernel_flop(call: KernelCall) -> float:
     """Multiplications and additions of a kernel that tensor cores can do."""
-    if name == "Linear":
+    inputs, outputs, attributes = call.input_specs, call.output_specs, call.attributes
+    if call.operator == "Linear":
         return 2.0 * math.prod(outputs[0].shape) * inputs[1].shape[-1]
-    if name == "WindowAttention":
-        tokens, channels = attributes["window"] ** 2, outputs[0].shape[-1]
-        windows = math.prod(-(-attributes[side] // attributes["window"]) for side in ("height", "width"))
+    if call.operator == "WindowAttention":
+        window, channels = attributes.integer("window"), outputs[0].shape[-1]
+        tokens = window**2
+        windows = math.prod(-(-attributes.integer(side) // window) for side in ("height", "width"))
         return 4.0 * outputs[0].shape[0] * windows * float(tokens**2) * channels
-    if name == "MaskedAttention":
+    if call.operator == "MaskedAttention":
         return 4.0 * math.prod(outputs[0].shape) * inputs[1].shape[1]
     return 0
 
 
 def steps(folder: Path) -> list[tuple[str, float, float]]:
-    """Of each step its name, operations and bytes read and written."""
+    """Name, operations, and bytes read and written of each step."""
     found = []
     for step in description.read(folder).steps:
-        if "kernel" in step:
-            inputs = [Tensor(tuple(t["shape"]), t["dtype"]) for t in step["tensors"]]
-            outputs = catalog.plan(step["kernel"], step["attributes"], inputs).outputs
-            flop = kernel_flop(step["kernel"], step["attributes"], inputs, outputs)
-            found.append((step["kernel"], flop, float(sum(t.bytes for t in (*inputs, *outputs)))))
-        elif "onnx" in step:
-            graph = onnx.load(folder / step["onnx"]).graph
+        if isinstance(step, KernelCall):
+            moved = sum(spec.size_bytes for spec in (*step.input_specs, *step.output_specs))
+            found.append((step.operator, kernel_flop(step), float(moved)))
+        elif isinstance(step, Part):
+            graph = onnx.load(folder / step.file).graph
             known = partition.tensors(graph)
-            moved = [known[v.name].bytes for v in (*graph.input, *graph.output, *graph.initializer)]
+            moved = sum(known[v.name].size_bytes for v in (*graph.input, *graph.output, *graph.initializer))
             flop = 0.0
             for node in graph.node:
                 if node.op_type == "Conv":
                     flop += 2 * math.prod(known[node.output[0]].shape) * math.prod(known[node.input[1]].shape[1:])
-            found.append(("convolutions", flop, float(sum(moved))))
+            found.append(("convolutions", flop, float(moved)))
     return found
 
 

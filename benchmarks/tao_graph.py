@@ -16,7 +16,7 @@ OUTPUTS = ["prob_masks", "pred_masks", "pred_scores", "pred_classes"]
 
 
 def export(net: Any, spec: Path, cfg: config.Deploy, folder: Path) -> Any:
-    """What TAO makes of a MaskFormerModel on a CPU and its spec.yaml, as onnx.ModelProto; leaves files in `folder`."""
+    """Export a MaskFormerModel on a CPU by TAO's exporter and its spec.yaml; writes files to `folder`."""
     exporter: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.export.onnx_exporter")
     schema: Any = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
     model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")

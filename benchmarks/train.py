@@ -146,7 +146,7 @@ def tao(spec: Path) -> tuple[Any, Any]:
 
 
 def loader_images_per_s(loader: Any) -> float:
-    """TAO's training loader alone, in a second epoch, for which its workers are started anew as in training."""
+    """TAO's training loader alone, in a second epoch, for which its workers are started again as in training."""
     for _ in loader:
         pass
     start = time.perf_counter()
@@ -252,7 +252,7 @@ def step(module: Any, loader: Any) -> dict[str, Any]:
 
 
 def parts(folder: Path, coco: Path, cfg: config.Config) -> dict[str, Any]:
-    """What the loader alone gives, and what a step consists of; to be run in a process of its own."""
+    """Time the loader alone and the parts of a training step; must run in a process of its own."""
     from omegaconf import OmegaConf
 
     # As TAO does before CUDA starts.

@@ -1,7 +1,7 @@
 """engine@TARGET: graph -> an engine for one target, with engine.json beside it.
 
 Checks this host and the graph against the target before any work. Cost: seconds to minutes. Not deterministic:
-builders choose by timing, so an engine is an immutable artifact that its sidecar describes.
+builders choose by timing, so an engine is an immutable artifact that its manifest describes.
 """
 
 import argparse
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from stages import config
 from stages.engines import interface, manifest
-from stages.engines.cuda import bundle
 from stages.foundation import files
 from stages.inference import description
 
@@ -39,7 +38,10 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()
         if about.steps:
-            bundle.build(backend, graph, about.steps, engine, target, timing_cache)
+            # An engine of a CPU needs nothing of it; dvc.yaml relies on that.
+            from stages.engines.cuda import bundle_builder
+
+            bundle_builder.build(backend, graph, about.steps, engine, target, timing_cache)
         else:
             backend.build(graph / description.ONNX, engine, target, timing_cache)
         seconds = time.perf_counter() - start

@@ -12,6 +12,7 @@ import torch
 
 from stages import config
 from stages.network import deformable
+from stages.operators.deformable_attention import deformable_attention
 
 SIZES = [(5, 8), (10, 16), (20, 31)]
 
@@ -34,7 +35,7 @@ def test_every_form_equals_tao(tao_wheel: None, form: config.Sampler, batch: int
     modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.modules")
     value, offsets, logits = arguments(0, batch)
     if form is config.Sampler.kernels:
-        found = deformable.by_kernel(value, torch.cat([offsets, logits], -1), SIZES, HEADS, POINTS)
+        found = deformable_attention(value, torch.cat([offsets, logits], -1), SIZES, HEADS, POINTS)
     else:
         found = deformable.sample(deformable.SAMPLERS[form](), value, offsets, logits, SIZES, HEADS, POINTS)
 

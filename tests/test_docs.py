@@ -58,6 +58,35 @@ def test_deps_are_what_a_stage_imports(name: str) -> None:
         assert [d for d in listed if not d.endswith(".py")] == [], "a folder reruns hours of work after any edit in it"
 
 
+def dependencies(name: str, device: str = "") -> list[str]:
+    body = STAGES[name].get("do", STAGES[name])
+    return [d.replace("${item.device}", device) for d in body["deps"]]
+
+
+@pytest.mark.parametrize("name", ["export", "simplify", "precision"])
+def test_an_edited_launch_plan_reruns_no_graph_and_an_edited_operator_does(name: str) -> None:
+    assert [d for d in dependencies(name) if d.startswith("stages/engines")] == []
+    assert "stages/operators" in dependencies(name)
+
+
+def test_an_edited_kernel_rebuilds_no_engine_of_a_cpu(tmp_path: Path) -> None:
+    listed = dependencies("engine", "cpu")
+    assert [d for d in listed if d.startswith("stages/engines/cuda")] == ["stages/engines/cuda/gpu.py"]
+    # Nothing else of that folder is imported to build and to run such an engine.
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom stages import config, engine\nfrom stages.engines import loading\n"
+        "from tests import graphs\n"
+        "target = config.Target(builder=config.Builder.onnxruntime, builder_version='1.32')\n"
+        "graph = graphs.write(Path('graph'), graphs.two_outputs(), target)\n"
+        "engine.build(graph, Path('cpu'), 'cpu', target, Path('timing.cache'))\n"
+        "loading.load(Path('cpu'), 'cpu', target)\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('stages.engines.cuda.')))\n"
+    )
+    done = run("python", "-c", code, cwd=tmp_path, PYTHONPATH=str(REPO))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["stages.engines.cuda.gpu"]
+
+
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_help_needs_no_heavy_import(name: str) -> None:
     code = (

@@ -10,7 +10,7 @@ import pytest
 from stages import config, engine
 from stages.commands import build_engines
 from stages.engines import interface, manifest
-from stages.engines.cuda import driver, tensorrt, tensorrt_rtx
+from stages.engines.cuda import driver, gpu, tensorrt, tensorrt_rtx
 from stages.foundation import files
 from tests import graphs
 
@@ -20,7 +20,7 @@ RTX = config.Target(
     builder=config.Builder.tensorrt_rtx, builder_version="1.7",
     device=config.Device.cuda, compute_capabilities=["8.6", "8.9"],
 )  # fmt: skip
-needs_no_gpu = pytest.mark.skipif(driver.gpu() is not None, reason="says what is said where there is no GPU")
+needs_no_gpu = pytest.mark.skipif(gpu.current() is not None, reason="says what is said where there is no GPU")
 
 
 @pytest.fixture
@@ -167,14 +167,19 @@ def test_the_name_of_the_target_is_checked(built: Path, target: config.Target) -
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["engine", "sha256"], "0", r"SHA-256 .* is not the sidecar's 0; run `make engines TARGET=cpu`"),
+        (["engine", "sha256"], "0", r"SHA-256 .* is not the manifest's 0; run `make engines TARGET=cpu`"),
         (["engine", "file"], "../other.onnx", r"engine\.file must name a file in"),
         (["engine", "file"], "missing.onnx", r"engine\.file must name a file in .* found 'missing\.onnx'"),
         (["builder_version"], "1.31.9", r"builder_version must be '1\.32\.0' here, found '1\.31\.9'"),
         (["graph"], {"of": "old"}, r"graph must hold what graph\.json does, but .*'of'"),
+        (
+            ["graph", "steps"],
+            [{"part": "part_1.engine"}],
+            r"graph must hold what graph\.json does, but step 0: kind must",
+        ),
     ],
 )
-def test_a_spoiled_sidecar_is_refused(
+def test_a_spoiled_manifest_is_refused(
     built: Path, target: config.Target, path: list[str], value: object, message: str
 ) -> None:
     content = files.read_json(built / manifest.NAME)
@@ -187,7 +192,7 @@ def test_a_spoiled_sidecar_is_refused(
         manifest.verified_engine(built, "cpu", target)
 
 
-def test_changed_bytes_and_a_missing_sidecar_are_refused(built: Path, target: config.Target) -> None:
+def test_changed_bytes_and_a_missing_manifest_are_refused(built: Path, target: config.Target) -> None:
     blob = manifest.verified_engine(built, "cpu", target).path
     blob.write_bytes(blob.read_bytes() + b"x")
     with pytest.raises(RuntimeError, match=r"SHA-256 .* `make engines TARGET=cpu`"):
@@ -276,7 +281,7 @@ def test_what_an_enumeration_lacks_is_no_bit() -> None:
 
 @needs_no_gpu
 def test_cudas_own_message_arrives() -> None:
-    assert driver.gpu() is None
+    assert gpu.current() is None
     with pytest.raises(RuntimeError, match=r"cudaMalloc: CUDA driver version is insufficient .*\(CUDA error 35\)"):
         driver.Buffer((1, 2), np.uint8)
     with pytest.raises(RuntimeError, match="cudaStreamCreateWithFlags: CUDA driver"):

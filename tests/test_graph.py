@@ -13,6 +13,7 @@ import torch
 
 from stages import config, export, simplify
 from stages.inference import description, segments
+from stages.inference.steps import Constants, KernelCall
 from stages.network import kernel_network
 from stages.network.network import Decoder, Network
 from stages.onnx_graph import artifact
@@ -79,8 +80,8 @@ def decode_by_kernels(decoder: Any, levels: list[torch.Tensor], features: torch.
     tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
     sizes = [tuple(level.shape[2:]) for level in levels]
     size = tuple(features.shape[2:])
-    moved = tokens + kernels.positions(sizes)
-    class_logits, flat = kernels(features.flatten(2).transpose(1, 2), size, tokens, moved, sizes)
+    with_pos_embed = tokens + kernels.pos_embed(sizes)
+    class_logits, flat = kernels(features.flatten(2).transpose(1, 2), size, tokens, with_pos_embed, sizes)
     return class_logits, torch.unflatten(flat, 2, size)
 
 
@@ -180,7 +181,11 @@ def test_exported_graph_answers_as_tao(
         model = simplify.simplify(model, cfg)
         artifact.save(model, tmp_path, about)
         described = description.read(tmp_path).steps
-        steps = [step.get("kernel", "part") for step in described if "constants" not in step]
+        steps = [
+            step.operator if isinstance(step, KernelCall) else "part"
+            for step in described
+            if not isinstance(step, Constants)
+        ]
         merge = ["PanopticMerge"] if mode is config.Mode.panoptic else []
         # Of each of three layers of the decoder two: to the picture, and to one another.
         kernels = [*["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 6]

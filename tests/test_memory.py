@@ -1,4 +1,4 @@
-"""Places in a block of memory that steps share."""
+"""Offsets in a block of memory that steps share."""
 
 import random
 
@@ -30,4 +30,4 @@ def test_a_chain_needs_room_for_two_neighbours_alone() -> None:
 
 
 def test_blocks_in_a_row_are_aligned() -> None:
-    assert memory.in_a_row([1, 256, 300]) == ([0, 256, 512], 1024)
+    assert memory.consecutive([1, 256, 300]) == ([0, 256, 512], 1024)

@@ -29,13 +29,13 @@ DEPLOY = config.Deploy(
 
 def network() -> onnx.ModelProto:
     """Logits and a map as the deployed graph names them, and in /merge/ a large sum that two nodes read."""
-    frame = helper.make_tensor_value_info(comparison.INPUT, TensorProto.UINT8, SHAPE)
+    frame = helper.make_tensor_value_info(description.FUSED_INPUT, TensorProto.UINT8, SHAPE)
     outputs = [
         helper.make_tensor_value_info("class_ids", TensorProto.UINT8, [1, SIDE, SIDE]),
         helper.make_tensor_value_info("area", TensorProto.FLOAT, [1, 1, 1, 1]),
     ]
     nodes = [
-        helper.make_node("Cast", [comparison.INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [description.FUSED_INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["planes"], name="/Transpose", perm=[0, 3, 1, 2]),
         helper.make_node("ReduceMean", ["planes"], ["mean"], name="/network/decoder/ReduceMean", axes=[1]),
         helper.make_node("Mul", ["mean", "scale"], ["mask_logits"], name="/network/decoder/Einsum"),
@@ -66,7 +66,7 @@ def network() -> onnx.ModelProto:
 
 def run(model: onnx.ModelProto, *outputs: str) -> list[Any]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: list[Any] = session.run([*outputs], {comparison.INPUT: np.full(SHAPE, BRIGHTNESS, np.uint8)})
+    found: list[Any] = session.run([*outputs], {description.FUSED_INPUT: np.full(SHAPE, BRIGHTNESS, np.uint8)})
     return found
 
 
@@ -181,10 +181,10 @@ def test_int8_of_a_graph_with_a_plugin_is_refused(folder: Path) -> None:
 
 def linear() -> onnx.ModelProto:
     """A frame's rows through a linear layer as onnxsim writes it; Model Optimizer leaves products of one row alone."""
-    frame = helper.make_tensor_value_info(comparison.INPUT, TensorProto.UINT8, SHAPE)
+    frame = helper.make_tensor_value_info(description.FUSED_INPUT, TensorProto.UINT8, SHAPE)
     output = helper.make_tensor_value_info("rows", TensorProto.FLOAT, [96, SIDE])
     nodes = [
-        helper.make_node("Cast", [comparison.INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [description.FUSED_INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["pixels", "shape"], ["x"], name="/network/backbone/layers.0/Reshape"),
         helper.make_node("Gemm", ["x", "weight", "bias"], ["y"], name="Gemm_0"),
         helper.make_node("Relu", ["y"], ["rows"], name="/network/backbone/layers.0/Relu"),

@@ -14,7 +14,6 @@ from stages.coco import panoptic
 from stages.foundation import files
 from stages.inference import description
 from stages.onnx_graph import artifact
-from stages.reference import comparison
 from tests.conftest import REPO
 
 SIZE = 32
@@ -32,10 +31,10 @@ def constant_graph() -> onnx.ModelProto:
         "scores": (np.array([[0.9, 0.8]], np.float32), TensorProto.FLOAT),
         "category_ids": (np.array([[1, 2]], np.float32), TensorProto.INT32),
     }
-    frame = helper.make_tensor_value_info(comparison.INPUT, TensorProto.UINT8, [1, SIZE, SIZE, 3])
+    frame = helper.make_tensor_value_info(description.FUSED_INPUT, TensorProto.UINT8, [1, SIZE, SIZE, 3])
     outputs = [helper.make_tensor_value_info(k, kind, v.shape) for k, (v, kind) in values.items()]
     nodes = [
-        helper.make_node("Cast", [comparison.INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [description.FUSED_INPUT], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
     ]

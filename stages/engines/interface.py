@@ -1,6 +1,6 @@
-"""What every engine backend offers, and how a target chooses one.
+"""The interface of all engine backends, and the choice of a target's backend.
 
-This package is the device side: it needs NumPy, OpenCV and the backend's own library, and no more.
+This package runs on devices. It needs only NumPy, OpenCV and the backend's own library.
 """
 
 import importlib
@@ -22,15 +22,15 @@ class Runtime(Protocol):
     """A loaded engine."""
 
     def input_buffer(self) -> Array:
-        """Memory of the engine for the next batch, of its input's shape and type, valid as long as it is loaded.
+        """The engine's own memory for the next batch, an array of its input's shape and type.
 
-        Given to `infer` or `submit` it is not copied; it is to be left alone from then on to the batch's result.
-        Raises as `submit`.
+        It is valid as long as the engine is loaded. A batch in it is not copied when it is given to `infer` or
+        `submit`; from then on it must not be written until the batch's result is there. Raises as `submit`.
         """
         ...
 
     def infer(self, frames: Array) -> dict[str, Array]:
-        """Run one batch: the graph's only input -> its outputs by name, in arrays that a later call leaves alone.
+        """Run one batch: the graph's only input -> its outputs by name, in arrays that later calls do not change.
 
         Names, shapes and types are those of the graph; see docs/outputs.md. Raises ValueError for another shape or
         type of `frames`.
@@ -38,9 +38,9 @@ class Runtime(Protocol):
         ...
 
     def submit(self, frames: Array) -> None:
-        """Begin with a batch, as `infer`, and return before it is done where the backend can.
+        """Start a batch, given as to `infer`, and return before it is done where the backend can.
 
-        Raises RuntimeError where as many batches are in flight as a GPU's runtime was loaded for.
+        Raises RuntimeError where a GPU's runtime has as many batches in flight as it was loaded for.
         """
         ...
 
@@ -50,7 +50,7 @@ class Runtime(Protocol):
 
 
 class Immediate(ABC):
-    """`submit` and `result` of a backend that computes at once."""
+    """`submit` and `result` of a backend whose `infer` computes at once."""
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         """`shape` and `dtype` are of the graph's input."""
@@ -80,10 +80,10 @@ class Backend(Protocol):
     """A module of this package, one of BACKENDS."""
 
     SUFFIX: str
-    """File suffix of its engines, with the dot."""
+    """File suffix of the backend's engines, with the dot."""
 
     def installed_version(self) -> str:
-        """Version of the builder on this host. Raises ModuleNotFoundError where there is none, saying what to do."""
+        """Version of the builder on this host. Raises ModuleNotFoundError, with what to do, where there is none."""
         ...
 
     def build(self, onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
@@ -94,7 +94,7 @@ class Backend(Protocol):
         ...
 
     def load(self, engine: Path, target: config.Target, in_flight: int = 1) -> Runtime:
-        """Load an engine that this backend built, for this many batches on their way at once.
+        """Load an engine that this backend built, for `in_flight` batches at once.
 
         Raises RuntimeError where this host can't run it.
         """
@@ -111,13 +111,13 @@ BACKENDS = {
 
 
 def backend(target: config.Target) -> Backend:
-    """The backend of a target's builder; nothing of it is imported before it is used."""
+    """Import the backend of a target's builder."""
     module: Any = importlib.import_module(f"stages.engines.{BACKENDS[target.builder]}")
     return cast(Backend, module)
 
 
 def library(name: str, mend: str) -> ModuleType:
-    """A backend's own Python module. Raises ModuleNotFoundError where it can't be imported, ending with `mend`."""
+    """Import a backend's own library. Raises ModuleNotFoundError, with `mend` at the end, where that fails."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -125,7 +125,7 @@ def library(name: str, mend: str) -> ModuleType:
 
 
 def require_input(frames: Array, wanted: Array) -> None:
-    """Raise ValueError unless `frames` have the shape and the type of an engine's input, as `wanted` has them."""
+    """Raise ValueError unless `frames` have the shape and the type of `wanted`, an engine's input."""
     if frames.shape != wanted.shape or frames.dtype != wanted.dtype:
         raise ValueError(
             f"this engine takes {wanted.dtype} {list(wanted.shape)}, found {frames.dtype} {list(frames.shape)}; "

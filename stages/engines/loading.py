@@ -1,4 +1,4 @@
-"""An engine of a target, checked, loaded and ready for pictures."""
+"""Check and load the engine of a target."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ from stages.inference.predictor import Predictor
 
 
 def load(folder: Path, name: str, target: config.Target) -> Predictor:
-    """Load the engine that the engine stage wrote to `folder`; raises as manifest.verified_engine and Backend.load."""
+    """Load the engine that the stage `engine` wrote to `folder`.
+
+    Raises as manifest.verified_engine and Backend.load do.
+    """
     engine = manifest.verified_engine(folder, name, target)
     runtime = interface.backend(target).load(engine.path, target)
     return Predictor(runtime.infer, engine.description, runtime.input_buffer)

@@ -1,7 +1,7 @@
-"""engine.json, beside each engine: what it was made from, by what and where; checked before an engine is loaded.
+"""engine.json, the manifest beside each engine: its graph, its builder and the host that built it.
 
-Engines deserialize into executable code, so only a file whose hash the sidecar vouches for is loaded. The graph's
-description is in it whole, so that an engine can be run where neither its ONNX file nor the parameters are.
+Engines deserialize into executable code, so an engine is loaded only if the manifest has its hash. The manifest holds
+the graph's whole description, so an engine runs on machines without its ONNX file and without the parameters.
 """
 
 import platform
@@ -11,8 +11,9 @@ from typing import Any
 
 from stages import config
 from stages.engines import interface
-from stages.engines.cuda import driver
+from stages.engines.cuda import gpu
 from stages.foundation import files
+from stages.inference import description
 from stages.inference.description import Description
 
 NAME = "engine.json"
@@ -24,11 +25,11 @@ class Engine:
 
     path: Path
     description: Description
-    """What its graph takes and returns."""
+    """Its graph."""
 
 
 def check_host(name: str, target: config.Target) -> None:
-    """Raise RuntimeError where this host can't build for a target, with what is required, found and to be done.
+    """Raise RuntimeError where this host can't build for a target: what is required, what was found, what to do.
 
     Raises ModuleNotFoundError where the builder is not installed.
     """
@@ -52,29 +53,27 @@ def _check_architecture(name: str, target: config.Target, mend: str) -> None:
 
 
 def _check_gpu(name: str, target: config.Target, mend: str) -> None:
-    found = driver.gpu()
+    found = gpu.current()
     if found is None or found.compute_capability not in target.compute_capabilities:
         what = f"{found.compute_capability} ({found.name})" if found else "no NVIDIA GPU or no driver"
         wanted = " or ".join(target.compute_capabilities)
         raise RuntimeError(f"target {name} needs a GPU of compute capability {wanted}, found {what}; {mend}")
 
 
-def write(
-    folder: Path, name: str, engine: Path, description: Description, seconds: float, target: config.Target
-) -> None:
+def write(folder: Path, name: str, engine: Path, graph: Description, seconds: float, target: config.Target) -> None:
     """Write folder/engine.json for a freshly built engine in the same folder."""
     # TensorRT-RTX and the CPU's builders don't use a GPU.
-    gpu = driver.gpu() if target.builder is config.Builder.tensorrt else None
+    used = gpu.current() if target.builder is config.Builder.tensorrt else None
     content = {
         **config.plain(target),
         "target": name,
-        # The one that built it; the target may name the beginning alone.
+        # The whole version; the target may have only its beginning.
         "builder_version": interface.backend(target).installed_version(),
         "engine": {"file": engine.name, "bytes": engine.stat().st_size, "sha256": files.sha256(engine)},
-        "graph": asdict(description),
+        "graph": asdict(graph),
         "build_host": {
             "cpu": cpu_model(),
-            "gpu": asdict(gpu) if gpu else None,
+            "gpu": asdict(used) if used else None,
             "system": platform.platform(),
             "python": platform.python_version(),
         },
@@ -84,17 +83,17 @@ def write(
 
 
 def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
-    """The engine of a folder, once its sidecar agrees with target, builder, bytes and this host.
+    """Check the manifest of a folder against target, builder, the engine's bytes and this host; return the engine.
 
-    Raises RuntimeError with what is required, what was found and what to do; ModuleNotFoundError where the builder,
-    which runs the engine too, is not installed.
+    Raises RuntimeError with what is required, what was found and what to do, and ModuleNotFoundError where the builder,
+    which also runs the engine, is not installed.
     """
     rebuild = f"run `make engines TARGET={name}`"
     path = folder / NAME
     if not path.exists():
         raise RuntimeError(f"{path} not found, so {folder} is not to be trusted; {rebuild}")
     _check_architecture(name, target, "run it on such a machine")
-    sidecar: dict[str, Any] = files.read_json(path)
+    content: dict[str, Any] = files.read_json(path)
     wanted = {
         "target": name,
         "builder": target.builder.value,
@@ -105,27 +104,27 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
         "compute_capabilities": target.compute_capabilities,
     }
     for key, value in wanted.items():
-        if sidecar.get(key) != value:
-            raise RuntimeError(f"{path}: {key} must be {value!r} here, found {sidecar.get(key)!r}; {rebuild}")
+        if content.get(key) != value:
+            raise RuntimeError(f"{path}: {key} must be {value!r} here, found {content.get(key)!r}; {rebuild}")
     try:
-        description = Description(**sidecar.get("graph", {}))
-    except TypeError as error:
+        graph = description.parse(content.get("graph", {}))
+    except ValueError as error:
         raise RuntimeError(f"{path}: graph must hold what graph.json does, but {error}; {rebuild}") from error
-    described = sidecar.get("engine", {})
+    described = content.get("engine", {})
     file = str(described.get("file", ""))
     engine: Path = folder / file
     if Path(file).name != file or not engine.is_file():
         raise RuntimeError(f"{path}: engine.file must name a file in {folder}, found {file!r}; {rebuild}")
     found = files.sha256(engine)
     if found != described.get("sha256"):
-        raise RuntimeError(f"{engine}: SHA-256 {found} is not the sidecar's {described.get('sha256')}; {rebuild}")
+        raise RuntimeError(f"{engine}: SHA-256 {found} is not the manifest's {described.get('sha256')}; {rebuild}")
     if target.builder not in config.CPU_BUILDERS:
         _check_gpu(name, target, "run it on such a machine")
-    return Engine(engine, description)
+    return Engine(engine, graph)
 
 
 def target_of(folder: Path) -> tuple[str, config.Target]:
-    """Id and target that the engine of a folder was built for, for those who have no parameters.
+    """Id and target of a folder's engine, for callers without parameters.
 
     Raises RuntimeError where there is no engine.json, or one of another version of this project.
     """

@@ -1,8 +1,8 @@
 """The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
 
-Left to the builder is one convolution, that of patches. The same answer as stages/network/network.py, with two things
-more done ahead of time: LayerNorms before a linear layer are in its weights, and the positions and levels that keys and
-values begin with are constants.
+The builder compiles one convolution, that of the patches. The answer is that of stages/network/network.py. Two more
+things are computed at export: gains and shifts of LayerNorms before a linear layer are folded into its weights, and
+the position and level embeddings of keys and values are constants.
 """
 
 import copy
@@ -15,29 +15,33 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
-from stages.network import attention, deformable, merge, tokens
+from stages.network import merge, tokens
 from stages.network.linear import Linear, products
 from stages.network.tokens import Size
+from stages.operators.deformable_attention import Sizes, deformable_attention
+from stages.operators.masked_attention import masked_attention
+from stages.operators.resize import resize
+from stages.operators.window_attention import window_attention
 
 MEND = "take another form in conf/target"
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What a stage of the backbone gives."""
+    """Output of a stage of the backbone."""
 
     tokens: torch.Tensor
     """[B, height * width, C]."""
     norm: nn.LayerNorm
-    """Which they go through first."""
+    """LayerNorm that the tokens must go through before they are used."""
     size: Size
 
 
 class Network(nn.Module):
-    """As stages.network.network.Network; for the panoptic merge, a kernel, mask logits are [B, Q, H/4 * W/4]."""
+    """See stages.network.network.Network. In panoptic mode mask logits are [B, Q, H/4 * W/4], for PanopticMerge."""
 
     def __init__(self, tao: nn.Module, cfg: config.Deploy) -> None:
-        """Wrap a copy of TAO's MaskFormerModel; the one given stays as it is.
+        """Wrap a copy of TAO's MaskFormerModel, which is not changed.
 
         Raises ValueError for what there is no kernel for.
         """
@@ -51,7 +55,7 @@ class Network(nn.Module):
         self.decoder = Decoder(network.sem_seg_head.predictor, network.sem_seg_head.pixel_decoder.mask_features)
 
     def features(self, pixels: torch.Tensor) -> dict[str, Feature]:
-        """What the stages of the backbone give, by TAO's names."""
+        """Run the backbone; returns the output of each stage by TAO's names, res2 to res5."""
         x = self.backbone.patch_embed(pixels)
         height, width = int(x.shape[2]), int(x.shape[3])
         x, found = x.flatten(2).transpose(1, 2), {}
@@ -61,31 +65,31 @@ class Network(nn.Module):
             found[f"res{i + 2}"] = Feature(x, getattr(self.backbone, f"norm{i}"), (height, width))
             if layer.downsample is not None:
                 # TAO's PatchMerging.
-                merge_patches = Linear(layer.downsample.reduction.weight, before=layer.downsample.norm)
-                x = merge_patches.of_patches(x, height, width)
+                merge_patches = Linear(layer.downsample.reduction.weight, pre_norm=layer.downsample.norm)
+                x = merge_patches.patch_merging(x, height, width)
                 height, width = (height + 1) // 2, (width + 1) // 2
         return found
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network; see the class for shapes."""
-        class_logits, mask_logits = self.decoder(*self.pixel_decoder(self.features(pixels), self.decoder.positions))
+        class_logits, mask_logits = self.decoder(*self.pixel_decoder(self.features(pixels), self.decoder.pos_embed))
         return class_logits, torch.unflatten(mask_logits, 2, self.plane) if self.plane else mask_logits
 
 
 def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """TAO's SwinTransformerBlock.forward: [B, height * width, C] -> the same."""
     layer, mlp = block.attn, block.mlp
-    qkv = Linear(layer.qkv.weight, layer.qkv.bias, before=block.norm1)(x)
-    # What tokens that fill up windows have: they are zero after the LayerNorm.
+    qkv = Linear(layer.qkv.weight, layer.qkv.bias, pre_norm=block.norm1)(x)
+    # Tokens that fill up a window are zeros after the LayerNorm, so their qkv is the bias.
     bias = layer.qkv.bias if layer.qkv.bias is not None else torch.zeros(qkv.shape[-1])
     count = layer.window_size[0] * layer.window_size[1]
     # [N * N, M] -> [M, N, N]: a constant of the graph.
-    position = layer.relative_position_bias_table[layer.relative_position_index.view(-1)]
-    position = position.view(count, count, -1).permute(2, 0, 1)
+    position_bias = layer.relative_position_bias_table[layer.relative_position_index.view(-1)]
+    position_bias = position_bias.view(count, count, -1).permute(2, 0, 1)
     sizes = height, width, layer.window_size[0], block.shift_size
-    attended = attention.window_attention(qkv, bias, position, layer.num_heads, *sizes)
+    attended = window_attention(qkv, bias, position_bias, layer.num_heads, *sizes)
     x = Linear(layer.proj.weight, layer.proj.bias)(attended, residual=x)
-    hidden = Linear(mlp.fc1.weight, mlp.fc1.bias, before=block.norm2, activation="gelu")(x)
+    hidden = Linear(mlp.fc1.weight, mlp.fc1.bias, pre_norm=block.norm2, activation="gelu")(x)
     return Linear(mlp.fc2.weight, mlp.fc2.bias)(hidden, residual=x)
 
 
@@ -108,60 +112,65 @@ class PixelDecoder(nn.Module):
             raise ValueError(f"deformable_attention `kernels` serves {what}, found {sorted(shapes)}; {MEND}")
 
     def forward(
-        self, features: dict[str, Feature], positions: Callable[[deformable.Sizes], torch.Tensor]
-    ) -> tuple[torch.Tensor, Size, torch.Tensor, torch.Tensor, deformable.Sizes]:
-        """Of the backbone's features, and of what gives the positions [S, C] that the decoder adds, for levels' sizes.
+        self, features: dict[str, Feature], next_pos_embed: Callable[[Sizes], torch.Tensor]
+    ) -> tuple[torch.Tensor, Size, torch.Tensor, torch.Tensor, Sizes]:
+        """Decode the features of the backbone; next_pos_embed gives the embedding [S, C] that the decoder adds.
 
         Returns pixel features [B, H/4 * W/4, C] and their size, the levels' tokens [B, S, C], coarse to fine, the same
-        with positions, and the levels' sizes.
+        with the decoder's embedding added, and the levels' sizes.
         """
         tao, transformer = self.tao, self.tao.transformer
         used = [features[name] for name in tao.transformer_in_features[::-1]]
         sizes = [feature.size for feature in used]
-        position = place(tao.pe_layer, transformer.level_embed, sizes)
+        pos_embed = level_pos_embed(tao.pe_layer, transformer.level_embed, sizes)
         projected = [project(conv, feature) for (conv, _), feature in zip(tao.input_proj, used, strict=True)]
-        levels, moved = tokens.normalise_and_move(projected, [norm for _, norm in tao.input_proj], position)
+        levels, with_pos_embed = tokens.normalise_with_pos_embed(
+            projected, [norm for _, norm in tao.input_proj], pos_embed
+        )
         layers = transformer.encoder.layers
         for i, layer in enumerate(layers):
-            following = position if i + 1 < len(layers) else positions(sizes)
-            levels, moved = encoder_layer(layer, levels, moved, following, sizes)
+            following = pos_embed if i + 1 < len(layers) else next_pos_embed(sizes)
+            levels, with_pos_embed = encoder_layer(layer, levels, with_pos_embed, following, sizes)
 
-        fine, size, first = levels, sizes[-1], sum(height * width for height, width in sizes[:-1])
+        fine, size, first_row = levels, sizes[-1], sum(height * width for height, width in sizes[:-1])
         for i, name in enumerate(tao.in_features[: tao.num_fpn_levels][::-1]):
             lateral, last, feature = tao.lateral_convs[i], tao.output_convs[i], features[name]
-            coarse = tokens.resize(fine, first, list(size), list(feature.size))
-            fine, size, first = project(lateral, feature), feature.size, 0
+            coarse = resize(fine, first_row, list(size), list(feature.size))
+            fine, size, first_row = project(lateral, feature), feature.size, 0
             fine = tokens.normalise([fine], [lateral.norm], residual=coarse)
-            fine = Linear(last.weight.permute(0, 2, 3, 1).flatten(1), last.bias).of_neighbours(fine, *size)
+            fine = Linear(last.weight.permute(0, 2, 3, 1).flatten(1), last.bias).conv3x3(fine, *size)
             fine = tokens.normalise([fine], [last.norm], activation="relu")
-        return fine, size, levels, moved, sizes
+        return fine, size, levels, with_pos_embed, sizes
 
 
-def place(pe_layer: Any, level_embed: torch.Tensor, sizes: deformable.Sizes) -> torch.Tensor:
-    """Where each token of the levels is, and in which: TAO's position embeddings and those of levels [L, C], [S, C]."""
-    # The layer looks at a picture's size alone.
+def level_pos_embed(pe_layer: Any, level_embed: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """TAO's position embedding of each token plus the embedding [L, C] of its level: [S, C]."""
+    # The layer reads nothing of a picture but its size.
     fixed = [pe_layer(torch.zeros(1, 1, *size))[0].flatten(1).T for size in sizes]
     return torch.cat([one + level for one, level in zip(fixed, level_embed, strict=True)])
 
 
 def project(conv: nn.Conv2d, feature: Feature) -> torch.Tensor:
-    """A feature through its LayerNorm and a 1 x 1 convolution: [B, S, C]."""
-    return Linear(conv.weight.flatten(1), conv.bias, before=feature.norm)(feature.tokens)
+    """Apply a feature's LayerNorm and a 1 x 1 convolution: [B, S, C]."""
+    return Linear(conv.weight.flatten(1), conv.bias, pre_norm=feature.norm)(feature.tokens)
 
 
 def encoder_layer(
-    layer: Any, levels: torch.Tensor, moved: torch.Tensor, position: torch.Tensor, sizes: deformable.Sizes
+    layer: Any, levels: torch.Tensor, with_pos_embed: torch.Tensor, next_pos_embed: torch.Tensor, sizes: Sizes
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """TAO's encoder layer: levels [B, S, C], and with positions -> the same, with another position [S, C] added."""
+    """TAO's encoder layer on levels [B, S, C] and the same with their embedding added.
+
+    Returns the layer's output, and the same with next_pos_embed [S, C] added.
+    """
     own = layer.self_attn
     value = Linear(own.value_proj.weight, own.value_proj.bias)(levels)
     to_samples = own.sampling_offsets, own.attention_weights
     weight, bias = torch.cat([to.weight for to in to_samples]), torch.cat([to.bias for to in to_samples])
-    sampled = deformable.by_kernel(value, Linear(weight, bias)(moved), sizes, own.n_heads, own.n_points)
-    levels = Linear(own.output_proj.weight, own.output_proj.bias, after=layer.norm1)(sampled, residual=levels)
+    sampled = deformable_attention(value, Linear(weight, bias)(with_pos_embed), sizes, own.n_heads, own.n_points)
+    levels = Linear(own.output_proj.weight, own.output_proj.bias, post_norm=layer.norm1)(sampled, residual=levels)
     hidden = Linear(layer.linear1.weight, layer.linear1.bias, activation="relu")(levels)
-    last = Linear(layer.linear2.weight, layer.linear2.bias, after=layer.norm2)
-    return last.moved(hidden, position, residual=levels)
+    last = Linear(layer.linear2.weight, layer.linear2.bias, post_norm=layer.norm2)
+    return last.with_pos_embed(hidden, next_pos_embed, residual=levels)
 
 
 class Decoder(nn.Module):
@@ -182,31 +191,31 @@ class Decoder(nn.Module):
         *hidden, last = tao.mask_embed.layers
         norms = [tao.decoder_norm, *[None] * len(hidden)]
         self.to_embedding = [
-            Linear(layer.weight, layer.bias, before=norm, activation="relu")
+            Linear(layer.weight, layer.bias, pre_norm=norm, activation="relu")
             for layer, norm in zip(hidden, norms, strict=False)
         ]
-        # The convolution that makes the mask features is 1 x 1 and so goes into the last layer; its bias gives a
-        # column, with seven of zeros after it, which fill a vector.
+        # The convolution that makes the mask features is 1 x 1, so it is folded into the last layer. Its bias becomes
+        # a column of its own. Seven columns of zeros fill the vector of eight.
         kernel = torch.cat([mask_features.weight.flatten(1).T, mask_features.bias[None]])  # type: ignore[index]
         kernel = F.pad(kernel, (0, 0, 0, 7))
         self.to_embedding.append(Linear(kernel @ last.weight, kernel @ last.bias))
 
-    def positions(self, sizes: deformable.Sizes) -> torch.Tensor:
-        """What keys have beside the tokens of all levels, coarse to fine: [S, C]."""
-        return place(self.tao.pe_layer, self.tao.level_embed.weight, sizes)
+    def pos_embed(self, sizes: Sizes) -> torch.Tensor:
+        """Embedding that keys have added to the tokens of all levels, coarse to fine: [S, C]."""
+        return level_pos_embed(self.tao.pe_layer, self.tao.level_embed.weight, sizes)
 
     def embedding(self, queries: torch.Tensor) -> torch.Tensor:
-        """Queries [B, Q, C] -> what pixel features are multiplied with, and a constant: [B, Q, C + 8]."""
+        """Queries [B, Q, C] -> mask embeddings, a constant for each query, and seven zeros: [B, Q, C + 8]."""
         for layer in self.to_embedding:
             queries = layer(queries)
         return queries
 
     def memory(
-        self, levels: torch.Tensor, moved: torch.Tensor, sizes: deformable.Sizes
+        self, levels: torch.Tensor, with_pos_embed: torch.Tensor, sizes: Sizes
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each level for all layers that look at it, side by side: [B, h * w, layers * C]."""
-        found, first = [], 0
-        # A decoder of few layers looks at the first levels alone.
+        """Keys and values of each level for all layers that attend to it, side by side: [B, h * w, layers * C]."""
+        found, first_row = [], 0
+        # A decoder with few layers uses the first levels only.
         for level, (height, width) in enumerate(sizes[: self.tao.num_layers]):
             layers = self.tao.transformer_cross_attention_layers[level :: len(sizes)]
             inside = [layer.multihead_attn for layer in layers]
@@ -215,9 +224,9 @@ class Decoder(nn.Module):
             weight = torch.cat(values)
             bias = torch.cat(value_biases) + weight @ self.tao.level_embed.weight[level]
             rows = height * width
-            key = Linear(torch.cat(keys), torch.cat(key_biases))(moved, first=first, rows=rows)
-            found.append((key, Linear(weight, bias)(levels, first=first, rows=rows)))
-            first += rows
+            key = Linear(torch.cat(keys), torch.cat(key_biases))(with_pos_embed, first_row=first_row, rows=rows)
+            found.append((key, Linear(weight, bias)(levels, first_row=first_row, rows=rows)))
+            first_row += rows
         return found
 
     def forward(
@@ -225,16 +234,16 @@ class Decoder(nn.Module):
         pixels: torch.Tensor,
         size: Size,
         levels: torch.Tensor,
-        moved: torch.Tensor,
-        sizes: deformable.Sizes,
+        with_pos_embed: torch.Tensor,
+        sizes: Sizes,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What PixelDecoder gives -> class logits [B, Q, 1 + C] and mask logits [B, Q, H/4 * W/4]."""
+        """Decode what PixelDecoder returns: class logits [B, Q, 1 + C] and mask logits [B, Q, H/4 * W/4]."""
         tao, batch, width = self.tao, int(levels.shape[0]), self.channels
-        memory = self.memory(levels, moved, sizes)
-        seen = [tokens.resize(pixels, 0, list(size), list(level)) for level in sizes]
-        position = tao.query_embed.weight
+        memory = self.memory(levels, with_pos_embed, sizes)
+        seen = [resize(pixels, 0, list(size), list(level)) for level in sizes]
+        pos_embed = tao.query_embed.weight
         queries = tao.query_feat.weight.detach()[None].expand(batch, -1, -1)
-        moved = queries + position
+        with_pos_embed = queries + pos_embed
         for i in range(tao.num_layers):
             level, turn = i % len(sizes), i // len(sizes)
             cross, own, ffn = (
@@ -247,27 +256,27 @@ class Decoder(nn.Module):
             )
             logits = products(self.embedding(queries), seen[level])
             layer = cross.multihead_attn
-            query = Linear(layer.in_proj_weight[:width], layer.in_proj_bias[:width])(moved)
-            firsts = [0, turn * width, turn * width]
-            attended = attention.masked_attention(query, *memory[level], logits, self.heads, width, firsts)
-            last = Linear(layer.out_proj.weight, layer.out_proj.bias, after=cross.norm)
-            queries, moved = last.moved(attended, position, residual=queries)
+            query = Linear(layer.in_proj_weight[:width], layer.in_proj_bias[:width])(with_pos_embed)
+            first_columns = [0, turn * width, turn * width]
+            attended = masked_attention(query, *memory[level], logits, self.heads, width, first_columns)
+            last = Linear(layer.out_proj.weight, layer.out_proj.bias, post_norm=cross.norm)
+            queries, with_pos_embed = last.with_pos_embed(attended, pos_embed, residual=queries)
 
             layer = own.self_attn
-            both = Linear(layer.in_proj_weight[: 2 * width], layer.in_proj_bias[: 2 * width])(moved)
+            both = Linear(layer.in_proj_weight[: 2 * width], layer.in_proj_bias[: 2 * width])(with_pos_embed)
             value = Linear(layer.in_proj_weight[2 * width :], layer.in_proj_bias[2 * width :])(queries)
-            attended = attention.masked_attention(both, both, value, None, self.heads, width, [0, width, 0])
-            queries = Linear(layer.out_proj.weight, layer.out_proj.bias, after=own.norm)(attended, residual=queries)
+            attended = masked_attention(both, both, value, None, self.heads, width, [0, width, 0])
+            queries = Linear(layer.out_proj.weight, layer.out_proj.bias, post_norm=own.norm)(attended, residual=queries)
 
             hidden = Linear(ffn.linear1.weight, ffn.linear1.bias, activation="relu")(queries)
-            last = Linear(ffn.linear2.weight, ffn.linear2.bias, after=ffn.norm)
+            last = Linear(ffn.linear2.weight, ffn.linear2.bias, post_norm=ffn.norm)
             if i + 1 < tao.num_layers:
-                queries, moved = last.moved(hidden, position, residual=queries)
+                queries, with_pos_embed = last.with_pos_embed(hidden, pos_embed, residual=queries)
             else:
                 queries = last(hidden, residual=queries)
 
         masks = products(self.embedding(queries), pixels)
-        classes = Linear(tao.class_embed.weight, tao.class_embed.bias, before=tao.decoder_norm)
+        classes = Linear(tao.class_embed.weight, tao.class_embed.bias, pre_norm=tao.decoder_norm)
         return classes(queries), masks
 
 

@@ -1,8 +1,8 @@
-"""From class and mask logits to what leaves the device, as modules of the deployed graph.
+"""Modules of the deployed graph that turn class and mask logits into its outputs.
 
 Each computes what TAO's Mask2formerPlModule does for its mode (Mask2Former, arXiv:2112.01527, appendix), in fixed
-shapes and without an operator whose shape depends on data. Mask logits come at a quarter of the network's input and
-are resized as in TAO's evaluation: to the input, cut to what the frame takes of it, and to the frame.
+shapes and without an operator whose shape depends on data. Mask logits have a quarter of the size of the network's
+input. They are resized as in TAO's evaluation: to the input, cut to the part that the frame takes, and to the frame.
 """
 
 from typing import Any
@@ -10,28 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.onnx import symbolic_helper
 
 from stages import config
-from stages.engines.cuda import catalog
 from stages.inference import frames
-from stages.inference.segments import VOID_QUERY
-
-
-def at_frame(mask_logits: torch.Tensor, size: list[int], used: list[int], frame: list[int]) -> torch.Tensor:
-    """Mask logits [B, Q, h, w] -> [B, Q, H, W] at the frame's size; sizes as in `sizes`.
-
-    Two bilinear steps, or one where the frame is not scaled.
-    """
-    masks = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False)
-    masks = masks[..., : used[0], : used[1]]
-    if used != frame:
-        masks = F.interpolate(masks, size=frame, mode="bilinear", align_corners=False)
-    return masks
+from stages.operators.panoptic_merge import at_frame, panoptic, panoptic_merge
 
 
 def sizes(cfg: config.Deploy) -> tuple[list[int], list[int], list[int]]:
-    """[height, width] of the network's input, of what a frame takes of it, and of the frame."""
+    """[height, width] of the network's input, of the part of it that a frame takes, and of the frame."""
     return list(cfg.input_size), list(frames.frame_in_input(cfg)), list(cfg.frame_size)
 
 
@@ -51,111 +37,18 @@ class Panoptic(nn.Module):
         return panoptic(class_logits, mask_logits, *self.arguments)
 
 
-def panoptic(
-    class_logits: torch.Tensor,
-    mask_logits: torch.Tensor,
-    num_things: int,
-    score_threshold: float,
-    overlap_threshold: float,
-    size: list[int],
-    used: list[int],
-    frame: list[int],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """[B, Q, 1 + C] and [B, Q, h, w] -> query_ids [B, H, W] and areas, scores, category_ids [B, Q].
-
-    uint8, int32, float32, int32; the last three arguments are what `sizes` gives. A pixel holds the id of the query
-    whose segment it is in, or VOID_QUERY. Stuff of one class is one segment, under the first of its queries. A query
-    without a segment of its own has area 0.
-    """
-    scores, classes = class_logits.softmax(-1)[..., 1:].max(-1)
-    kept = (scores > score_threshold).to(scores.dtype)
-    queries = torch.arange(scores.shape[1], device=scores.device)
-
-    masks = at_frame(mask_logits, size, used, frame).sigmoid()
-    # Below zero for the dropped: a kept query's product can be 0 at the least.
-    weighted = masks * (scores * kept)[..., None, None] + (kept - 1)[..., None, None]
-    winner = weighted.argmax(1, keepdim=True)
-    won = winner == queries[:, None, None]
-    inside = masks >= 0.5
-    here = (won & inside).to(scores.dtype)
-    won_area, mask_area, here_area = (m.to(scores.dtype).sum((2, 3)) for m in (won, inside, here))
-    overlaps = won_area / mask_area.clamp(min=1) >= overlap_threshold
-    found = (kept > 0) & (here_area > 0) & overlaps
-
-    stuff = classes >= num_things
-    alike = (classes[:, :, None] == classes[:, None, :]) & found[:, None, :] & stuff[:, :, None]
-    first = torch.where(stuff, alike.to(scores.dtype).argmax(-1), queries)
-    label = torch.where(found, first, VOID_QUERY).to(scores.dtype)
-    # At most one query holds a pixel, so the sum picks its label.
-    query_ids = VOID_QUERY + (here * (label - VOID_QUERY)[..., None, None]).sum(1)
-    holds = ((first[:, :, None] == queries) & found[:, :, None]).to(scores.dtype)
-    # No matrix product: TensorRT-RTX has none in float32 for compute capability 7.5.
-    areas = (here_area[:, :, None] * holds).sum(1)
-    return query_ids.to(torch.uint8), areas.to(torch.int32), scores, (classes + 1).to(torch.int32)
-
-
 class PanopticKernel(Panoptic):
-    """The same, exported as a node of our kernel."""
+    """Panoptic as one node of our operator PanopticMerge."""
 
     def __init__(self, cfg: config.Deploy, num_things: int) -> None:
-        """As Panoptic."""
+        """See Panoptic."""
         super().__init__(cfg, num_things)
-        self.low = list(cfg.mask_size)
+        self.mask_size = list(cfg.mask_size)
 
     def forward(self, class_logits: torch.Tensor, mask_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """See `panoptic`; mask_logits are [B, Q, h * w]."""
-        merged: tuple[torch.Tensor, ...] = panoptic_node(class_logits, mask_logits, self.low, *self.arguments)
+        merged: tuple[torch.Tensor, ...] = panoptic_merge(class_logits, mask_logits, self.mask_size, *self.arguments)
         return merged
-
-
-@torch.library.custom_op("stages::panoptic_merge", mutates_args=())
-def panoptic_node(
-    class_logits: torch.Tensor,
-    mask_logits: torch.Tensor,
-    low: list[int],
-    num_things: int,
-    score_threshold: float,
-    overlap_threshold: float,
-    size: list[int],
-    used: list[int],
-    frame: list[int],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See `panoptic`; mask logits are [B, Q, h * w] of `low` h and w, and the logits may be float16."""
-    logits = class_logits.float(), torch.unflatten(mask_logits.float(), 2, low)
-    return panoptic(*logits, num_things, score_threshold, overlap_threshold, size, used, frame)
-
-
-def _panoptic_symbolic(
-    g: Any,
-    class_logits: Any,
-    mask_logits: Any,
-    low: Any,
-    num_things: Any,
-    score_threshold: Any,
-    overlap_threshold: Any,
-    size: Any,
-    used: Any,
-    frame: Any,
-) -> Any:
-    const = symbolic_helper._maybe_get_const
-    attributes = {
-        "low_i": const(low, "is"),
-        "things_i": const(num_things, "i"),
-        "score_threshold_f": const(score_threshold, "f"),
-        "overlap_threshold_f": const(overlap_threshold, "f"),
-        "input_i": const(size, "is"),
-        "used_i": const(used, "is"),
-        "frame_i": const(frame, "is"),
-    }
-    outputs = g.op(f"{catalog.DOMAIN}::PanopticMerge", class_logits, mask_logits, outputs=4, **attributes)
-    for output, traced in zip(outputs, g.original_node.outputs(), strict=True):
-        output.setType(traced.type())
-    return outputs
-
-
-torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public in its documentation
-    "stages::panoptic_merge", _panoptic_symbolic, 17
-)
 
 
 class Semantic(nn.Module):
@@ -164,7 +57,7 @@ class Semantic(nn.Module):
     OUTPUTS = ("class_ids",)
 
     def __init__(self, cfg: config.Deploy, num_things: int) -> None:
-        """`num_things` is not used: the classes compete alike."""
+        """`num_things` is not used: things and stuff are treated alike."""
         super().__init__()
         self.sizes = sizes(cfg)
 

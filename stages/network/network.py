@@ -1,6 +1,6 @@
-"""The network as it is deployed: TAO's Mask2Former with camera bytes in, maps out and no data-dependent operator.
+"""The deployed network: TAO's Mask2Former from camera bytes to maps, without operators of data-dependent shapes.
 
-Same weights and same answer as TAO's model in eval mode. Five things differ:
+Weights and answers are those of TAO's model in eval mode. Five things differ:
 - TAO unmasks queries that may attend nowhere by index assignment, which exports as NonZero + ScatterND;
   here it is a logical AND with the same effect.
 - TAO computes each layer's full mask and resizes it to the attention's resolution. Resizing and the product with
@@ -23,10 +23,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
-from stages.inference import frames, segments
+from stages.inference import description, frames, segments
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
-from stages.network import attention, deformable, kernel_network, merge
-from stages.reference import comparison
+from stages.network import deformable, kernel_network, merge
+from stages.operators.window_attention import shifted_window_mask
 
 
 class Network(nn.Module):
@@ -36,7 +36,7 @@ class Network(nn.Module):
     """
 
     def __init__(self, tao: nn.Module, sampler: config.Sampler) -> None:
-        """Wrap a copy of TAO's MaskFormerModel; the one given stays as it is."""
+        """Wrap a copy of TAO's MaskFormerModel, which is not changed."""
         super().__init__()
         network: Any = copy.deepcopy(tao)
         for layer in network.backbone.layers:
@@ -56,27 +56,27 @@ class Network(nn.Module):
 class Fused(nn.Module):
     """uint8 [B, H, W, 3] RGB frames -> the outputs of deploy.mode, and after them class and mask logits.
 
-    The logits are there for comparisons; `export` takes them off the deployed graph.
+    The logits are for comparisons; `simplify` removes them from the deployed graph.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
-        """`tao`: TAO's MaskFormerModel, which stays as it is. Classes 1 to num_things are things."""
+        """`tao`: TAO's MaskFormerModel, which is not changed. Classes 1 to num_things are things."""
         super().__init__()
         self.input, self.scaled = cfg.input_size, frames.frame_in_input(cfg)
         by_kernel = sampler is config.Sampler.kernels
         self.network = kernel_network.Network(tao, cfg) if by_kernel else Network(tao, sampler)
         merges = kernel_network.MERGES if by_kernel else merge.MERGES
         self.merge = merges[cfg.mode](cfg, num_things)
-        self.input_name, self.output_names = comparison.INPUT, (*self.merge.OUTPUTS, *segments.LOGITS)
+        self.input_name, self.output_names = description.FUSED_INPUT, (*self.merge.OUTPUTS, *segments.LOGITS)
         self.register_buffer("mean", 255 * torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
 
     def normalise(self, frame: torch.Tensor) -> torch.Tensor:
         """TAO's input of frames: scaled, padded with black, normalised; float32 [B, 3, height_px, width_px]."""
-        # TensorRT takes uint8 only into a Cast, so that comes before the transpose.
+        # TensorRT takes uint8 only as the input of a Cast, so the transpose comes after it.
         pixels = frame.to(torch.float32).permute(0, 3, 1, 2)
         if self.scaled != pixels.shape[2:]:
             pixels = F.interpolate(pixels, size=self.scaled, mode="bilinear", align_corners=False)
@@ -106,13 +106,13 @@ class TaoShaped(nn.Module):
     }
 
     def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
-        """As Fused; `num_things` is not used, as TAO's graph does not merge."""
+        """See Fused. `num_things` is not used, since TAO's graph does not merge."""
         super().__init__()
         self.network = Network(tao, sampler)
-        self.input_name, self.output_names = comparison.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *segments.LOGITS)
+        self.input_name, self.output_names = description.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *segments.LOGITS)
         predictor: Any = self.network.decoder.tao
         model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
-        # What TAO's Postprocessor reads of its spec.
+        # The part of TAO's spec that its Postprocessor reads.
         head = SimpleNamespace(num_classes=predictor.class_embed.out_features - 1)
         queries = SimpleNamespace(num_object_queries=predictor.num_queries)
         spec = SimpleNamespace(
@@ -136,14 +136,14 @@ class PixelDecoder(nn.Module):
     """TAO's pixel decoder: features -> pixel features [B, C, H/4, W/4], and three levels, coarse to fine."""
 
     def __init__(self, tao: Any) -> None:
-        """`mask_features`, the convolution that TAO ends with, is left to others."""
+        """Take TAO's pixel decoder without its last convolution, `mask_features`."""
         super().__init__()
         self.mask_features = tao.mask_features
         tao.mask_features = nn.Identity()
         self.tao: Any = tao
 
     def forward(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Without the coarsest level that TAO returns a second time."""
+        """Run TAO's forward_features; the coarsest level, which TAO returns twice, is returned once."""
         pixel_features, _, levels = self.tao.forward_features(features)
         return pixel_features, levels
 
@@ -151,10 +151,10 @@ class PixelDecoder(nn.Module):
 def swin_stage(
     layer: Any, x: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, int, int, torch.Tensor, int, int]:
-    """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> as TAO's BasicLayer returns it."""
+    """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> the return value of TAO's BasicLayer."""
     # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
     height, width = int(height), int(width)
-    mask = attention.shifted_window_mask(height, width, layer.window_size, layer.shift_size)
+    mask = shifted_window_mask(height, width, layer.window_size, layer.shift_size)
     for block in layer.blocks:
         block.H, block.W = height, width
         x = block(x, mask)
@@ -175,7 +175,7 @@ class Decoder(nn.Module):
     def masks(self, queries: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Mask logits [B, Q, S] of queries [Q, B, D] at S pixels with features [B, C, S]."""
         embedding = self.tao.mask_embed(queries.transpose(0, 1))
-        # Constants add up to a constant, which resizing leaves as it is.
+        # The bias adds a constant for each query, which resizing does not change.
         constant = embedding @ self.mask_features.bias[:, None]  # type: ignore[index]  # it has one
         logits: torch.Tensor = embedding @ self.mask_features.weight.flatten(1) @ pixels + constant
         return logits
@@ -196,7 +196,7 @@ class Decoder(nn.Module):
         for i in range(tao.num_layers):
             level = i % tao.num_feature_levels
             logits = self.masks(tao.decoder_norm(queries), attended[level])
-            # True where a query must not look: sigmoid < 0.5 in the original.
+            # True where a query must not attend: sigmoid < 0.5 in the original.
             blocked = logits < 0
             blocked = blocked & ~blocked.all(-1, keepdim=True)
             mask = blocked.unsqueeze(1).repeat(1, tao.num_heads, 1, 1).flatten(0, 1)

@@ -1,9 +1,12 @@
-"""Half precision: which nodes of a graph stay in float32, and the graph with Casts at the borders."""
+"""Half precision: choose the nodes of a graph that stay in float32, and convert the others.
+
+Casts stand at the borders between both.
+"""
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from stages import config
@@ -11,22 +14,26 @@ from stages.inference import segments
 from stages.onnx_graph import partition
 
 ALWAYS_FLOAT32 = ("GridSample", config.PLUGIN, "/corners/")
-"""Where pixels are sampled. Builders lack GridSample in half precision, and TensorRT 8.6's plugin has float32 alone;
-corners of gathers are counted up to the number of pixels, beyond 2048 of which half precision skips some. The
-coordinates that they read stay in float32 too."""
+"""Operators and places where pixels are sampled. Builders lack GridSample in half precision, and TensorRT 8.6's plugin
+has only float32. Gathers number the pixels, and half precision skips integers beyond 2048. The coordinates that these
+nodes read stay in float32 too."""
 
 COORDINATES = {"GridSample": [1], config.PLUGIN: [3]}
-"""Inputs of these that are coordinates; of others, all are."""
+"""Operator -> numbers of its inputs that are coordinates. Of other operators all inputs are."""
 
 FLOAT32_INPUTS = {"Resize": (1, 2)}
-"""Inputs of operators that ONNX has in float32 alone: Resize's region and scales."""
+"""Operator -> numbers of inputs that ONNX has only in float32: Resize's region and scales."""
 
 MIXED = ("PanopticMerge",)
-"""Our kernels that read either type, compute in float32 and write the same types always."""
+"""Operators of ours that read either type, compute in float32 and always write the same types."""
 
 
-def kept_names(model: Any, keep: list[str]) -> list[str]:
-    """Names of the nodes that an entry of `keep`, or ALWAYS_FLOAT32, names by operator or by a piece of their place."""
+def kept_names(model: onnx.ModelProto, keep: list[str]) -> list[str]:
+    """Names of the nodes that stay in float32.
+
+    An entry of `keep`, or of ALWAYS_FLOAT32, is an operator or a piece of a node's place; see `places`. Raises
+    ValueError for an entry of `keep` that matches nothing.
+    """
     nodes, place = model.graph.node, places(model.graph)
 
     def match(entry: str) -> list[str]:
@@ -39,10 +46,10 @@ def kept_names(model: Any, keep: list[str]) -> list[str]:
     return sorted({name for entry in keep for name in match(entry)} | sampling | coordinates(model.graph, sampling))
 
 
-def coordinates(graph: Any, sampling: Collection[str]) -> set[str]:
-    """Names of the nodes that make the coordinates which the nodes in `sampling` read, from the last product on.
+def coordinates(graph: onnx.GraphProto, sampling: Collection[str]) -> set[str]:
+    """Names of the nodes that compute the coordinates which the nodes in `sampling` read, after the last product.
 
-    In half precision these few sums alone moved two fifths of all pixels that changed (docs/benchmarks.md).
+    In half precision these few sums caused two fifths of all pixels that changed (docs/benchmarks.md).
     """
     writers = {name: node for node in graph.node for name in node.output}
     found: set[str] = set()
@@ -61,11 +68,11 @@ def coordinates(graph: Any, sampling: Collection[str]) -> set[str]:
     return found
 
 
-def places(graph: Any) -> dict[str, str]:
-    """Of each node by name, its place in the network, as PyTorch's exporter names nodes: /network/decoder/Einsum.
+def places(graph: onnx.GraphProto) -> dict[str, str]:
+    """Name of each node -> its place in the network, as PyTorch's exporter names nodes: /network/decoder/Einsum.
 
-    onnxsim names the nodes that it makes, such as Gemm of MatMul and Add, by number: they are where the tensor that
-    they write is, by its name, or else where it is read first.
+    onnxsim gives numbers to the nodes that it makes, such as a Gemm in place of MatMul and Add. Their place is that of
+    the tensor that they write, by its name, or else that of the node that reads it first.
     """
     found: dict[str, str] = {}
     readers: dict[str, str] = {}
@@ -78,12 +85,12 @@ def places(graph: Any) -> dict[str, str]:
     return found
 
 
-def convert(model: Any, kept: Collection[str]) -> Any:
-    """A copy of an onnx.ModelProto in half precision but for Cast and the nodes named in `kept`.
+def convert(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
+    """A copy of a model in half precision, except for Cast and the nodes named in `kept`.
 
-    Casts stand where a node reads what one of the other type wrote, so that what is kept in float32 is never rounded
-    in between, and inputs and outputs keep their types. onnxconverter-common rounds wherever a tensor of a kept node
-    has several readers.
+    Casts stand where a node reads a tensor of the other type, so tensors between two kept nodes are never rounded.
+    Inputs and outputs of the graph keep their types. (onnxconverter-common rounds wherever a tensor of a kept node has
+    several readers.)
     """
     single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
     result = partition.infer_shapes(model)
@@ -98,7 +105,7 @@ def convert(model: Any, kept: Collection[str]) -> Any:
     floats |= {name for name, tensor in constants.items() if tensor.data_type == single}
     outputs = {output.name for output in graph.output}
     types: dict[str, int] = {}
-    nodes: list[Any] = []
+    nodes: list[onnx.NodeProto] = []
     made: set[str] = set()
 
     def cast(source: str, target: str, to: int) -> str:
@@ -120,7 +127,7 @@ def convert(model: Any, kept: Collection[str]) -> Any:
 
     for node in graph.node:
         if node.op_type in MIXED:
-            # Of one type: half, unless all are float32.
+            # All inputs get one type: half, unless all are float32.
             wanted = half if any(types.get(name, single) == half for name in node.input) else single
             node.input[:] = [read(name, wanted) for name in node.input]
             nodes.append(node)
@@ -154,8 +161,8 @@ def convert(model: Any, kept: Collection[str]) -> Any:
     return result
 
 
-def _to_half(array: Any) -> Any:
-    """float16 of float32 constants; finite ones stay finite, and none but zero becomes zero."""
+def _to_half(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float16]:
+    """Round float32 constants to float16. Finite ones stay finite, and only zero becomes zero."""
     limits = np.finfo(np.float16)
     finite = np.where(np.isfinite(array), np.clip(array, limits.min, limits.max), array).astype(np.float16)
     tiny = (finite == 0) & (array != 0)

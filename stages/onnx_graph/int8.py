@@ -1,29 +1,33 @@
 """int8 by NVIDIA Model Optimizer: QuantizeLinear and DequantizeLinear around products with weights.
 
-Ranges are the largest values on real frames, a scale for each channel of weights; weights are stored in 8 bits. The
-sums of residual paths, norms, softmax and the merge are left alone: they lose most (docs/benchmarks.md).
+Ranges of activations are the largest values on real frames; weights have a scale for each channel and are stored in 8
+bits. Sums of residual paths, norms, softmax and the merge stay as they are, for they lose most (docs/benchmarks.md).
 """
 
 import re
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stages import config
 from stages.coco import panoptic
 from stages.inference import frames
 
+if TYPE_CHECKING:
+    import onnx
+
 OPERATORS = ["Conv", "Gemm"]
 """Products with weights; onnxsim makes a Gemm of each linear layer."""
 PLACES = ("/network/backbone/layers.", "/network/pixel_decoder/input_proj", "/network/pixel_decoder/transformer/")
-"""Where in the network they are quantised. Patch embedding, FPN and decoder would cost 0.2 to 0.4 % of pixels each."""
+"""Places where they are quantised. Patch embedding, FPN and decoder would cost 0.2 to 0.4 % of pixels each."""
 
 
-def calibration_input(coco: Path, cfg: config.Deploy) -> Any:
-    """The graph's input for the first deploy.calibration_pictures of the split at `coco`, whole batches of it."""
+def calibration_input(coco: Path, cfg: config.Deploy) -> npt.NDArray[Any]:
+    """The graph's input for the first deploy.calibration_pictures of the split at `coco`, in whole batches."""
     entries = panoptic.read(coco).entries[: cfg.calibration_pictures]
     pictures = [frames.fit(frames.read_rgb(entry.image), cfg)[0] for entry in entries]
     pictures += pictures[-1:] * (-len(pictures) % cfg.batch_size)
@@ -33,10 +37,13 @@ def calibration_input(coco: Path, cfg: config.Deploy) -> Any:
     return batch
 
 
-def quantize(model: Any, places: dict[str, str], kept: Collection[str], inputs: Any) -> Any:
-    """An onnx.ModelProto with int8 around the nodes of OPERATORS in PLACES that are not named in `kept`.
+def quantize(
+    model: "onnx.ModelProto", places: dict[str, str], kept: Collection[str], inputs: npt.NDArray[Any]
+) -> "onnx.ModelProto":
+    """A model with int8 around the nodes of OPERATORS in PLACES that are not named in `kept`.
 
-    `places` is where each node is, `inputs` what the graph's one input is calibrated with. The opset becomes 19.
+    `places` has the place of each node, `inputs` the values of the graph's one input for calibration. The result has
+    opset 19. Raises ValueError where there is nothing to quantise.
     """
     import onnx
     from modelopt.onnx import quantization
@@ -49,7 +56,7 @@ def quantize(model: Any, places: dict[str, str], kept: Collection[str], inputs: 
     if not chosen:
         raise ValueError(f"int8: the graph has no {OPERATORS} outside deploy.keep_float32 in {PLACES}")
     with tempfile.TemporaryDirectory() as name:
-        # Model Optimizer rewrites its input file too.
+        # Model Optimizer writes to its input file too, so it gets a copy.
         folder = Path(name)
         onnx.save(model, folder / "float.onnx")
         quantization.quantize(

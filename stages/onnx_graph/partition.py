@@ -1,33 +1,37 @@
-"""A graph with nodes of our own kernels, cut at them into parts that a builder can take.
+"""Partition of a graph at the nodes of our own operators, into parts that a builder compiles.
 
-The parts and the kernels between them, in the order in which they run, are its steps.
+The parts and the nodes between them, in the order in which they run, are the graph's steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy.typing as npt
 import onnx
-from onnx import helper, shape_inference
+from onnx import helper, numpy_helper, shape_inference
 
-from stages.engines.cuda import catalog
+from stages.inference.steps import Attributes, AttributeValue, TensorSpec
 from stages.onnx_graph import passes
+from stages.operators import registry, schema
+
+Step = onnx.ModelProto | onnx.NodeProto
+"""A part, or a node that a kernel of ours computes."""
+
+LARGE_BYTES = 1024
+"""Constants beyond this are weights. Shape inference reads smaller ones, which may be shapes."""
 
 
 def is_kernel(node: onnx.NodeProto) -> bool:
-    """Whether one of our kernels computes a node."""
-    return node.domain == catalog.DOMAIN
+    """Whether a node is of one of our operators."""
+    return node.domain == schema.DOMAIN
 
 
-LARGE_BYTES = 1024
-"""Constants beyond this are weights, and not shapes that inference looks into."""
-
-
-def infer_shapes(model: Any) -> Any:
-    """A copy of an onnx.ModelProto with shapes and types of all tensors, those of our kernels' outputs too."""
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model with shapes and types of all tensors, outputs of our operators included."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     passes.constants_to_initializers(result.graph)
-    # Inference copies what it is given: weights become inputs for as long as it takes.
+    # Inference copies the whole model, so weights are turned into inputs for as long as it takes.
     weights = [i for i in result.graph.initializer if len(i.raw_data) > LARGE_BYTES]
     light = onnx.ModelProto()
     light.CopyFrom(result)
@@ -38,69 +42,78 @@ def infer_shapes(model: Any) -> Any:
     known = tensors(light.graph)
     for node in [node for node in light.graph.node if is_kernel(node)]:
         if any(name not in known for name in node.input):
-            # What kernels gave by now lets inference go on.
+            # The outputs of our operators, known by now, let ONNX's inference go on.
             light = shape_inference.infer_shapes(light)
             known = tensors(light.graph)
-        outputs = dict(zip(node.output, plan(node, known).outputs, strict=True))
-        light.graph.value_info.extend(value_info(name, t) for name, t in outputs.items() if name not in known)
+        outputs = output_specs(node, known)
+        light.graph.value_info.extend(value_info(name, spec) for name, spec in outputs.items() if name not in known)
         known |= outputs
     light = shape_inference.infer_shapes(light)
     del result.graph.value_info[:]
     result.graph.value_info.extend(light.graph.value_info)
-    for before, after in zip(result.graph.output, light.graph.output, strict=True):
-        before.CopyFrom(after)
+    for old, new in zip(result.graph.output, light.graph.output, strict=True):
+        old.CopyFrom(new)
     return result
 
 
-def plan(node: onnx.NodeProto, known: Mapping[str, catalog.Tensor]) -> catalog.Plan:
-    """The kernel of a node for the tensors that it reads, which are among `known`."""
-    return catalog.plan(node.op_type, attributes(node), [known[name] for name in node.input])
+def output_specs(node: onnx.NodeProto, known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """Specs of a node's outputs by name, where those of its inputs are among `known`.
+
+    Raises ValueError for a node that breaks its operator's rules.
+    """
+    specs = registry.output_specs(node.op_type, attributes(node), [known[name] for name in node.input])
+    return dict(zip(node.output, specs, strict=True))
 
 
-def tensors(graph: onnx.GraphProto) -> dict[str, catalog.Tensor]:
-    """Shapes and types of the tensors whose shapes are known and fixed."""
+def tensors(graph: onnx.GraphProto) -> dict[str, TensorSpec]:
+    """Specs of the tensors whose shapes are known and fixed, by name."""
     found = {}
     for constant in graph.initializer:
         dtype = str(helper.tensor_dtype_to_np_dtype(constant.data_type))
-        found[constant.name] = catalog.Tensor(tuple(constant.dims), dtype)
+        found[constant.name] = TensorSpec(tuple(constant.dims), dtype)
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.tensor_type
         if kind.elem_type and kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
             dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type))
-            found[value.name] = catalog.Tensor(tuple(d.dim_value for d in kind.shape.dim), dtype)
+            found[value.name] = TensorSpec(tuple(d.dim_value for d in kind.shape.dim), dtype)
     return found
 
 
-def value_info(name: str, tensor: catalog.Tensor) -> onnx.ValueInfoProto:
-    """A tensor as ONNX describes it."""
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(tensor.numpy_dtype), tensor.shape)
+def value_info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
+    """ONNX's description of a tensor."""
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(spec.numpy_dtype), spec.shape)
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes of a node as numbers, lists of them and texts."""
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+def attributes(node: onnx.NodeProto) -> Attributes:
+    """Attributes of a node of ours: numbers, strings and lists of integers."""
+    found: dict[str, AttributeValue] = {}
+    for attribute in node.attribute:
+        value = helper.get_attribute_value(attribute)
+        found[attribute.name] = (
+            value.decode() if isinstance(value, bytes) else value if isinstance(value, int | float) else list(value)
+        )
+    return Attributes(found)
 
 
-def split(model: Any) -> list[Any]:
-    """Steps of an onnx.ModelProto: onnx.ModelProto of a part, or onnx.NodeProto of a kernel.
+def split(model: onnx.ModelProto) -> list[Step]:
+    """The steps of a model.
 
-    Each node is in the last part that serves all its readers, so that little has to cross, unless another part can do
-    all of a part's work: what one part computes and a later step reads is an output of the one and an input of the
-    other. The graph's inputs and outputs keep their names.
+    Each node is in the last part that serves all its readers, so that few tensors cross borders, unless another part
+    can do all the work of a part. A tensor that one part computes and a later step reads is an output of the one and
+    an input of the other. The graph's inputs and outputs keep their names.
     """
     inferred = infer_shapes(model)
     graph, known = inferred.graph, tensors(inferred.graph)
     kernels = [node for node in graph.node if is_kernel(node)]
-    place = _places(graph, len(kernels))
-    constants = {i.name for i in graph.initializer}
-    steps: list[Any] = []
+    part_of = _parts(graph, len(kernels))
+    initializers = {i.name for i in graph.initializer}
+    steps: list[Step] = []
     for number in range(len(kernels) + 1):
-        nodes = [node for node in graph.node if not is_kernel(node) and place(node) == number]
+        nodes = [node for node in graph.node if not is_kernel(node) and part_of(node) == number]
         made = {name for node in nodes for name in node.output}
         read = list(dict.fromkeys(name for node in nodes for name in node.input if name))
-        inputs = [name for name in read if name not in made | constants]
-        later = {name for node in graph.node if is_kernel(node) or place(node) > number for name in node.input}
+        inputs = [name for name in read if name not in made | initializers]
+        later = {name for node in graph.node if is_kernel(node) or part_of(node) > number for name in node.input}
         later |= {output.name for output in graph.output}
         outputs = [name for node in nodes for name in node.output if name in later]
         if nodes:
@@ -112,23 +125,23 @@ def split(model: Any) -> list[Any]:
                 [i for i in graph.initializer if i.name in read],
                 value_info=[value_info(name, known[name]) for name in made - {*outputs} if name in known],
             )
-            opsets = [o for o in model.opset_import if o.domain != catalog.DOMAIN]
+            opsets = [o for o in model.opset_import if o.domain != schema.DOMAIN]
             steps.append(helper.make_model(part, opset_imports=opsets, ir_version=model.ir_version))
         steps += kernels[number : number + 1]
     return steps
 
 
-def constants(model: Any, steps: list[Any]) -> dict[str, Any]:
-    """The constants that kernels among the `steps` of a model read, as NumPy arrays by name."""
+def constants(model: onnx.ModelProto, steps: Sequence[Step]) -> dict[str, npt.NDArray[Any]]:
+    """The constants that kernels among the steps of a model read, by name."""
     values = {i.name: i for i in model.graph.initializer}
     values |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
     read = {name for step in steps if isinstance(step, onnx.NodeProto) for name in step.input}
-    # Copies, for ONNX gives arrays that PyTorch would have to promise not to write to.
-    return {name: onnx.numpy_helper.to_array(values[name]).copy() for name in sorted(read & values.keys())}
+    # Copied, since ONNX's arrays are read-only and PyTorch warns of those.
+    return {name: numpy_helper.to_array(values[name]).copy() for name in sorted(read & values.keys())}
 
 
-def _places(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int]:
-    """The part that each node is in, of which `count` is the last; see `split`."""
+def _parts(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int]:
+    """A function from a node to the number of its part, 0 to `count`; see `split`."""
     latest: dict[str, int] = {}
     number, found = count, {}
     for node in reversed(graph.node):
@@ -141,7 +154,7 @@ def _places(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], in
         for name in node.input:
             latest[name] = min(latest.get(name, count), last)
 
-    # What is there for a part: a part's outputs for itself and later ones, a kernel's for the part after it.
+    # Tensor -> the first part that can read it: a part's outputs itself, a kernel's the part after the kernel.
     ready: dict[str, int] = {}
     settled: list[int] = []
     kernels = [node for node in graph.node if is_kernel(node)]

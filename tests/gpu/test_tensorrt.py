@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from stages import config, engine
 from stages.engines import interface, manifest
-from stages.engines.cuda import driver, tensorrt
+from stages.engines.cuda import gpu, tensorrt
 from stages.foundation import files
 from stages.onnx_graph import fp16
 from tests import graphs
@@ -19,15 +19,15 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture
 def target() -> config.Target:
     """This machine."""
-    gpu = driver.gpu()
-    assert gpu is not None, "these tests need an NVIDIA GPU"
+    found = gpu.current()
+    assert found is not None, "these tests need an NVIDIA GPU"
     version = tensorrt.installed_version()
     strong = config.version_numbers(version) >= (10, 12)
     here = config.Target(
         builder=config.Builder.tensorrt,
         builder_version=".".join(version.split(".")[:2]),
         device=config.Device.cuda,
-        compute_capabilities=[gpu.compute_capability],
+        compute_capabilities=[found.compute_capability],
         typing=config.Typing.strong if strong else config.Typing.weak,
         optimization_level=1,
     )

@@ -1,4 +1,4 @@
-"""Engines for CPUs: models optimised for this CPU by ONNX Runtime and saved as ONNX, its own operators included."""
+"""Engines for CPUs by ONNX Runtime: models that it optimised for this CPU, saved as ONNX with its own operators."""
 
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,20 @@ def installed_version() -> str:
 
 
 def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
-    """Optimise an ONNX file for this CPU and write it to `out`. Nothing is timed, so the cache is not used.
+    """Optimise an ONNX file for this CPU and write it to `out`.
 
-    A panoptic merge is left to the host.
+    A panoptic merge is cut off; the host merges. Nothing is timed, so the cache is not used.
     """
     ort = _onnxruntime()
     options = _options(ort, target, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     options.optimized_model_filepath = str(out)
-    # ONNX Runtime warns that the file is for this kind of CPU alone; engine.json says so.
+    # ONNX Runtime warns that the file is only for this kind of CPU; engine.json says so too.
     options.log_severity_level = 3
     _session(ort, _without_merge(onnx_file), options)
 
 
 def _without_merge(onnx_file: Path) -> Path | bytes:
-    """The file, or the model in it that ends with logits where the merge is left to the host."""
+    """The file or, where the host merges, the model in it with the logits as its outputs."""
     onnx = interface.library("onnx", "run `make env`, or `pip install onnx`")
     model = onnx.load(onnx_file)
     tensors = {name for node in model.graph.node for name in node.output}
@@ -46,7 +46,7 @@ def _without_merge(onnx_file: Path) -> Path | bytes:
 
 
 def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OnnxRuntime":
-    """Load an optimised model as it is."""
+    """Load an optimised model without optimising it again."""
     ort = _onnxruntime()
     return OnnxRuntime(_session(ort, engine, _options(ort, target, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)))
 
@@ -70,7 +70,7 @@ def _session(ort: Any, model: Path | bytes, options: Any) -> Any:
 
 
 class OnnxRuntime(interface.Immediate):
-    """A session on the CPU."""
+    """A session of ONNX Runtime on the CPU."""
 
     def __init__(self, session: Any) -> None:
         """Wrap an onnxruntime.InferenceSession with one input."""
@@ -86,6 +86,6 @@ class OnnxRuntime(interface.Immediate):
 
 
 def _dtype(kind: str) -> str:
-    """NumPy's name of ONNX Runtime's type: "tensor(uint8)" -> "uint8"."""
+    """NumPy's name of a type by ONNX Runtime's: "tensor(uint8)" -> "uint8"."""
     name = kind[len("tensor(") : -1]
     return {"float": "float32", "double": "float64"}.get(name, name)

@@ -1,4 +1,4 @@
-"""Engines for CPUs: models compiled by OpenVINO and exported as a blob."""
+"""Engines for CPUs by OpenVINO: compiled models, exported as a blob."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def installed_version() -> str:
 
 
 def _options(target: config.Target) -> dict[str, Any]:
-    # The same at export and at import: without it an imported blob falls back to bf16 where the CPU has that.
+    # Export and import need the same options: without them an imported blob computes in bf16 where the CPU can.
     return {
         "INFERENCE_PRECISION_HINT": "f16" if target.precision is config.Precision.fp16 else "f32",
         "INFERENCE_NUM_THREADS": target.threads,
@@ -29,9 +29,9 @@ def _options(target: config.Target) -> dict[str, Any]:
 
 
 def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
-    """Compile an ONNX file for this CPU and write the blob to `out`. Nothing is timed, so the cache is not used.
+    """Compile an ONNX file for this CPU and write the blob to `out`.
 
-    A panoptic merge is left to the host.
+    A panoptic merge is cut off; the host merges. Nothing is timed, so the cache is not used.
     """
     openvino = _openvino()
     core = openvino.Core()
@@ -58,7 +58,7 @@ class OpenVinoRuntime(interface.Immediate):
         self._outputs = [output.any_name for output in compiled.outputs]
 
     def infer(self, frames: interface.Array) -> dict[str, interface.Array]:
-        """See Runtime.infer. The arrays are copies: a later call leaves them alone."""
+        """See Runtime.infer. The arrays are copies."""
         interface.require_input(frames, self._input)
         self._request.infer([frames], share_inputs=True)
         return {name: self._request.get_tensor(name).data.copy() for name in self._outputs}

@@ -1,6 +1,6 @@
-"""CUDA C++ of the folder kernels to machine code, by NVIDIA's runtime compiler (NVRTC): without nvcc and without a GPU.
+"""Compile the CUDA C++ of the folder kernels to machine code by NVIDIA's runtime compiler (NVRTC).
 
-Engines carry the result, so that only the machine that builds them needs the compiler.
+Neither nvcc nor a GPU is needed. Engines hold the machine code, so only the machine that builds them needs NVRTC.
 """
 
 import ctypes
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from stages.engines.cuda import driver
+from stages.engines.cuda import gpu
 
 LIBRARIES = {13: "libnvrtc.so.13", 12: "libnvrtc.so.12", 11: "libnvrtc.so.11.2"}
 """CUDA's major version -> name of its runtime compiler."""
@@ -17,17 +17,17 @@ _HEADERS = "types.cuh", "wgmma.cuh"
 
 
 def compile_source(name: str, defines: Mapping[str, object], compute_capability: str) -> bytes:
-    """Machine code (cubin) of the file `name` for GPUs of one compute capability, such as 8.9.
+    """Compile the file `name` for GPUs of one compute capability, such as 8.9; returns machine code (cubin).
 
-    `defines` are its preprocessor constants. Raises RuntimeError with the compiler's whole log, or where there is no
-    compiler that knows the capability.
+    `defines` are its preprocessor constants. Raises RuntimeError with the compiler's whole log where it does not
+    compile, and where the compiler is missing or does not know the compute capability.
     """
     folder, nvrtc = Path(__file__).with_name("kernels"), library()
     source, *headers = ((folder / file).read_bytes() for file in (name, *_HEADERS))
     constants = [f"-D{key}={_literal(value)}" for key, value in defines.items()]
     architecture = compute_capability.replace(".", "")
     if defines.get("WGMMA"):
-        # Instructions that one architecture alone has.
+        # wgmma is there in this one architecture only.
         architecture += "a"
         major, minor = ctypes.c_int(), ctypes.c_int()
         _check(nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
@@ -53,10 +53,10 @@ def compile_source(name: str, defines: Mapping[str, object], compute_capability:
 
 @cache
 def library() -> ctypes.CDLL:
-    """NVRTC, found as CUDA's runtime library is. Raises RuntimeError where there is none, saying what to install."""
+    """NVRTC, looked for where CUDA's runtime library is. Raises RuntimeError where there is none."""
     mend = "(JetPack's own, the system's package cuda-nvrtc, or pip's nvidia-cuda-nvrtc or nvidia-cuda-nvrtc-cu12)"
-    found = driver.find_library("CUDA's runtime compiler", LIBRARIES, mend)
-    # It opens this one by its bare name, which the loader knows only of what is loaded already.
+    found = gpu.find_library("CUDA's runtime compiler", LIBRARIES, mend)
+    # NVRTC opens this library by its bare name, which the loader finds only if it is loaded already.
     for part in Path(found._name).parent.glob("libnvrtc-builtins.so.*"):
         ctypes.CDLL(str(part))
     return found
@@ -65,7 +65,7 @@ def library() -> ctypes.CDLL:
 def _literal(value: object) -> str:
     if isinstance(value, bool):
         return str(int(value))
-    # repr of a float gives back the same double; f would round it to float32, as the graph's constants are.
+    # repr keeps every digit of the double; the suffix rounds it to float32, the type of the graph's attributes.
     return f"{value!r}f" if isinstance(value, float) else str(value)
 
 

@@ -1,30 +1,26 @@
-"""CUDA by ctypes: which GPU there is, and memory, copies and a stream for engines.
+"""CUDA by ctypes: memory, copies, streams, events, graphs and modules. Nothing is loaded at import.
 
-The driver (libcuda) answers what the GPU is, so that a target can be checked before anything is loaded. Memory and
-copies go through CUDA's runtime library (libcudart), in the newest version that the driver serves. Nothing is loaded
-at import.
+Modules and launches go through the driver (libcuda), all else through CUDA's runtime library (libcudart), in the newest
+version that the driver supports.
 """
 
 import ctypes
-import importlib.util
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stages import config
+from stages.engines.cuda import gpu
+from stages.engines.cuda.launch import Launch
 
 LIBRARIES = {13: "libcudart.so.13", 12: "libcudart.so.12", 11: "libcudart.so.11.0"}
 """CUDA's major version -> name of its runtime library."""
 
 # From cuda.h and driver_types.h.
-_ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE, _ERROR_UNLOADING = 34, 100, 4
-_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
+_ERROR_UNLOADING = 4
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _STREAM_NON_BLOCKING = 1
 _MAX_DYNAMIC_SHARED_BYTES = 8
@@ -57,110 +53,18 @@ _SIGNATURES: dict[str, list[Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """The GPU that this process uses: the first that CUDA_VISIBLE_DEVICES leaves."""
-
-    name: str
-    compute_capability: str
-    driver: str
-    """Version of the driver; empty where the system does not tell."""
-    cuda: str
-    """Newest CUDA version that the driver serves."""
-
-
-@cache
-def gpu() -> Gpu | None:
-    """The GPU of this process, or None where there is no driver or no GPU.
-
-    Raises RuntimeError where there is a driver that does not work.
-    """
-    driver = _driver()
-    if driver is None:
-        return None
-    device, number, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
-    _ask(driver, "cuDeviceGet", ctypes.byref(device), 0)
-    _ask(driver, "cuDeviceGetName", name, len(name), device)
-    capability = []
-    for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
-        _ask(driver, "cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
-        capability.append(str(number.value))
-    _ask(driver, "cuDriverGetVersion", ctypes.byref(number))
-    cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
-    return Gpu(name.value.decode(), ".".join(capability), _driver_version(), cuda)
-
-
-def _driver() -> ctypes.CDLL | None:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    status = driver.cuInit(0)
-    if status in (_ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE):
-        return None
-    if status:
-        raise RuntimeError(f"cuInit: CUDA error {status}; mend the NVIDIA driver until nvidia-smi lists the GPU")
-    return driver
-
-
-def _ask(driver: ctypes.CDLL, name: str, *arguments: Any, allowed: int = 0) -> None:
-    status = getattr(driver, name)(*arguments)
-    if status not in (0, allowed):
-        text = ctypes.c_char_p()
-        driver.cuGetErrorString(status, ctypes.byref(text))
-        raise RuntimeError(f"{name}: {(text.value or b'unknown error').decode()} (CUDA error {status})")
-
-
-def _driver_version() -> str:
-    path = Path("/proc/driver/nvidia/version")
-    first = path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else ""
-    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", first)
-    return found[0] if found else ""
-
-
 @cache
 def library() -> ctypes.CDLL:
     """CUDA's runtime library, from the loader's path, the toolkit's folders or NVIDIA's Python packages.
 
-    Raises RuntimeError where there is none that the driver serves, saying what to install.
+    Raises RuntimeError where there is none that the driver supports; the message says what to install.
     """
     mend = "(JetPack's own, the system's package cuda-cudart, or pip's nvidia-cuda-runtime or nvidia-cuda-runtime-cu12)"
-    loaded = find_library("CUDA's runtime", LIBRARIES, mend)
+    loaded = gpu.find_library("CUDA's runtime", LIBRARIES, mend)
     for function, arguments in _SIGNATURES.items():
         getattr(loaded, function).argtypes = arguments
     loaded.cudaGetErrorString.restype = ctypes.c_char_p
     return loaded
-
-
-def find_library(what: str, libraries: Mapping[int, str], mend: str) -> ctypes.CDLL:
-    """The newest of CUDA's `libraries`, by major version, that is installed and that the driver serves.
-
-    Raises RuntimeError where there is none; `mend` says which packages have it.
-    """
-    found = gpu()
-    newest = int(found.cuda.partition(".")[0]) if found else max(libraries)
-    names = [name for major, name in sorted(libraries.items(), reverse=True) if major <= newest]
-    folders = _folders()
-    for name in names:
-        # The bare name is what the loader finds: LD_LIBRARY_PATH and the system's folders.
-        for candidate in (name, *(str(folder / name) for folder in folders)):
-            try:
-                return ctypes.CDLL(candidate)
-            except OSError:
-                continue
-    raise RuntimeError(
-        f"none of {', '.join(names)} found on the loader's path or in {', '.join(map(str, folders))}; install {what} "
-        f"{mend}, and name its folder in LD_LIBRARY_PATH if it is elsewhere"
-    )
-
-
-def _folders() -> list[Path]:
-    toolkits = [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True)]
-    folders = [toolkit / "lib64" for toolkit in toolkits]
-    spec = importlib.util.find_spec("nvidia")
-    for package in (spec.submodule_search_locations or []) if spec else []:
-        folders += [Path(package) / wheel / "lib" for wheel in ("cu13", "cuda_runtime", "cuda_nvrtc")]
-    return [folder for folder in folders if folder.is_dir()]
 
 
 def call(name: str, *arguments: Any, allowed: int = 0) -> None:
@@ -184,12 +88,12 @@ def used_bytes() -> int:
 def _free(name: str, memory: ctypes.c_void_p) -> None:
     if memory.value:
         address, memory.value = memory.value, None
-        # At the end of the process CUDA may be gone before Python's objects are: then nothing is left to free.
+        # At the end of the process CUDA may be unloaded before Python's objects are deleted. It has freed all then.
         call(name, address, allowed=_ERROR_UNLOADING)
 
 
 class Stream:
-    """A queue of work on the GPU, which does not wait for the default stream."""
+    """A queue of work on the GPU that does not wait for the default stream."""
 
     def __init__(self) -> None:
         self._handle = ctypes.c_void_p()
@@ -202,7 +106,7 @@ class Stream:
         return self._handle.value
 
     def synchronize(self) -> None:
-        """Wait until all that was queued is done; raises RuntimeError if any of it failed."""
+        """Wait until all queued work is done. Raises RuntimeError if any of it failed."""
         call("cudaStreamSynchronize", self.handle)
 
     def close(self) -> None:
@@ -214,26 +118,26 @@ class Stream:
 
 
 class Event:
-    """A moment in a stream."""
+    """A point in a stream, which is reached when all that was queued before it is done."""
 
     def __init__(self) -> None:
         self._handle = ctypes.c_void_p()
         call("cudaEventCreate", ctypes.byref(self._handle))
 
     def record(self, stream: Stream) -> None:
-        """The moment is when all that is queued by now is done."""
+        """Put the event behind all that the stream has queued by now."""
         call("cudaEventRecord", self._handle, stream.handle)
 
-    def hold(self, stream: Stream) -> None:
-        """What is queued on the stream from now on starts when this moment has passed."""
+    def delay(self, stream: Stream) -> None:
+        """Make what is queued on the stream from now on wait for the event."""
         call("cudaStreamWaitEvent", stream.handle, self._handle, 0)
 
     def synchronize(self) -> None:
-        """Wait until this moment has passed; raises RuntimeError if what was queued before it failed."""
+        """Wait for the event. Raises RuntimeError if work that was queued before it failed."""
         call("cudaEventSynchronize", self._handle)
 
     def ms_until(self, later: "Event") -> float:
-        """Milliseconds on the GPU from this moment to a later one; both must have passed."""
+        """Milliseconds on the GPU from this event to a later one; both must have been reached."""
         result = ctypes.c_float()
         call("cudaEventElapsedTime", ctypes.byref(result), self._handle, later._handle)
         return result.value
@@ -243,17 +147,20 @@ class Event:
 
 
 class Graph:
-    """What a function queues on a stream, captured once to be replayed by one call (a CUDA graph)."""
+    """A CUDA graph: the work that a function queues on a stream, captured once and replayed by one call."""
 
     def __init__(self, stream: Stream, enqueue: Callable[[Stream], None]) -> None:
-        """Capture what `enqueue` queues, which does not run. Raises RuntimeError where it does more than queue."""
+        """Capture the work that `enqueue` queues, without running it.
+
+        Raises RuntimeError where `enqueue` does anything that a capture forbids.
+        """
         captured = ctypes.c_void_p()
         self._handle = ctypes.c_void_p()
         call("cudaStreamBeginCapture", stream.handle, _CAPTURE_THREAD_LOCAL)
         try:
             enqueue(stream)
         except BaseException:
-            # What went wrong is told, and not that the capture is broken by it.
+            # End the capture, but raise the first error and not the one that this causes.
             library().cudaStreamEndCapture(stream.handle, ctypes.byref(captured))
             _free("cudaGraphDestroy", captured)
             raise
@@ -276,20 +183,20 @@ class Graph:
 
 
 def fill(address: int, array: npt.NDArray[Any]) -> None:
-    """Copy an array to an address in device memory, and wait until it is there."""
+    """Copy an array to an address in device memory and wait for the copy."""
     source = np.ascontiguousarray(array)
     call("cudaMemcpy", address, source.ctypes.data, source.nbytes, _HOST_TO_DEVICE)
-    # From memory that is not pinned the copy may still be under way.
+    # From memory that is not pinned the call returns before the copy is done.
     call("cudaStreamSynchronize", None)
 
 
 class Memory:
-    """Memory on the device."""
+    """A block of device memory."""
 
     def __init__(self, size: int) -> None:
-        """Take `size` bytes."""
+        """Allocate `size` bytes."""
         self._handle = ctypes.c_void_p()
-        # CUDA gives no address for nothing.
+        # CUDA returns no address for 0 bytes.
         call("cudaMalloc", ctypes.byref(self._handle), max(size, 1))
 
     @property
@@ -307,7 +214,7 @@ class Memory:
 
 
 class Buffer:
-    """A tensor in device memory, with a pinned copy in host memory that transfers go through."""
+    """A tensor in device memory and a pinned copy of it in host memory, with transfers between both."""
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self._pinned = ctypes.c_void_p()
@@ -330,16 +237,16 @@ class Buffer:
         call("cudaMemcpyAsync", self.address, self._pinned, self._bytes, _HOST_TO_DEVICE, stream.handle)
 
     def download(self, stream: Stream) -> None:
-        """Queue the copy of the device's memory to `host`, which is valid once the stream is synchronized."""
+        """Queue the copy from the device to `host`, which is valid once the stream is synchronized."""
         call("cudaMemcpyAsync", self._pinned, self.address, self._bytes, _DEVICE_TO_HOST, stream.handle)
 
     def close(self) -> None:
-        """Free both; `host` is not to be used after. A second call does nothing."""
+        """Free both; `host` must not be used afterwards. A second call does nothing."""
         self._memory.close()
         _free("cudaFreeHost", self._pinned)
 
     def __del__(self) -> None:
-        # Where the device gave no memory there is none on the host.
+        # Where the allocation on the device failed there is none on the host.
         if hasattr(self, "_memory"):
             self.close()
 
@@ -363,22 +270,22 @@ class _LaunchConfig(ctypes.Structure):
 
 
 class Module:
-    """Functions of compiled machine code (cubin), on this process's GPU."""
+    """Compiled machine code (cubin), loaded on this process's GPU."""
 
     def __init__(self, code: bytes) -> None:
         """Load `code`. Raises RuntimeError where it is not for this GPU."""
         self._handle = ctypes.c_void_p()
-        # CUDA's runtime makes the driver's context current in this thread.
+        # This call makes the context of CUDA's runtime current in this thread, which the driver's functions need.
         call("cudaFree", None)
-        driver = _driver()
+        driver = gpu.load_driver()
         assert driver is not None, "there is a GPU where there is CUDA's runtime"
         self._driver = driver
-        _ask(self._driver, "cuModuleLoadData", ctypes.byref(self._handle), code)
+        gpu.call_driver(self._driver, "cuModuleLoadData", ctypes.byref(self._handle), code)
         self._functions: dict[str, ctypes.c_void_p] = {}
-        found = gpu()
-        # Into CUDA graphs since 12.3.
+        found = gpu.current()
+        # Launch a kernel before the one in front of it ends; CUDA graphs capture that since 12.3.
         numbers = config.version_numbers
-        self._early = (
+        self._programmatic = (
             found is not None and numbers(found.compute_capability) >= (9, 0) and numbers(found.cuda) >= (12, 3)
         )
 
@@ -387,36 +294,27 @@ class Module:
         if self._handle.value:
             handle, self._handle.value = ctypes.c_void_p(self._handle.value), None
             call("cudaFree", None, allowed=_ERROR_UNLOADING)
-            _ask(self._driver, "cuModuleUnload", handle, allowed=_ERROR_UNLOADING)
+            gpu.call_driver(self._driver, "cuModuleUnload", handle, allowed=_ERROR_UNLOADING)
 
     def __del__(self) -> None:
         self.close()
 
-    def launch(
-        self,
-        name: str,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        pointers: Sequence[int],
-        stream: Stream,
-        shared_bytes: int = 0,
-    ) -> None:
-        """Queue a function whose arguments are all addresses in device memory.
-
-        `shared_bytes`: shared memory of a block beside what the function declares.
-        """
-        if name not in self._functions:
-            function = ctypes.c_void_p()
-            _ask(self._driver, "cuModuleGetFunction", ctypes.byref(function), self._handle, name.encode())
+    def launch(self, launch: Launch, pointers: Sequence[int], stream: Stream) -> None:
+        """Queue a launch. `pointers` are the addresses in device memory of its arguments, in order."""
+        if launch.function not in self._functions:
+            function, shared_bytes = ctypes.c_void_p(), launch.shared_bytes
+            name = launch.function.encode()
+            gpu.call_driver(self._driver, "cuModuleGetFunction", ctypes.byref(function), self._handle, name)
             if shared_bytes:
-                _ask(self._driver, "cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED_BYTES, shared_bytes)
-            self._functions[name] = function
+                gpu.call_driver(self._driver, "cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED_BYTES, shared_bytes)
+            self._functions[launch.function] = function
         values = [ctypes.c_void_p(pointer) for pointer in pointers]
         arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        if not self._early:
-            where = *grid, *block, shared_bytes, ctypes.c_void_p(stream.handle)
-            _ask(self._driver, "cuLaunchKernel", self._functions[name], *where, arguments, None)
+        function, size = self._functions[launch.function], (*launch.grid, *launch.block, launch.shared_bytes)
+        if not self._programmatic:
+            where = *size, ctypes.c_void_p(stream.handle)
+            gpu.call_driver(self._driver, "cuLaunchKernel", function, *where, arguments, None)
             return
         attribute = _Attribute(id=_PROGRAMMATIC_STREAM_SERIALIZATION, value=1)
-        config = _LaunchConfig(*grid, *block, shared_bytes, stream.handle, ctypes.pointer(attribute), 1)
-        _ask(self._driver, "cuLaunchKernelEx", ctypes.byref(config), self._functions[name], arguments, None)
+        options = _LaunchConfig(*size, stream.handle, ctypes.pointer(attribute), 1)
+        gpu.call_driver(self._driver, "cuLaunchKernelEx", ctypes.byref(options), function, arguments, None)

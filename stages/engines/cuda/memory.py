@@ -1,23 +1,23 @@
-"""Places in one block of device memory for what is needed at different times."""
+"""Plan the use of one block of device memory by tensors that are needed at different times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 ALIGNMENT = 256
-"""Bytes; TensorRT asks for it of its scratch memory, and tensor cores' loads for less."""
+"""Alignment in bytes, which TensorRT needs for its scratch memory. Our kernels need less."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """So many bytes from one step to another, both included."""
+    """Memory that the steps `first` to `last`, both included, need."""
 
     first: int
     last: int
     bytes: int
 
 
-def in_a_row(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Offsets of blocks that are needed at the same time, each aligned, and bytes in all."""
+def consecutive(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Offsets of aligned areas that are needed at the same time, one after the other, and their bytes in all."""
     offsets, end = [], 0
     for size in sizes:
         offsets.append(end)
@@ -26,10 +26,10 @@ def in_a_row(sizes: Sequence[int]) -> tuple[list[int], int]:
 
 
 def place(spans: Sequence[Span]) -> tuple[list[int], int]:
-    """Offset of each span in a block that all of them share, and the bytes of that block.
+    """Offset of each span in one block that all of them share, and the bytes of that block.
 
-    Spans that overlap in time get places that do not. The largest is placed first, each as low as it can be (greedy by
-    size, arXiv:2001.03288, section 5.3).
+    Spans that overlap in time don't overlap in memory. The largest is placed first, and each at the lowest offset that
+    is free (greedy by size, arXiv:2001.03288, section 5.3).
     """
     offsets = [0] * len(spans)
     placed: list[int] = []

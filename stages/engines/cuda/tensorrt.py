@@ -1,6 +1,6 @@
-"""Standard TensorRT engines, 8.6 to 11: built on the machine that they are for, with its GPU.
+"""Engines of standard TensorRT, 8.6 to 11, built with the GPU of the machine that they are for.
 
-The module `tensorrt` is the system's: JetPack's on a board, an install by hand elsewhere (docs/targets.md).
+The module `tensorrt` comes from the system: from JetPack on a board, else installed as docs/targets.md says.
 """
 
 import logging
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stages import config
 from stages.engines import interface
-from stages.engines.cuda import tensorrt_common
+from stages.engines.cuda import runtime, tensorrt_common
 from stages.foundation import files
 
 if TYPE_CHECKING:
@@ -61,30 +61,30 @@ def load(engine: Path, target: config.Target, in_flight: int = 1) -> interface.R
     """Load an engine on this machine's GPU. Raises RuntimeError where there is none."""
     api = library()
     _register_plugins(api, target)
-    return tensorrt_common.GpuRuntime(api, engine, in_flight)
+    return runtime.GpuRuntime(api, engine, in_flight)
 
 
 def network_flags(version: str, typing: config.Typing) -> list[str]:
     """Names of the flags of a network with explicit batch and this typing.
 
-    EXPLICIT_BATCH must be given to 8.6 and means nothing from 10 on.
+    TensorRT 8.6 needs EXPLICIT_BATCH; from 10 on it has no effect.
     """
     explicit = ["EXPLICIT_BATCH"] if config.version_numbers(version) < (10,) else []
     return explicit + (["STRONGLY_TYPED"] if typing is config.Typing.strong else [])
 
 
 def weak_flags(precision: config.Precision) -> list[str]:
-    """Names of the builder flags that let it choose kernels in this precision."""
+    """Names of the flags that let the builder choose kernels in this precision."""
     return {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[precision.value]
 
 
 def _keep_float32(api: ModuleType, started: tensorrt_common.Build) -> None:
-    """Hold a weakly typed builder to float32 where the ONNX file has it.
+    """Make a weakly typed builder compute in float32 where the ONNX file does.
 
-    Else it may compute those parts in fp16 too: areas in pixels overflow there, and no segment is found.
+    Otherwise it may use fp16 there too. Areas in pixels then overflow, and no segment is found.
     """
     started.options.set_flag(api.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    # These compute nothing, change types themselves, or choose their own, and take no precision.
+    # These layers take no precision: they compute nothing, convert types, or choose their own.
     names = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
     untyped = {getattr(api.LayerType, name) for name in names if hasattr(api.LayerType, name)}
     network = started.network
@@ -98,19 +98,19 @@ def _keep_float32(api: ModuleType, started: tensorrt_common.Build) -> None:
 
 
 def bits(enumeration: object, names: list[str]) -> int:
-    """Members of an enumeration as bits. A name that this TensorRT has no more is left out.
+    """Members of an enumeration as bits. A name that this TensorRT lacks is left out.
 
-    So in 11 STRONGLY_TYPED, which it always is, and the tactics of cuBLAS and cuDNN, which it never uses.
+    TensorRT 11 lacks STRONGLY_TYPED, which it always is, and the tactics of cuBLAS and cuDNN, which it never uses.
     """
     return sum(1 << int(getattr(enumeration, name)) for name in names if hasattr(enumeration, name))
 
 
 def _register_plugins(api: ModuleType, target: config.Target) -> None:
-    """Load NVIDIA's plugins where the target's graph has one. Raises RuntimeError where it is not among them."""
+    """Load NVIDIA's plugins where the target's graph has one. Raises RuntimeError where that plugin is missing."""
     if target.deformable_attention not in config.PLUGINS:
         return
     errors: list[str] = []
-    # The registry's plugins keep using the logger that they were given, so it is kept for good.
+    # The plugins keep using this logger, so it must never be deleted.
     _plugin_loggers.append(tensorrt_common.logger(api, errors))
     if not api.init_libnvinfer_plugins(_plugin_loggers[-1], ""):
         raise RuntimeError("\n".join(["TensorRT can't load its plugins (libnvinfer_plugin):", *errors]))
@@ -130,13 +130,13 @@ _plugin_loggers: "list[trt.ILogger]" = []
 
 
 def _attach(options: "trt.IBuilderConfig", file: Path) -> "trt.ITimingCache":
-    """Give the builder the timings of earlier builds, or none where they are of another TensorRT or GPU."""
+    """Give the builder the timings of earlier builds; an empty cache where they are of another TensorRT or GPU."""
     content = file.read_bytes() if file.exists() else b""
     if content:
         cache: trt.ITimingCache | None = options.create_timing_cache(content)
         if cache is not None and options.set_timing_cache(cache, ignore_mismatch=False):
             return cache
-        log.info("%s is of another TensorRT or GPU; it is begun anew", file)
+        log.info("%s is of another TensorRT or GPU; starting with an empty timing cache", file)
     cache = options.create_timing_cache(b"")
     options.set_timing_cache(cache, ignore_mismatch=False)
     return cache

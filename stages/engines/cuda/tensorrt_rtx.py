@@ -1,7 +1,7 @@
-"""TensorRT-RTX engines, built ahead of time and without a GPU for a list of compute capabilities.
+"""Engines of TensorRT-RTX, built without a GPU for a list of compute capabilities.
 
 The libraries come with onnxruntime-ep-nv-tensorrt-rtx-cu13 and must be loaded before the bindings of
-tensorrt-rtx-cu13-bindings. Precision comes from the ONNX types alone (strongly typed).
+tensorrt-rtx-cu13-bindings. Precision is that of the types in the ONNX file (strongly typed).
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from typing import Any
 
 from stages import config
 from stages.engines import interface
-from stages.engines.cuda import tensorrt_common
+from stages.engines.cuda import runtime, tensorrt_common
 
 SUFFIX = tensorrt_common.SUFFIX
 
@@ -25,7 +25,7 @@ def installed_version() -> str:
 
 @cache
 def library() -> ModuleType:
-    """The bindings, after the libraries that they need. Raises ModuleNotFoundError where they are missing."""
+    """Load the libraries and import the bindings. Raises ModuleNotFoundError where they are missing."""
     mend = "run `make env` to install the locked packages"
     spec = importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx")
     if spec is None or spec.origin is None:
@@ -48,7 +48,7 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
     api = library()
     flags = 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     started = tensorrt_common.Build(api, onnx_file, target, flags)
-    # TensorRT proper has no such settings, and so the stubs don't know them.
+    # Standard TensorRT has no such settings, so its stubs don't know them.
     options: Any = started.options
     options.num_compute_capabilities = len(target.compute_capabilities)
     for i, capability in enumerate(target.compute_capabilities):
@@ -58,4 +58,4 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
 
 def load(engine: Path, target: config.Target, in_flight: int = 1) -> interface.Runtime:
     """Load an engine on this machine's GPU, one of the target's. Raises RuntimeError where there is none."""
-    return tensorrt_common.GpuRuntime(library(), engine, in_flight)
+    return runtime.GpuRuntime(library(), engine, in_flight)

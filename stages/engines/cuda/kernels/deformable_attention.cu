@@ -1,24 +1,24 @@
-// Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) in one pass: from the offsets and logits
-// that the linear layers give, to the weighted sum of samples. Nothing in between is written to memory.
+// The operator DeformableAttention: multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) in one pass,
+// from offsets and logits to the weighted sum of samples. Nothing in between is written to memory.
 //
 // value [B, LENGTH, HEADS, DEPTH] and samples [B, LENGTH, HEADS * LEVELS * POINTS * 3], which are offsets [HEADS, LEVELS,
 // POINTS, 2] as (x, y) in pixels of the level, and then logits [HEADS, LEVELS * POINTS] of the samples' weights ->
-// sampled [B, LENGTH, HEADS, DEPTH]; all of one type, T. A position of the
-// stacked levels samples around its own place in each level, bilinearly at pixel centres, with zeros outside.
-// PAIRS of position and head make a block. Defined by the caller: HALF, HEADS, DEPTH, LEVELS, POINTS, LENGTH, SIZES, PAIRS.
+// sampled [B, LENGTH, HEADS, DEPTH]. All are of type T. Each position of the stacked levels samples around its own location in
+// every level, bilinearly at pixel centres, with zeros outside. A block has PAIRS pairs of a position and a head. The caller
+// defines HALF, HEADS, DEPTH, LEVELS, POINTS, LENGTH, SIZES, PAIRS.
 
 #include "types.cuh"
 
 constexpr int SAMPLES = LEVELS * POINTS;
-constexpr int LANES = DEPTH / VECTOR;  // threads for one pair
+constexpr int LANES = DEPTH / VECTOR;  // threads of a pair
 static_assert(DEPTH % VECTOR == 0, "a head's channels must fill vectors of 16 bytes");
 
 __constant__ const int sizes[LEVELS][2] = {SIZES};  // height, width
 
 extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
     deformable_attention(const T* value, const T* samples, T* __restrict__ sampled) {
-    follow();
-    // Of each sample: how its four corners weigh, and where each is, counted in channels.
+    wait_for_predecessor();
+    // For each sample the weights of its four corners, and their offsets in channels.
     __shared__ float4 shares[SAMPLES][PAIRS];
     __shared__ int4 corners[SAMPLES][PAIRS];
 
@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
     sampled += image * LENGTH * HEADS * DEPTH;
     const int first = blockIdx.x * PAIRS;
 
-    // Four threads for each pair, which share its samples out.
+    // Four threads share the samples of a pair.
     constexpr int EACH = (SAMPLES + 3) / 4;
     for (int i = threadIdx.x; i < PAIRS * 4; i += blockDim.x) {
         const int pair = i / 4, at = min(first + pair, LENGTH * HEADS - 1), query = at / HEADS, head = at % HEADS;
@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
             const T* offset = offsets + sample * 2;
             const float x = own_x * width + to_float(offset[0]) - 0.5f;
             const float y = own_y * height + to_float(offset[1]) - 0.5f;
-            // Beyond these nothing is sampled, and integers would overflow.
+            // Nothing is sampled beyond these limits; without them integers would overflow.
             const float column = floorf(fminf(fmaxf(x, -2.f), width + 1.f));
             const float row_up = floorf(fminf(fmaxf(y, -2.f), height + 1.f));
             const float dx = x - column, dy = y - row_up;
@@ -98,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(PAIRS * LANES)
         const int4 corner = corners[sample][pair];
         add(corner.x, share.x), add(corner.y, share.y), add(corner.z, share.z), add(corner.w, share.w);
     }
-    lead();
+    launch_dependents();
     Pack written;
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i) written.each[i] = from_float(total[i]);

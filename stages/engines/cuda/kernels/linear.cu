@@ -1,20 +1,22 @@
-// A linear layer over tokens with what stands before and after it, so that nothing in between is written to memory:
-// x -> [normalise] -> times w -> [+ bias] -> [activation] -> [+ residual] -> [normalise] -> out, [out + position].
+// The operator Linear: a linear layer with the normalisations, the activation and the sums before and after it, so that
+// nothing in between is written to memory:
+// x -> [pre_norm] -> times w -> [+ bias] -> [activation] -> [+ residual] -> [post_norm] -> out, [out + pos_embed].
 //
-// x [B, IMAGE_ROWS, STRIDE], of which rows FIRST to FIRST + ROWS and the first DEPTH columns are read; w [COLUMNS, DEPTH],
-// or [B, COLUMNS, DEPTH] with BATCHED. With ROW_CONSTANT column DEPTH of x is added to the row. out and residual are
-// [B, ROWS, COLUMNS], position [ROWS, COLUMNS], the rest [COLUMNS]; all of type T, sums are formed in float32.
+// x [B, IMAGE_ROWS, STRIDE], of which rows FIRST_ROW to FIRST_ROW + ROWS and the first DEPTH columns are read; w [COLUMNS,
+// DEPTH], or [B, COLUMNS, DEPTH] with BATCHED. With ROW_CONSTANT column DEPTH of x is added to each value of its row. out
+// and residual are [B, ROWS, COLUMNS], pos_embed [ROWS, COLUMNS], all others [COLUMNS]. All are of type T; sums are formed
+// in float32.
 //
-// With PATCHES x is a picture's tokens, [B, PLANE_H * PLANE_W, STRIDE], and a row is made of neighbours, with zeros beyond
-// the picture: of 2, the upper left, lower left, upper right and lower right of each 2 x 2, DEPTH = 4 * STRIDE; of 3, the
-// 3 x 3 around each token, row by row, DEPTH = 9 * STRIDE.
+// With GATHER x is a picture's tokens, [B, PLANE_H * PLANE_W, STRIDE], and a row of the product is made of several of them,
+// with zeros beyond the picture. GATHER 2: the upper left, lower left, upper right and lower right of each 2 x 2 tokens,
+// DEPTH = 4 * STRIDE. GATHER 3: the 3 x 3 tokens around each token, row by row, DEPTH = 9 * STRIDE.
 //
-// Normalising comes first by its definition turned around: with gains and shifts already in w and bias, and sums those of
-// w's rows, (x - mean) / deviation * w = (x w - mean * sums) / deviation.
+// With PRE_NORM the gains and shifts of the LayerNorm are in w and bias already, and mean and deviation are applied after
+// the product: (x - mean) / deviation * w = (x w - mean * weight_row_sums) / deviation.
 //
-// A block makes a tile of TILE_M rows and TILE_N columns. Where COLUMNS are more than that and are to be normalised, or
-// the products are shared out to SPLIT blocks to have enough of them, blocks write `partial` [SPLIT, B, ROWS, COLUMNS]
-// and `finish` does the rest. Defined by the caller: all in capitals.
+// A block computes a tile of TILE_M rows and TILE_N columns. With EPILOGUE blocks write products, summed over a part of K
+// each (split_k), to `partial` [SPLIT_K, B, ROWS, COLUMNS], and the function `epilogue` does the rest: where a block lacks
+// whole rows for POST_NORM, or where there are too few tiles to keep the GPU busy. The caller defines all names in capitals.
 
 #include "types.cuh"
 #if WGMMA
@@ -22,18 +24,18 @@
 #endif
 
 struct Arguments {
-    const T *x, *weight, *bias, *sums, *residual, *scale, *shift, *position;
-    T *out, *moved;
+    const T *x, *weight, *bias, *weight_row_sums, *residual, *scale, *shift, *pos_embed;
+    T *out, *with_pos_embed;
     float* partial;
 };
 
-#define ARGUMENTS                                                                                                        \
-    const T *x, const T *weight, const T *__restrict__ bias, const T *__restrict__ sums, const T *residual,              \
-        const T *__restrict__ scale, const T *__restrict__ shift, const T *__restrict__ position, T *__restrict__ out,   \
-        T *__restrict__ moved, float *partial
+#define ARGUMENTS                                                                                                      \
+    const T *x, const T *weight, const T *__restrict__ bias, const T *__restrict__ weight_row_sums, const T *residual, \
+        const T *__restrict__ scale, const T *__restrict__ shift, const T *__restrict__ pos_embed, T *__restrict__ out,\
+        T *__restrict__ with_pos_embed, float *partial
 
-// GELU by its definition. For half precision by a minimax polynomial for the normal distribution between -4.4 and 4.4, beyond
-// which it is 0 and 1: GELU is off by 4.5e-5 at most, as much as half precision is near 0.1.
+// GELU. In half precision the normal distribution is a minimax polynomial between -4.4 and 4.4, and 0 and 1 beyond. The error
+// of GELU is at most 4.5e-5, which is half precision's own near 0.1.
 __device__ inline float gelu(float x) {
 #if HALF
     constexpr float FACTORS[] = {3.56959481e-11f, -3.75419035e-9f, 1.74089705e-7f,  -4.72496129e-6f, 8.42940131e-5f,
@@ -48,37 +50,37 @@ __device__ inline float gelu(float x) {
 #endif
 }
 
-// There is room beside the blocks of a layer of so few rows.
-constexpr bool FEW = IMAGES * ROWS <= 128;
+// The blocks of a layer with so few rows leave room for those of the next kernel.
+constexpr bool SMALL = IMAGES * ROWS <= 128;
 
-// With PATCHES a row's patch is at APART times the row's place among PATCHES_W, and so far down and to the right of that is
-// the token that a column is of.
-constexpr int APART = PATCHES == 2 ? 2 : 1, PATCHES_W = PATCHES ? (PLANE_W + APART - 1) / APART : 1;
+// With GATHER row r of the product is made of the tokens around (r / GATHERED_W, r % GATHERED_W) * SPACING. A column belongs
+// to the token at this offset from there.
+constexpr int SPACING = GATHER == 2 ? 2 : 1, GATHERED_W = GATHER ? (PLANE_W + SPACING - 1) / SPACING : 1;
 
-struct Neighbour {
+struct TokenOffset {
     int down, right;
-    __device__ explicit Neighbour(int column) {
+    __device__ explicit TokenOffset(int column) {
         const int at = column / STRIDE;
-        down = PATCHES == 2 ? at % 2 : at / 3 - 1, right = PATCHES == 2 ? at / 2 : at % 3 - 1;
+        down = GATHER == 2 ? at % 2 : at / 3 - 1, right = GATHER == 2 ? at / 2 : at % 3 - 1;
     }
 };
 
-// What a product of a row and a column meets on its way.
-struct Around {
+// The operands of the epilogue of one value.
+struct EpilogueOperands {
     float sum, bias, constant, residual;
 };
 
 // `row` counts over all images, x_row is where it begins in x.
-__device__ inline Around around(const Arguments& a, const T* x_row, size_t row, int column) {
-    return {NORMALIZE ? to_float(a.sums[column]) : 0, BIAS ? to_float(a.bias[column]) : 0,
+__device__ inline EpilogueOperands load_operands(const Arguments& a, const T* x_row, size_t row, int column) {
+    return {PRE_NORM ? to_float(a.weight_row_sums[column]) : 0, BIAS ? to_float(a.bias[column]) : 0,
             ROW_CONSTANT ? to_float(x_row[DEPTH]) : 0, RESIDUAL ? to_float(a.residual[row * COLUMNS + column]) : 0};
 }
 
-// What follows the product, up to the last normalisation. Normalising before it is times `inverse` and plus `offset` times the
-// weights' sum.
-__device__ inline float complete(float value, const Around& with, float inverse, float offset) {
-    if (NORMALIZE) value = value * inverse + (offset * with.sum + with.bias);
-    if (!NORMALIZE && BIAS) value += with.bias;
+// Everything after the product up to post_norm. pre_norm is a multiplication by `inverse`, and `offset` times the row sum of
+// the weights added.
+__device__ inline float apply_epilogue(float value, const EpilogueOperands& with, float inverse, float offset) {
+    if (PRE_NORM) value = value * inverse + (offset * with.sum + with.bias);
+    if (!PRE_NORM && BIAS) value += with.bias;
     if (ROW_CONSTANT) value += with.constant;
     if (ACTIVATION == 1) value = fmaxf(value, 0);
     if (ACTIVATION == 2) value = gelu(value);
@@ -86,30 +88,30 @@ __device__ inline float complete(float value, const Around& with, float inverse,
     return value;
 }
 
-// Writes a finished value, already rounded.
+// Writes a value of the result, already rounded.
 __device__ inline void store(T value, const Arguments& a, size_t row, int column) {
     a.out[row * COLUMNS + column] = value;
-    if (POSITION)
-        a.moved[row * COLUMNS + column] =
-            from_float(to_float(value) + to_float(a.position[row % ROWS * COLUMNS + column]));
+    if (POS_EMBED)
+        a.with_pos_embed[row * COLUMNS + column] =
+            from_float(to_float(value) + to_float(a.pos_embed[row % ROWS * COLUMNS + column]));
 }
 
 #if HALF
 constexpr int THREADS = 32 * WARPS_M * WARPS_N;
-constexpr int STEP = WGMMA ? 64 : 32;          // columns of x and w that are worked on at a time
-constexpr int WIDE = WGMMA ? STEP : STEP + 8;  // rows in shared memory, apart from one another's banks
-constexpr int STAGE = (TILE_M + TILE_N) * WIDE;
+constexpr int STEP = WGMMA ? 64 : 32;          // columns of x and w that a stage holds
+constexpr int ROW_LENGTH = WGMMA ? STEP : STEP + 8;  // of a row in shared memory; the extra columns avoid bank conflicts
+constexpr int STAGE = (TILE_M + TILE_N) * ROW_LENGTH;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
-constexpr int VECTORS = STEP / VECTOR, ROUND = THREADS / VECTORS;  // of a row in a stage, and rows copied at once
-constexpr int STEPS = (DEPTH + STEP - 1) / STEP, SHARE = (STEPS + SPLIT - 1) / SPLIT;
+constexpr int VECTORS = STEP / VECTOR, ROUND = THREADS / VECTORS;  // of a row in a stage; rows copied at once
+constexpr int STEPS = (DEPTH + STEP - 1) / STEP, SLICE_STEPS = (STEPS + SPLIT_K - 1) / SPLIT_K;
 static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "a warp's tile is of whole fragments");
 static_assert(ROUND % 8 == 0, "the rounds have one order of vectors");
 static_assert(DEPTH % VECTOR == 0 && STRIDE % VECTOR == 0, "rows must fill vectors of 16 bytes");
 static_assert(TILE_M * (TILE_N + 8) <= STAGES * STAGE, "the finished tile must fit");
 
-// Where a value of a tile is in shared memory: apart from its neighbours' banks by longer rows, or as wgmma.cuh says.
+// Index of a value of a stage in shared memory. Longer rows avoid bank conflicts; wgmma has the order of wgmma.cuh.
 __device__ inline int place(int row, int column) {
-    return row * WIDE + (WGMMA ? column ^ row % 8 * VECTOR : column);
+    return row * ROW_LENGTH + (WGMMA ? column ^ row % 8 * VECTOR : column);
 }
 
 __device__ inline void copy(T* to, const T* from, bool real) {
@@ -128,21 +130,21 @@ __device__ inline void commit() {
 }
 
 template <int LEFT>
-__device__ inline void await() {
+__device__ inline void wait_for_copies() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT));
 #endif
 }
 
-// Sum over the four lanes that share a row of a fragment.
+// The sum over the four lanes that share a row of a fragment.
 __device__ inline float over_row(float value) {
     value += __shfl_xor_sync(~0u, value, 1);
     return value + __shfl_xor_sync(~0u, value, 2);
 }
 
-// Sums of rows of x and of their squares, by the tensor cores: times a matrix of ones, and the diagonal of x times itself.
-// The warps of a row of warps share its fragments out.
-constexpr int OWN = (WARP_M / 16 + WARPS_N - 1) / WARPS_N;
+// Sums of rows of x and of their squares by the tensor cores: x times ones, and the diagonal of x times its transpose. The
+// warps that have the same rows share the fragments among them.
+constexpr int FRAGMENTS = (WARP_M / 16 + WARPS_N - 1) / WARPS_N;
 
 struct Moments {
     float sums[4] = {}, squares[2][4] = {};
@@ -154,13 +156,13 @@ struct Moments {
     }
 };
 
-// Two neighbours of COLUMNS values, or the last ones instead of those beyond.
-struct Two {
+// Two neighbouring values of COLUMNS; beyond the end the last ones.
+struct ColumnPair {
     float each[2] = {};
-    __device__ Two(const T* from, int column, bool there) {
+    __device__ ColumnPair(const T* from, int column, bool there) {
         if (!there) return;
         if (COLUMNS % 2 == 0) {
-            const unsigned both = word(from + min(column, COLUMNS - 2));
+            const unsigned both = load_pair(from + min(column, COLUMNS - 2));
             each[0] = to_float({(unsigned short)(both)}), each[1] = to_float({(unsigned short)(both >> 16)});
         } else {
             for (int k = 0; k < 2; ++k) each[k] = to_float(from[min(column + k, COLUMNS - 1)]);
@@ -168,42 +170,42 @@ struct Two {
     }
 };
 
-// Several blocks on a multiprocessor hide one another's waits.
+// With several blocks on a multiprocessor, one computes while another waits.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) {
     extern __shared__ int4 memory[];
     constexpr size_t ALIGNED = WGMMA ? 1024 : 16;
     T* const stages = reinterpret_cast<T*>((reinterpret_cast<size_t>(memory) + ALIGNED - 1) / ALIGNED * ALIGNED);
-    const Arguments all = {x, weight, bias, sums, residual, scale, shift, position, out, moved, partial};
+    const Arguments all = {x, weight, bias, weight_row_sums, residual, scale, shift, pos_embed, out, with_pos_embed, partial};
     const int first_column = blockIdx.x * TILE_N, first_row = blockIdx.y * TILE_M;
-    const int image = blockIdx.z / SPLIT, slice = blockIdx.z % SPLIT;
+    const int image = blockIdx.z / SPLIT_K, slice = blockIdx.z % SPLIT_K;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    // wgmma shares rows out to four warps in a row.
+    // wgmma gives consecutive rows to four consecutive warps.
     const int down = WGMMA ? warp / 4 / WARPS_N * 4 + warp % 4 : warp / WARPS_N;
     const int across = (WGMMA ? warp / 4 : warp) % WARPS_N, warp_m = down * WARP_M, warp_n = across * WARP_N;
-    x += (size_t(image) * IMAGE_ROWS + FIRST) * STRIDE;
+    x += (size_t(image) * IMAGE_ROWS + FIRST_ROW) * STRIDE;
     if (BATCHED) weight += size_t(image) * COLUMNS * DEPTH;
-    const int begin = slice * SHARE, end = min(begin + SHARE, STEPS);
+    const int begin = slice * SLICE_STEPS, end = min(begin + SLICE_STEPS, STEPS);
 
-    // Each thread copies the same vector of every ROUND-th row. What lies beyond rows and columns is not read.
+    // Each thread copies the same vector of every ROUND-th row. Nothing is read beyond rows and columns.
     const int own_row = threadIdx.x / VECTORS, own_column = threadIdx.x % VECTORS * VECTOR;
     T* const own_stage = stages + place(own_row, own_column);
     const T* const own_x = x + size_t(first_row + own_row) * STRIDE + own_column;
     const T* const own_weight = weight + size_t(first_column + own_row) * DEPTH + own_column;
     const auto load_x = [&](int step) {
         const int column = step * STEP + own_column;
-        const Neighbour to(column);
+        const TokenOffset to(column);
 #pragma unroll
         for (int i = 0; i < TILE_M; i += ROUND) {
             if (TILE_M % ROUND && i + own_row >= TILE_M) continue;
-            const int row = first_row + own_row + i, y = row / PATCHES_W * APART + to.down;
-            const int z = row % PATCHES_W * APART + to.right;
+            const int row = first_row + own_row + i, y = row / GATHERED_W * SPACING + to.down;
+            const int z = row % GATHERED_W * SPACING + to.right;
             bool real = row < ROWS && (DEPTH % STEP == 0 || column < DEPTH);
             const T* from = own_x + i * STRIDE + step * STEP;
-            if (PATCHES) {
+            if (GATHER) {
                 real &= 0 <= y && y < PLANE_H && 0 <= z && z < PLANE_W;
                 from = x + (y * PLANE_W + z) * STRIDE + column % STRIDE;
             }
-            copy(own_stage + step % STAGES * STAGE + i * WIDE, from, real);
+            copy(own_stage + step % STAGES * STAGE + i * ROW_LENGTH, from, real);
         }
     };
     const auto load_weight = [&](int step) {
@@ -211,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
         for (int i = 0; i < TILE_N; i += ROUND) {
             if (TILE_N % ROUND && i + own_row >= TILE_N) continue;
             const bool real = first_column + own_row + i < COLUMNS;
-            copy(own_stage + step % STAGES * STAGE + (TILE_M + i) * WIDE, own_weight + i * DEPTH + step * STEP,
+            copy(own_stage + step % STAGES * STAGE + (TILE_M + i) * ROW_LENGTH, own_weight + i * DEPTH + step * STEP,
                  real && (DEPTH % STEP == 0 || step * STEP + own_column < DEPTH));
         }
     };
@@ -221,65 +223,65 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
     };
 
     float products[WARP_M / 16][WARP_N / 8][4] = {};
-    Moments moments[NORMALIZE ? OWN : 1];
-    // Unless there is room for all, wgmma has two stages that are not loaded ahead: one that is worked on, and one that the
+    Moments moments[PRE_NORM ? FRAGMENTS : 1];
+    // Unless all steps fit, wgmma keeps two stages that are not loaded ahead: the current one, and the one before it, which the
     // tensor cores may still read.
-    constexpr int AHEAD = STAGES >= SHARE ? SHARE : WGMMA ? STAGES - 2 : STAGES - 1;
-    if (FEW) lead();
-    // Weights are constants: they need not wait.
+    constexpr int STAGES_AHEAD = STAGES >= SLICE_STEPS ? SLICE_STEPS : WGMMA ? STAGES - 2 : STAGES - 1;
+    if (SMALL) launch_dependents();
+    // Weights are constants, so they are loaded before the previous kernel has ended.
 #pragma unroll
-    for (int i = begin; i < begin + AHEAD; ++i)
+    for (int i = begin; i < begin + STAGES_AHEAD; ++i)
         if (!BATCHED && i < end) load_weight(i);
-    follow();
+    wait_for_predecessor();
 #pragma unroll
-    for (int i = begin; i < begin + AHEAD; ++i) {
+    for (int i = begin; i < begin + STAGES_AHEAD; ++i) {
         if (i < end) load_x(i);
         if (BATCHED && i < end) load_weight(i);
         commit();
     }
 #if WGMMA
     for (int step = begin; step < end; ++step) {
-        await<AHEAD - 1>();
-        wgmma::see_copies();
+        wait_for_copies<STAGES_AHEAD - 1>();
+        wgmma::fence_copies();
         __syncthreads();
         const T* const stage = stages + step % STAGES * STAGE;
-        const wgmma::Tile rows(stage + warp_m / 64 * 64 * WIDE), columns(stage + (TILE_M + warp_n) * WIDE);
+        const wgmma::Descriptor rows(stage + warp_m / 64 * 64 * ROW_LENGTH), columns(stage + (TILE_M + warp_n) * ROW_LENGTH);
         wgmma::begin();
 #pragma unroll
         for (int k = 0; k < STEP; k += 16) wgmma::multiply<WARP_N>(products[0], rows, columns, k);
         wgmma::commit();
-        if (NORMALIZE && across == 0)
+        if (PRE_NORM && across == 0)
 #pragma unroll
             for (int k = 0; k < STEP; k += 16) {
                 Fragment row;
-                fetch(row.a, stage + place(warp_m + lane % 16, k + lane / 16 * 8));
+                load_matrix(row.a, stage + place(warp_m + lane % 16, k + lane / 16 * 8));
                 moments[0].add(row);
             }
-        load(step + AHEAD);
-        wgmma::await<1>();
+        load(step + STAGES_AHEAD);
+        wgmma::wait<1>();
     }
-    wgmma::await<0>();
-    wgmma::see(products[0]);
+    wgmma::wait<0>();
+    wgmma::fence_products(products[0]);
 #else
     for (int step = begin; step < end; ++step) {
-        await<AHEAD - 1>();
+        wait_for_copies<STAGES_AHEAD - 1>();
         __syncthreads();
-        load(step + AHEAD);
+        load(step + STAGES_AHEAD);
         const T* const stage = stages + step % STAGES * STAGE;
-        const T* const x_lane = stage + (warp_m + lane % 16) * WIDE + lane / 16 * 8;
-        const T* const w_lane = stage + (TILE_M + warp_n + lane / 16 * 8 + lane % 8) * WIDE + lane / 8 % 2 * 8;
+        const T* const x_lane = stage + (warp_m + lane % 16) * ROW_LENGTH + lane / 16 * 8;
+        const T* const w_lane = stage + (TILE_M + warp_n + lane / 16 * 8 + lane % 8) * ROW_LENGTH + lane / 8 % 2 * 8;
 #pragma unroll
         for (int k = 0; k < STEP; k += 16) {
             Fragment rows[WARP_M / 16];
 #pragma unroll
             for (int i = 0; i < WARP_M / 16; ++i) {
-                fetch(rows[i].a, x_lane + i * 16 * WIDE + k);
-                if (NORMALIZE && i % WARPS_N == across) moments[i / WARPS_N].add(rows[i]);
+                load_matrix(rows[i].a, x_lane + i * 16 * ROW_LENGTH + k);
+                if (PRE_NORM && i % WARPS_N == across) moments[i / WARPS_N].add(rows[i]);
             }
 #pragma unroll
             for (int j = 0; j < WARP_N / 16; ++j) {
                 unsigned columns[4];
-                fetch(columns, w_lane + j * 16 * WIDE + k);
+                load_matrix(columns, w_lane + j * 16 * ROW_LENGTH + k);
 #pragma unroll
                 for (int i = 0; i < WARP_M / 16; ++i) {
                     multiply(products[i][2 * j], rows[i], columns[0], columns[1]);
@@ -290,11 +292,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
     }
 #endif
 
-    if (!FEW) lead();
+    if (!SMALL) launch_dependents();
 
     const int g = lane / 4, t = lane % 4 * 2;
     const size_t image_row = size_t(image) * ROWS;
-    if (FINISH) {
+    if (EPILOGUE) {
         partial += (size_t(slice) * IMAGES * ROWS + image_row) * COLUMNS;
 #pragma unroll
         for (int i = 0; i < WARP_M / 16; ++i)
@@ -311,15 +313,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
         return;
     }
 
-    __shared__ float inverses[NORMALIZE ? TILE_M : 1], offsets[NORMALIZE ? TILE_M : 1];
-    if (NORMALIZE) {
+    __shared__ float inverses[PRE_NORM ? TILE_M : 1], offsets[PRE_NORM ? TILE_M : 1];
+    if (PRE_NORM) {
 #pragma unroll
         for (int i = 0; i < WARP_M / 16; ++i) {
             if (i % WARPS_N != across) continue;
             const Moments& own = moments[i / WARPS_N];
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                // Each lane has two columns of a product; row and column are the same in one lane of eight.
+                // A lane has two columns of a product. One lane of eight has the diagonal's value of a row.
                 if (t != g / 2 * 2) continue;
                 const int row = warp_m + i * 16 + g + h * 8;
                 const float mean = own.sums[2 * h] / DEPTH;
@@ -330,29 +332,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
         }
         __syncthreads();
     }
-    // Two neighbouring columns at a time, all rows of each: what belongs to a column is read once.
+    // Two neighbouring columns at a time, with all their rows: operands of a column are read once.
 #pragma unroll
     for (int j = 0; j < WARP_N / 8; ++j) {
         const int column = first_column + warp_n + j * 8 + t;
-        const Two sum(sums, column, NORMALIZE), shared(bias, column, BIAS);
+        const ColumnPair sum(weight_row_sums, column, PRE_NORM), shared(bias, column, BIAS);
 #pragma unroll
         for (int i = 0; i < WARP_M / 16; ++i)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const int local = warp_m + i * 16 + g + h * 8, row = min(first_row + local, ROWS - 1);
-                const Two more(residual + (image_row + row) * COLUMNS, column, RESIDUAL);
+                const ColumnPair more(residual + (image_row + row) * COLUMNS, column, RESIDUAL);
                 const float constant = ROW_CONSTANT ? to_float(x[size_t(row) * STRIDE + DEPTH]) : 0;
-                const float inverse = NORMALIZE ? inverses[local] : 0, offset = NORMALIZE ? offsets[local] : 0;
+                const float inverse = PRE_NORM ? inverses[local] : 0, offset = PRE_NORM ? offsets[local] : 0;
 #pragma unroll
                 for (int k = 0; k < 2; ++k) {
                     float& value = products[i][j][2 * h + k];
-                    value = complete(value, {sum.each[k], shared.each[k], constant, more.each[k]}, inverse, offset);
+                    value = apply_epilogue(value, {sum.each[k], shared.each[k], constant, more.each[k]}, inverse, offset);
                 }
             }
     }
 
-    if (NORM) {
-        // The block has whole rows: their sums go from warp to warp through shared memory, first of values, then of squares.
+    if (POST_NORM) {
+        // The block has whole rows. Warps exchange the rows' sums through shared memory, first of values, then of squares.
         __shared__ float parts[2][WARPS_N][TILE_M];
         float centres[WARP_M / 16][2] = {}, inverse[WARP_M / 16][2];
 #pragma unroll
@@ -388,7 +390,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
         }
 #pragma unroll
         for (int j = 0; j < WARP_N / 8; ++j) {
-            const Two by(scale, warp_n + j * 8 + t, true), plus(shift, warp_n + j * 8 + t, true);
+            const ColumnPair by(scale, warp_n + j * 8 + t, true), plus(shift, warp_n + j * 8 + t, true);
 #pragma unroll
             for (int i = 0; i < WARP_M / 16; ++i)
 #pragma unroll
@@ -399,9 +401,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
         }
     }
 
-    // Through shared memory, so that memory is written in whole vectors.
+    // The result goes through shared memory, so that global memory is written in whole vectors.
     constexpr int LONG = TILE_N + 8;
-    await<0>();
+    wait_for_copies<0>();
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < WARP_M / 16; ++i)
@@ -410,7 +412,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
 #pragma unroll
             for (int j = 0; j < WARP_N / 8; ++j)
                 *reinterpret_cast<unsigned*>(stages + (warp_m + i * 16 + g + h * 8) * LONG + warp_n + j * 8 + t) =
-                    pack(products[i][j][2 * h], products[i][j][2 * h + 1]);
+                    pack_pair(products[i][j][2 * h], products[i][j][2 * h + 1]);
     __syncthreads();
     for (int at = threadIdx.x; at < TILE_M * (TILE_N / VECTOR); at += THREADS) {
         const int row = at / (TILE_N / VECTOR), column = at % (TILE_N / VECTOR) * VECTOR;
@@ -420,12 +422,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
         if (COLUMNS % VECTOR == 0) {
             if (first_column + column >= COLUMNS) continue;
             *reinterpret_cast<int4*>(out + to * COLUMNS + first_column + column) = *reinterpret_cast<const int4*>(from);
-            if (POSITION) {
-                const Pack place(position + size_t(first_row + row) * COLUMNS + first_column + column);
+            if (POS_EMBED) {
+                const Pack place(pos_embed + size_t(first_row + row) * COLUMNS + first_column + column);
                 Pack sum;
 #pragma unroll
-                for (int k = 0; k < VECTOR; k += 2) add_two(sum.each + k, from + k, place.each + k);
-                sum.write(moved + to * COLUMNS + first_column + column);
+                for (int k = 0; k < VECTOR; k += 2) add_pairs(sum.each + k, from + k, place.each + k);
+                sum.write(with_pos_embed + to * COLUMNS + first_column + column);
             }
         } else {
             for (int k = 0; k < VECTOR && first_column + column + k < COLUMNS; ++k)
@@ -434,19 +436,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
     }
 }
 #else
-// Plain arithmetic: 16 x 16 threads of 4 x 4 products.
+// In float32 without tensor cores: 16 x 16 threads, 4 x 4 products each.
 constexpr int THREADS = 256, STEP = 16;
 static_assert(TILE_M == 64 && TILE_N == 64, "");
 
 extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
-    if (FEW) lead();
-    follow();
+    if (SMALL) launch_dependents();
+    wait_for_predecessor();
     __shared__ float rows[STEP][TILE_M + 4], columns[STEP][TILE_N + 4];
-    const Arguments all = {x, weight, bias, sums, residual, scale, shift, position, out, moved, partial};
-    const int first_column = blockIdx.x * TILE_N, first_row = blockIdx.y * TILE_M, image = blockIdx.z / SPLIT;
-    const int slice = blockIdx.z % SPLIT, share = (DEPTH + SPLIT - 1) / SPLIT;
+    const Arguments all = {x, weight, bias, weight_row_sums, residual, scale, shift, pos_embed, out, with_pos_embed, partial};
+    const int first_column = blockIdx.x * TILE_N, first_row = blockIdx.y * TILE_M, image = blockIdx.z / SPLIT_K;
+    const int slice = blockIdx.z % SPLIT_K, share = (DEPTH + SPLIT_K - 1) / SPLIT_K;
     const int down = threadIdx.x / 16 * 4, across = threadIdx.x % 16 * 4;
-    x += (size_t(image) * IMAGE_ROWS + FIRST) * STRIDE;
+    x += (size_t(image) * IMAGE_ROWS + FIRST_ROW) * STRIDE;
     if (BATCHED) weight += size_t(image) * COLUMNS * DEPTH;
     float products[4][4] = {}, totals[4] = {}, squares[4] = {};
     const int last = min((slice + 1) * share, DEPTH);
@@ -455,10 +457,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
         for (int i = threadIdx.x; i < STEP * TILE_M; i += THREADS) {
             const int row = i / STEP, column = k + i % STEP;
             const bool there = column < last;
-            const Neighbour to(column);
-            const int at = first_row + row, y = at / PATCHES_W * APART + to.down, z = at % PATCHES_W * APART + to.right;
-            const bool real = there && at < ROWS && (!PATCHES || (0 <= y && y < PLANE_H && 0 <= z && z < PLANE_W));
-            const size_t from = PATCHES ? size_t(y * PLANE_W + z) * STRIDE + column % STRIDE : size_t(at) * STRIDE + column;
+            const TokenOffset to(column);
+            const int at = first_row + row, y = at / GATHERED_W * SPACING + to.down, z = at % GATHERED_W * SPACING + to.right;
+            const bool real = there && at < ROWS && (!GATHER || (0 <= y && y < PLANE_H && 0 <= z && z < PLANE_W));
+            const size_t from = GATHER ? size_t(y * PLANE_W + z) * STRIDE + column % STRIDE : size_t(at) * STRIDE + column;
             rows[i % STEP][row] = real ? x[from] : 0;
             columns[i % STEP][row] =
                 there && first_column + row < COLUMNS ? weight[size_t(first_column + row) * DEPTH + column] : 0;
@@ -471,9 +473,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
                 for (int j = 0; j < 4; ++j) products[i][j] += value * columns[step][across + j];
             }
     }
-    if (!FEW) lead();
+    if (!SMALL) launch_dependents();
     const size_t image_row = size_t(image) * ROWS;
-    if (FINISH) partial += (size_t(slice) * IMAGES * ROWS + image_row) * COLUMNS;
+    if (EPILOGUE) partial += (size_t(slice) * IMAGES * ROWS + image_row) * COLUMNS;
     for (int i = 0; i < 4; ++i) {
         const int row = first_row + down + i;
         if (row >= ROWS) continue;
@@ -481,27 +483,27 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear(ARGUMENTS) {
         for (int j = 0; j < 4; ++j) {
             const int column = first_column + across + j;
             if (column >= COLUMNS) continue;
-            if (FINISH)
+            if (EPILOGUE) {
                 partial[size_t(row) * COLUMNS + column] = products[i][j];
-            else
-                store(from_float(complete(products[i][j], around(all, x + size_t(row) * STRIDE, image_row + row, column),
-                                          inverse, -mean * inverse)),
-                      all, image_row + row, column);
+                continue;
+            }
+            const EpilogueOperands with = load_operands(all, x + size_t(row) * STRIDE, image_row + row, column);
+            store(from_float(apply_epilogue(products[i][j], with, inverse, -mean * inverse)), all, image_row + row, column);
         }
     }
 }
 #endif
 
-#if FINISH
-// A warp for each row, over all images.
-extern "C" __global__ void finish(ARGUMENTS) {
-    lead();
-    follow();
-    const Arguments all = {x, weight, bias, sums, residual, scale, shift, position, out, moved, partial};
+#if EPILOGUE
+// Adds the partial products up and does what follows them. A warp for each row of all images.
+extern "C" __global__ void epilogue(ARGUMENTS) {
+    launch_dependents();
+    wait_for_predecessor();
+    const Arguments all = {x, weight, bias, weight_row_sums, residual, scale, shift, pos_embed, out, with_pos_embed, partial};
     const int lane = threadIdx.x % 32;
     const size_t row = size_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= IMAGES * ROWS) return;
-    const T* const x_row = x + (row / ROWS * IMAGE_ROWS + FIRST + row % ROWS) * STRIDE;
+    const T* const x_row = x + (row / ROWS * IMAGE_ROWS + FIRST_ROW + row % ROWS) * STRIDE;
     constexpr int EACH = (COLUMNS + 31) / 32;
     float values[EACH], sum = 0, square = 0;
 #pragma unroll
@@ -510,8 +512,8 @@ extern "C" __global__ void finish(ARGUMENTS) {
         values[i] = 0;
         if (column >= COLUMNS) continue;
 #pragma unroll
-        for (int k = 0; k < SPLIT; ++k) values[i] += partial[(size_t(k) * IMAGES * ROWS + row) * COLUMNS + column];
-        values[i] = complete(values[i], around(all, x_row, row, column), 0, 0);
+        for (int k = 0; k < SPLIT_K; ++k) values[i] += partial[(size_t(k) * IMAGES * ROWS + row) * COLUMNS + column];
+        values[i] = apply_epilogue(values[i], load_operands(all, x_row, row, column), 0, 0);
         sum += values[i];
     }
     for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
@@ -525,7 +527,7 @@ extern "C" __global__ void finish(ARGUMENTS) {
     for (int i = 0; i < EACH; ++i) {
         const int column = lane + 32 * i;
         if (column >= COLUMNS) continue;
-        if (NORM) values[i] = (values[i] - mean) * inverse * to_float(scale[column]) + to_float(shift[column]);
+        if (POST_NORM) values[i] = (values[i] - mean) * inverse * to_float(scale[column]) + to_float(shift[column]);
         store(from_float(values[i]), all, row, column);
     }
 }

@@ -1,10 +1,10 @@
-// The panoptic merge (Mask2Former, arXiv:2112.01527, appendix) from class and mask logits to a map of query ids, in three
-// passes. The masks of all queries are never written at the frame's size: each pixel resizes, weighs and compares those
-// of the queries above the score threshold as it goes. The answer of stages/network/merge.py's Panoptic.
+// The operator PanopticMerge (Mask2Former, arXiv:2112.01527, appendix): from class and mask logits to a map of query ids, in
+// three passes. Masks are not written at the frame's size: each pixel resizes, weighs and compares the logits of the queries
+// above the score threshold. The answer is that of `panoptic` in stages/operators/panoptic_merge.py.
 //
-// class_logits [B, QUERIES, 1 + CLASSES], no-object at 0, and mask_logits [B, QUERIES, LOW_H, LOW_W], of types T; resized
-// bilinearly to IN_H x IN_W, cut to USED_H x USED_W and, where that is not its size, resized to the frame, H x W.
-// Defined by the caller: HALF, QUERIES (255 at most), CLASSES, THINGS, all sizes, SCORE_THRESHOLD, OVERLAP_THRESHOLD.
+// class_logits [B, QUERIES, 1 + CLASSES], no-object at 0, and mask_logits [B, QUERIES, LOW_H, LOW_W], of type T; resized
+// bilinearly to IN_H x IN_W, cut to USED_H x USED_W and, where the frame has another size, resized to it, H x W.
+// The caller defines HALF, QUERIES (255 at most), CLASSES, THINGS, all sizes, SCORE_THRESHOLD, OVERLAP_THRESHOLD.
 
 #include "types.cuh"
 
@@ -13,16 +13,17 @@ constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;
 static_assert(QUERIES <= VOID, "query ids are bytes");
 
-// How many pixels a query wins, covers with a probability of 0.5 or more, and both; and the queries above the threshold.
+// For each query the number of pixels that it wins, that it covers with a probability of 0.5 or more, and both; and the
+// queries above the score threshold.
 struct Counts {
     int won[QUERIES], covered[QUERIES], held[QUERIES];
     int kept[QUERIES], num_kept;
 };
 
-// Scores and classes of queries, and which are kept, in order. One block for each image.
+// Writes scores and classes of queries, and lists those above the threshold. A block for each image.
 extern "C" __global__ void select_queries(const T* class_logits, Counts* all_counts, float* scores, int* category_ids) {
-    lead();
-    follow();
+    launch_dependents();
+    wait_for_predecessor();
     __shared__ bool keep[QUERIES];
     class_logits += size_t(blockIdx.x) * QUERIES * (1 + CLASSES);
     scores += blockIdx.x * QUERIES, category_ids += blockIdx.x * QUERIES;
@@ -66,7 +67,7 @@ __device__ inline float blend(float low, float high, float share) { return (1 - 
 
 // The logit of one pixel of the network's input, and with SCALED of the frame.
 struct Resized {
-    Between y, x;
+    Interpolation y, x;
     __device__ Resized(int row, int column) : y(row, IN_H, LOW_H), x(column, IN_W, LOW_W) {}
     __device__ float operator()(const T* mask) const {
         const T *up = mask + y.low * LOW_W, *down = mask + y.high * LOW_W;
@@ -78,7 +79,7 @@ struct Resized {
 #define SCALED (USED_H != H || USED_W != W)
 #if SCALED
 struct AtFrame {
-    Between y, x;
+    Interpolation y, x;
     Resized corners[4];
     __device__ AtFrame(int row, int column)
         : y(row, H, USED_H),
@@ -93,9 +94,9 @@ struct AtFrame {
 typedef Resized AtFrame;
 #endif
 
-// The best query of each pixel, or VOID where it does not cover the pixel; and all counts. Blocks of 32 x n pixels.
+// Writes the best query of each pixel, or VOID where it does not cover the pixel, and counts. Blocks of 32 x n pixels.
 extern "C" __global__ void vote(const T* mask_logits, const float* scores, Counts* all_counts, unsigned char* winners) {
-    follow();
+    wait_for_predecessor();
     __shared__ int won[QUERIES], covered[QUERIES], held[QUERIES], kept[QUERIES];
     __shared__ float score[QUERIES];
     mask_logits += size_t(blockIdx.z) * QUERIES * LOW_H * LOW_W;
@@ -111,9 +112,9 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
     const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * WARP + threadIdx.x;
     const bool real = row < H && column < W;
     const AtFrame at(min(row, H - 1), min(column, W - 1));
-    // No probability above `best` has a logit below `enough`, whatever the score, with some room for rounding.
+    // A logit below `enough` can't give a product above `best`, whatever the score; 0.01 leaves room for rounding.
     float best = -1, enough = -INFINITY;
-    int winner = 0;  // also where every logit is NaN: held by none
+    int winner = 0;  // also where every logit is NaN; no query holds the pixel then
     bool holds = false;
     for (int i = 0; i < num_kept; ++i) {
         const float logit = at(mask_logits + size_t(kept[i]) * LOW_H * LOW_W);
@@ -129,7 +130,7 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
         if (covers && threadIdx.x == 0) atomicAdd(covered + i, __popc(covers));
     }
     if (num_kept) {
-        // One addition for all pixels of a warp with the same winner.
+        // One atomic addition for all pixels of a warp with the same winner.
         const unsigned real_lanes = __ballot_sync(ALL, real), holding = __ballot_sync(ALL, holds);
         const unsigned same = __match_any_sync(ALL, winner);
         if (threadIdx.x == __ffs(same) - 1) {
@@ -146,9 +147,9 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
     }
 }
 
-// Winners to the ids of their segments, and the segments' areas. Each block works the segments out for itself.
+// Replaces winners by the ids of their segments and writes the segments' areas. Each block finds the segments by itself.
 extern "C" __global__ void label(const Counts* all_counts, const int* category_ids, unsigned char* query_ids, int* areas) {
-    follow();
+    wait_for_predecessor();
     __shared__ unsigned char segment[VOID + 1];
     __shared__ bool found[QUERIES];
     __shared__ int category[QUERIES], area[QUERIES];

@@ -1,7 +1,7 @@
-// A picture's tokens resized bilinearly, with pixel centres at halves (align_corners=False in PyTorch).
+// The operator Resize: resizes a picture's tokens bilinearly, with pixel centres at halves (align_corners=False in PyTorch).
 //
-// x [B, IMAGE_ROWS, CHANNELS], of which rows FIRST to FIRST + IN_H * IN_W are the picture -> [B, OUT_H * OUT_W, CHANNELS];
-// of type T, computed in float32. Defined by the caller: all in capitals.
+// x [B, IMAGE_ROWS, CHANNELS], of which rows FIRST_ROW to FIRST_ROW + IN_H * IN_W are the picture -> [B, OUT_H * OUT_W,
+// CHANNELS]. Both are of type T, computed in float32. The caller defines all names in capitals.
 
 #include "types.cuh"
 
@@ -9,12 +9,12 @@ constexpr int LANES = CHANNELS / VECTOR;
 static_assert(CHANNELS % VECTOR == 0, "rows must fill vectors of 16 bytes");
 
 extern "C" __global__ void resize(const T* x, T* __restrict__ out) {
-    follow();
+    wait_for_predecessor();
     const int at = blockIdx.x * blockDim.x + threadIdx.x, row = at / LANES, channel = at % LANES * VECTOR;
     if (row >= OUT_H * OUT_W) return;
-    x += (size_t(blockIdx.y) * IMAGE_ROWS + FIRST) * CHANNELS + channel;
+    x += (size_t(blockIdx.y) * IMAGE_ROWS + FIRST_ROW) * CHANNELS + channel;
     out += (size_t(blockIdx.y) * OUT_H * OUT_W + row) * CHANNELS + channel;
-    const Between y(row / OUT_W, OUT_H, IN_H), z(row % OUT_W, OUT_W, IN_W);
+    const Interpolation y(row / OUT_W, OUT_H, IN_H), z(row % OUT_W, OUT_W, IN_W);
     const auto read = [&](int down, int across) { return Pack(x + size_t(down * IN_W + across) * CHANNELS); };
     const Pack a = read(y.low, z.low), b = read(y.low, z.high), c = read(y.high, z.low), d = read(y.high, z.high);
     Pack result;
