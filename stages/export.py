@@ -11,12 +11,15 @@ import logging
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages import config
 from stages.coco import panoptic
 from stages.foundation import files
 from stages.inference import description, frames
+
+if TYPE_CHECKING:
+    import onnx
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +79,8 @@ def answer(tao: Any, pictures: list[Path], out: Path) -> None:
     comparison.save(out, np.stack(shown), class_logits, mask_logits, maps)
 
 
-def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> Any:
-    """The graph of deploy as an onnx.ModelProto in float32, from TAO's MaskFormerModel; as Fused or TaoShaped."""
+def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
+    """The graph of deploy in float32, from TAO's MaskFormerModel; as Fused or TaoShaped."""
     import onnx
     import torch
 

@@ -10,13 +10,18 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages import config
 from stages.foundation import files
 from stages.inference import description
+
+if TYPE_CHECKING:
+    import onnx
+
+    from stages.reference import comparison
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +63,13 @@ def build(
 
 
 def to_int8(
-    model: Any,
+    model: "onnx.ModelProto",
     kept: Collection[str],
     calibration: Path | None,
     about: description.Description,
     cfg: config.Deploy,
-) -> Any:
-    """An onnx.ModelProto with int8 where stages/onnx_graph/int8.py puts it. Raises ValueError without `calibration`."""
+) -> "onnx.ModelProto":
+    """A model with int8 where stages/onnx_graph/int8.py puts it. Raises ValueError without `calibration`."""
     from stages.onnx_graph import fp16, int8
     from stages.reference import comparison
 
@@ -80,11 +85,8 @@ def to_int8(
     return int8.quantize(model, fp16.places(model.graph), kept, inputs)
 
 
-def differences(expected: Any, found: Any) -> dict[str, Any]:
-    """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1].
-
-    Of a reference and a stages.reference.comparison.Answer.
-    """
+def differences(expected: "comparison.Reference", found: "comparison.Answer") -> dict[str, Any]:
+    """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1]."""
     from scipy.special import expit, softmax
 
     from stages.reference import comparison

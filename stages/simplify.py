@@ -8,11 +8,14 @@ keeps for that comparison, are outputs no more. Cost: seconds; minutes for the l
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages import config
 from stages.foundation import files
 from stages.inference import description
+
+if TYPE_CHECKING:
+    import onnx
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +47,8 @@ def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
         comparison.require_equal(out, result, cfg)
 
 
-def simplify(model: Any, cfg: config.Deploy) -> Any:
-    """The deployed graph of an exported onnx.ModelProto, which stays as it is."""
+def simplify(model: "onnx.ModelProto", cfg: config.Deploy) -> "onnx.ModelProto":
+    """The deployed graph of an exported one, which is not changed."""
     import onnx
     import onnxsim
 

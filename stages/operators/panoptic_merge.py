@@ -45,8 +45,8 @@ def panoptic(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """[B, Q, 1 + C] and [B, Q, h, w] -> query_ids uint8 [B, H, W]; areas, scores, category_ids [B, Q].
 
-    The sizes are as in `at_frame`. A pixel holds the id of the query whose segment it is in, or VOID_QUERY. Stuff of one
-    class is one segment, under the first of its queries. A query without a segment of its own has area 0.
+    The sizes are as in `at_frame`. A pixel holds the id of the query whose segment it is in, or VOID_QUERY. Stuff of
+    one class is one segment, under the first of its queries. A query without a segment of its own has area 0.
     """
     scores, classes = class_logits.softmax(-1)[..., 1:].max(-1)
     kept = (scores > score_threshold).to(scores.dtype)

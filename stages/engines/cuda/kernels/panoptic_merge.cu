@@ -8,10 +8,10 @@
 
 #include "types.cuh"
 
-constexpr int VOID = 255;
+constexpr int VOID_QUERY = 255;
 constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;
-static_assert(QUERIES <= VOID, "query ids are bytes");
+static_assert(QUERIES <= VOID_QUERY, "query ids are bytes");
 
 // For each query the number of pixels that it wins, that it covers with a probability of 0.5 or more, and both; and the
 // queries above the score threshold.
@@ -94,7 +94,7 @@ struct AtFrame {
 typedef Resized AtFrame;
 #endif
 
-// Writes the best query of each pixel, or VOID where it does not cover the pixel, and counts. Blocks of 32 x n pixels.
+// Writes the best query of each pixel, or VOID_QUERY where it does not cover the pixel, and counts. Blocks of 32 x n pixels.
 extern "C" __global__ void vote(const T* mask_logits, const float* scores, Counts* all_counts, unsigned char* winners) {
     wait_for_predecessor();
     __shared__ int won[QUERIES], covered[QUERIES], held[QUERIES], kept[QUERIES];
@@ -138,7 +138,7 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
             atomicAdd(held + winner, __popc(same & holding));
         }
     }
-    if (real) winners[(size_t(blockIdx.z) * H + row) * W + column] = holds ? kept[winner] : VOID;
+    if (real) winners[(size_t(blockIdx.z) * H + row) * W + column] = holds ? kept[winner] : VOID_QUERY;
     __syncthreads();
     for (int i = thread; i < num_kept; i += WARP * blockDim.y) {
         if (won[i]) atomicAdd(counts.won + kept[i], won[i]);
@@ -150,13 +150,13 @@ extern "C" __global__ void vote(const T* mask_logits, const float* scores, Count
 // Replaces winners by the ids of their segments and writes the segments' areas. Each block finds the segments by itself.
 extern "C" __global__ void label(const Counts* all_counts, const int* category_ids, unsigned char* query_ids, int* areas) {
     wait_for_predecessor();
-    __shared__ unsigned char segment[VOID + 1];
+    __shared__ unsigned char segment[VOID_QUERY + 1];
     __shared__ bool found[QUERIES];
     __shared__ int category[QUERIES], area[QUERIES];
     const Counts& counts = all_counts[blockIdx.y];
     query_ids += size_t(blockIdx.y) * H * W;
-    for (int query = threadIdx.x; query <= VOID; query += blockDim.x) {
-        segment[query] = VOID;
+    for (int query = threadIdx.x; query <= VOID_QUERY; query += blockDim.x) {
+        segment[query] = VOID_QUERY;
         if (query >= QUERIES) continue;
         category[query] = category_ids[blockIdx.y * QUERIES + query];
         area[query] = 0;
