@@ -55,6 +55,7 @@ def simplify(model: "onnx.ModelProto", cfg: config.Deploy) -> "onnx.ModelProto":
     from stages.inference import segments
     from stages.onnx_graph import passes
 
+    simplified: onnx.ModelProto
     simplified, _ = onnxsim.simplify(model, check_n=0)
     passes.remove_outputs(simplified.graph, segments.LOGITS)
     if cfg.expand_instance_normalization:
