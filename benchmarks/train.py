@@ -271,11 +271,12 @@ def cpu_against_cuda(checkpoint: Path, coco: Path, deploy: config.Deploy) -> dic
     import torch
 
     from stages.coco import panoptic
+    from stages.foundation import picture_files
     from stages.inference import frames
     from stages.reference.tao_model import Checkpoint
 
     truth = panoptic.read(coco)
-    picture = frames.fit(frames.read_rgb(truth.entries[0].image), deploy)[0]
+    picture = frames.fit(picture_files.read_rgb(truth.entries[0].image), deploy)[0]
     # TF32 would be a difference of its own.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     answers = [Checkpoint(checkpoint, truth.num_things, deploy, device).logits(picture) for device in ("cpu", "cuda")]

@@ -18,7 +18,7 @@ import numpy as np
 from stages import config
 from stages.coco import panoptic
 from stages.engines import loading, manifest
-from stages.foundation import files
+from stages.foundation import files, picture_files
 from stages.inference import frames
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def build(engines: Path, checkpoint: Path, coco: Path, metrics: Path, name: str,
     eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
     predictor = loading.load(engines, name, target)
     some = truth.entries[: cfg.benchmark.pictures]
-    pictures = [frames.read_rgb(entry.image) for entry in some]
+    pictures = [picture_files.read_rgb(entry.image) for entry in some]
     inputs = [frames.fit(picture, cfg.deploy)[0] for picture in pictures]
     batch_size = cfg.deploy.batch_size
 

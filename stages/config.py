@@ -142,6 +142,9 @@ class Data:
     """For on_error: skip. Pictures of a split that may be left out; 0 or more."""
     check_masks: CheckMasks = CheckMasks.fail
     """Whether masks that look like another coding than label * 256 + instance end the run or are a warning."""
+    bare_file_names: bool = False
+    """Whether file_name in the COCO files is a bare name, for tools that look for it in one folder. All pictures are
+    then copied to data/coco/SPLIT/images. Else it is a path relative to data/coco/SPLIT, and pictures stay in place."""
     workers: int = 0
     """Processes that generate scenes and convert; 0: one for each core. The result is the same."""
 
@@ -246,6 +249,9 @@ class Model:
     Hugging Face. For train.runner: import it is the checkpoint, else what training starts from. Empty: none."""
     weights_sha256: str = ""
     """SHA-256 that its file must have, in hexadecimal: by it DVC sees that a file is another. Empty: any."""
+    weights_format: str = ""
+    """Whose its file is: tao, original or hugging_face. Empty: as its content tells; needed where that tells nothing,
+    for TAO has the class no-object first and the original has it last. One that the content contradicts is refused."""
     weights_classes: list[str] = field(default_factory=list)
     """Its classes in their order, by the label map's names; [label_map] where that is the map's own. Empty: as Hugging
     Face's config.json says; the others' files name none."""
@@ -258,6 +264,8 @@ class Model:
         require(self.nheads > 0 and self.hidden_dim % self.nheads == 0, "model.nheads", rule, self.nheads)
         require(self.enc_layers >= 1, "model.enc_layers", "1 or more", self.enc_layers)
         require(self.dec_layers >= 2, "model.dec_layers", "2 or more", self.dec_layers)
+        formats = ("", "tao", "original", "hugging_face")
+        require(self.weights_format in formats, "model.weights_format", f"one of {formats}", self.weights_format)
 
 
 class Precision(Enum):

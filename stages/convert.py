@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from stages import config
-from stages.coco import png, rle
+from stages.coco import panoptic, png, rle
 from stages.coco.stream import CocoJson
 from stages.conversion import picture, readers, taxonomy
 from stages.conversion.statistics import Statistics
-from stages.foundation import files, names, parallel, text
-from stages.inference import frames
+from stages.foundation import files, names, parallel, picture_files, text
 from stages.vistas import plausibility, reader
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
                 scene if isinstance(scene, reader.Problem) else picture.Task(scene, source, name)
                 for source, name, scene in _scenes(found, split, tables, cfg)
             ]
-            plan = picture.Plan(labels, things, draft / split, out / split, limits)
+            plan = picture.Plan(labels, things, draft / split, out / split, limits, cfg.bare_file_names)
             masks = {name: plausibility.Masks(vistas.labels) for name, vistas in found.items()}
             counted = _split(work, plan, split, categories, masks, cfg)
             summary[split], statistics[split] = counted.summary(), counted.content()
@@ -145,7 +144,7 @@ def _split(
     workers = parallel.count(cfg.workers, len(work) - done)
     convert = functools.partial(_try, plan=plan, skip=cfg.on_error is config.OnError.skip)
     records = _records(journal, parallel.ordered(convert, work[done:], workers, split, done))
-    _write_split(_seen(records, masks), plan.folder, categories, counted)
+    _write_split(_seen(records, masks), plan, categories, counted)
     for source, problem in ((source, found.problem()) for source, found in masks.items()):
         if problem and cfg.check_masks is config.CheckMasks.fail:
             raise ValueError(f"{split} of source {source}: {problem}")
@@ -208,7 +207,7 @@ def _try(work: Work, plan: picture.Plan, skip: bool) -> dict[str, Any]:
 def _fingerprint(work: list[Work], plan: picture.Plan, categories: list[dict[str, Any]]) -> str:
     """Of all that the records depend on: code, parameters, classes, and each file's size and time of change."""
     digest = hashlib.sha256(f"{json.dumps(categories)} {plan}".encode())
-    for module in (picture, png, reader, readers, rle, files, frames):
+    for module in (picture, png, reader, readers, rle, files, picture_files):
         digest.update(Path(str(module.__file__)).read_bytes())
     for item in work:
         digest.update(repr(item).encode())
@@ -238,14 +237,16 @@ def _resume(journal: Path, fingerprint: str) -> int:
 
 
 def _write_split(
-    records: Iterable[dict[str, Any]], folder: Path, categories: list[dict[str, Any]], counted: Statistics
+    records: Iterable[dict[str, Any]], plan: picture.Plan, categories: list[dict[str, Any]], counted: Statistics
 ) -> None:
     """The split's JSON files, one picture in memory at a time."""
     image_id = annotation_id = 0
+    info = panoptic.IMAGES if plan.bare_file_names else {}
+    root = Path(info.get("image_folder", ""))
     with (
-        CocoJson(folder / "panoptic.json", categories) as segments,
-        CocoJson(folder / "instances.json", categories) as instances,
-        (folder / "semantic.jsonl").open("w", encoding="utf-8") as semantic,
+        CocoJson(plan.folder / "panoptic.json", categories, info) as segments,
+        CocoJson(plan.folder / "instances.json", categories, info) as instances,
+        (plan.folder / "semantic.jsonl").open("w", encoding="utf-8") as semantic,
     ):
         for record in records:
             if "segments" not in record:
@@ -264,7 +265,8 @@ def _write_split(
             for written in (segments, instances):
                 written.images.add(image)
             # TAO joins these with dataset.*.root_dir, which is this folder.
-            semantic.write(json.dumps({"img": image["file_name"], "segm": f"semantic/{record['name']}"}) + "\n")
+            line = {"img": (root / image["file_name"]).as_posix(), "segm": f"semantic/{record['name']}"}
+            semantic.write(json.dumps(line) + "\n")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import files
+from stages.foundation import files, picture_files
 from stages.inference import description, frames
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
     provenance = files.read_json(checkpoint / "provenance.json")
     about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
-    pictures = [entry.image for entry in truth.entries[: cfg.reference_frames]]
+    paths = [entry.image for entry in truth.entries[: cfg.reference_frames]]
     with files.aside(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
-        answer(tao, pictures, reference_file)
+        answer(tao, paths, reference_file)
         model = trace(tao.net, form, truth.num_things, cfg)
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
@@ -64,13 +64,13 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
         comparison.require_equal(out, result, cfg)
 
 
-def answer(tao: Any, pictures: list[Path], out: Path) -> None:
+def answer(tao: Any, paths: list[Path], out: Path) -> None:
     """Write what a tao_model.Checkpoint answers on pictures to `out`, a file of stages/reference/comparison.py."""
     import numpy as np
 
     from stages.reference import comparison
 
-    shown = [frames.fit(frames.read_rgb(path), tao.deploy)[0] for path in pictures]
+    shown = [frames.fit(picture_files.read_rgb(path), tao.deploy)[0] for path in paths]
     found = [tao.predict(frame) for frame in shown]
     class_logits, mask_logits = (
         np.stack([getattr(one, name).numpy() for one in found]) for name in ("class_logits", "mask_logits")

@@ -13,6 +13,7 @@ import json
 import logging
 import shlex
 import shutil
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
     """Train from the COCO folder `coco`, or import; write `out` and `metrics`. `work` is a folder for the way there.
 
     Raises FileNotFoundError for missing weights, ValueError for those that don't fit and for a batch larger than the
-    split, RuntimeError when TAO ends before the last epoch or a container can't be run, and whatever TAO raises.
+    split, RuntimeError when TAO ends with an error or before the last epoch, or a container can't be run.
     """
     from omegaconf import OmegaConf
 
@@ -52,6 +53,8 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
         if cfg.train.runner is config.Runner.imported:
             summary["parameters"] = imported.checkpoint(classes, cfg.model, draft)
         else:
+            if "pretrained_weights" in sources:
+                imported.check_backbone(sources["pretrained_weights"], sources["spec"])
             labels = {
                 f"{split}_{name}": coco / split / file
                 for split in ("train", "val")
@@ -143,7 +146,14 @@ def _run(coco: Path, work: Path, cfg: config.Config, checkpoint: Path | None) ->
 def _start(run: runners.Run, cfg: config.Config) -> None:
     """Run TAO by train.runner."""
     if cfg.train.runner is config.Runner.wheel and not runners.in_processes(cfg.train):
-        program.train(run, cfg)
+        try:
+            program.train(run, cfg)
+        except SystemExit as error:
+            # Hydra prints what TAO raises, and exits.
+            raise RuntimeError("TAO was ended by an error; its messages are above") from error
+        except Exception as error:  # With HYDRA_FULL_ERROR=1 TAO raises anything, and where it was is asked for.
+            traceback.print_exc()
+            raise RuntimeError(f"TAO was ended by {type(error).__name__}; its messages are above") from error
         return
     command, env = _command(run, cfg)
     if cfg.train.runner is config.Runner.docker:
@@ -160,7 +170,7 @@ def _command(run: runners.Run, cfg: config.Config) -> tuple[list[str], dict[str,
     if cfg.train.runner is config.Runner.docker:
         return runners.docker(run, cfg.train, Path.cwd(), runners.outside(run.coco, Path.cwd())), {}
     if cfg.train.runner is config.Runner.launcher:
-        return runners.launcher(run, cfg.model.mode), {"LAUNCHER_MOUNTS": str((run.results / "mounts.json").resolve())}
+        return runners.launcher(run, cfg), {"LAUNCHER_MOUNTS": str((run.results / "mounts.json").resolve())}
     return runners.wheel(run, cfg.train), {}
 
 
@@ -184,13 +194,16 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the command that would train, and end")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.dry_run:
-        print(describe(args.coco, args.work, config.load()))
-        return
     try:
-        build(args.coco, args.out, args.work, args.metrics, config.load())
+        cfg = config.load()
+        if args.dry_run:
+            print(describe(args.coco, args.work, cfg))
+        else:
+            build(args.coco, args.out, args.work, args.metrics, cfg)
     except runners.TrainingFailedError as error:
         parser.exit(error.status, f"{error}\n")
+    except (OSError, RuntimeError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

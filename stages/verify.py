@@ -11,8 +11,7 @@ from pathlib import Path
 from stages import config
 from stages.coco import panoptic
 from stages.engines import loading
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 from stages.metrics import agreement
 from stages.metrics.panoptic_quality import PanopticQuality
 
@@ -38,7 +37,7 @@ def build(
         writer = panoptic.Writer(draft, truth.categories)
         for start in range(0, len(pairs), size):
             batch = pairs[start : start + size]
-            answers = predictor.segments([frames.read_rgb(entry.image) for entry, _ in batch])
+            answers = predictor.segments([picture_files.read_rgb(entry.image) for entry, _ in batch])
             for (entry, expected), found in zip(batch, answers, strict=True):
                 true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
                 categories = {s["id"]: s["category_id"] for s in expected.segments}

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from stages.commands import fetch_weights
 from stages.foundation import files
-from tests.conftest import run
+from tests.conftest import REPO, run
 
 NAME = "swin_tiny_patch4_window7_224_22k.pth"
 
@@ -59,3 +60,13 @@ def test_offline(project: Path) -> None:
 def test_a_file_of_no_release(project: Path) -> None:
     with pytest.raises(ValueError, match=r"swin_base_patch4_window12_384_22k\.pth"):
         fetch_weights.build(Path("data/raw/mine.pth"), "")
+
+
+def test_it_ends_in_one_line(tmp_path: Path) -> None:
+    for content, message in ((None, "params.yaml not found"), ("model: {x: 1}\n", "model.x: must be one of the keys")):
+        if content:
+            (tmp_path / "params.yaml").write_text(content)
+        done = run(sys.executable, "-m", "stages.commands.fetch_weights", cwd=tmp_path, PYTHONPATH=str(REPO))
+        assert done.returncode == 1
+        assert done.stderr.startswith(message)
+        assert len(done.stderr.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from omegaconf import OmegaConf
 
 from stages import config, convert
 from stages.coco import panoptic
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 from stages.tao import spec
 from stages.vistas import labels
 from tests import zoo
@@ -107,8 +107,8 @@ def test_tao_reads_what_engines_read(tmp_path: Path, tao_wheel: None) -> None:
     for image in listed:
         trained = BaseDataset.get_image(None, image["file_name"], root_dir=out / "train")
         path, name = (out / "train" / image["file_name"]).resolve(), image["key"]
-        assert np.array_equal(trained, frames.read_rgb(path)), name
-        original = frames.read_rgb(root / "training/images" / f"{name}.jpg")
+        assert np.array_equal(trained, picture_files.read_rgb(path)), name
+        original = picture_files.read_rgb(root / "training/images" / f"{name}.jpg")
         anew += path.suffix == ".png"
         if path.is_relative_to(out) and path.suffix == ".jpg":
             # Of the file as it was, TAO would turn this; its mask lies as the picture is stored.
@@ -119,3 +119,32 @@ def test_tao_reads_what_engines_read(tmp_path: Path, tao_wheel: None) -> None:
     assert counted["images"] == len(zoo.PICTURES)
     assert anew > 10
     assert counted["images_written_anew"] == anew + counted["images_with_exif_orientation"]
+
+
+@pytest.fixture(scope="module")
+def bare(vistas_set: Path, data_config: config.Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bare") / "coco"
+    convert.build(vistas_set, out, out.parent / "data.json", TABLES, replace(data_config, bare_file_names=True))
+    return out
+
+
+@pytest.mark.parametrize("mode", list(config.Mode))
+def test_bare_file_names_lead_every_reader_to_the_same_pictures(
+    coco: Path, bare: Path, tao_wheel: None, mode: config.Mode
+) -> None:
+    content = files.read_json(bare / "train/panoptic.json")
+    assert content["info"] == {"image_folder": "images"}
+    names = [image["file_name"] for image in content["images"]]
+    assert all("/" not in name for name in names)
+    assert sorted(names) == sorted(path.name for path in (bare / "train/images").iterdir())
+    assert names == [image["file_name"] for image in files.read_json(bare / "train/instances.json")["images"]]
+    former, found = (panoptic.read(folder / "train").entries for folder in (coco, bare))
+    assert [e.image.read_bytes() for e in found] == [e.image.read_bytes() for e in former]
+
+    cfg = config.load(REPO / "params.yaml")
+    cfg.model.mode = mode
+    expected = first_sample(coco, spec.annotations(coco / "train", cfg))
+    cfg.data.bare_file_names = True
+    sample = first_sample(bare, spec.annotations(bare / "train", cfg))
+    assert np.array_equal(sample["image"], expected["image"])
+    assert sample["target"]["labels"].tolist() == expected["target"]["labels"].tolist()

@@ -80,7 +80,8 @@ def test_the_command_of_docker_word_by_word(cfg: config.Config) -> None:
 def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
     cfg = container(cfg, config.Runner.launcher)
     paths = runners.Run(Path("/r/w/spec.yaml"), Path("/r/w"), Path("/r/coco"), Path("/r/w/start.pkl"))
-    assert runners.launcher(paths, config.Mode.semantic) == [
+    cfg.model.mode = config.Mode.semantic
+    assert runners.launcher(paths, cfg) == [
         "tao", "model", "mask2former", "train", "-e", "/r/w/spec.yaml",
         "results_dir=/r/w", "train.pretrained_model_path=/r/w/start.pkl",
         "dataset.train.annot_file=/r/coco/train/semantic.jsonl", "dataset.train.root_dir=/r/coco/train",
@@ -102,7 +103,7 @@ def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
     }
     assert spec.train_spec(Path("data/coco"), 3, cfg)["train"]["gpu_ids"] == [2, 3]
     with pytest.raises(ValueError, match=r"/my set.*train.runner: docker"):
-        runners.launcher(runners.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), config.Mode.panoptic)
+        runners.launcher(runners.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), cfg)
 
 
 def test_the_command_of_several_processes_and_nodes(cfg: config.Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +214,16 @@ def test_the_containers_status_and_messages_are_passed_through(workspace: Path, 
     assert shown.stdout.startswith("docker run --rm")
     assert DIGEST in shown.stdout
     assert not (workspace / "c").exists()
+
+
+def test_an_error_of_taos_own_ends_in_one_line_after_its_messages(workspace: Path) -> None:
+    compose(workspace, "+train.tao_spec.model.sem_seg_head.norm=nothing")
+    for full in ("0", "1"):
+        done = run(*command("e"), cwd=workspace, PYTHONPATH=str(REPO), HYDRA_FULL_ERROR=full)
+        assert done.returncode == 1
+        assert "KeyError: 'nothing'" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("TAO was ended by ")
+        assert not (workspace / "e").exists()
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 
 Ids = npt.NDArray[np.int32]
 
@@ -39,27 +38,33 @@ class PanopticSet:
         return sum(c["isthing"] for c in self.categories)
 
 
-def read(folder: Path) -> PanopticSet:
-    """Read folder/panoptic.json; the PNGs are in folder/panoptic, and pictures' file names are relative to `folder`.
+IMAGES = {"image_folder": "images"}
+"""`info` of COCO files with bare file names: the folder beside the file that all pictures are in."""
 
-    Raises ValueError for a picture without entry.
+
+def read(folder: Path) -> PanopticSet:
+    """Read folder/panoptic.json; the PNGs are in folder/panoptic.
+
+    Pictures' file names are relative to `folder` or, as `info` says, to a folder in it. Raises ValueError for a picture
+    without entry.
     """
     content = files.read_json(folder / "panoptic.json")
     by_image = {a["image_id"]: a for a in content["annotations"]}
     missing = [i["file_name"] for i in content["images"] if i["id"] not in by_image]
     if missing:
         raise ValueError(f"{folder}/panoptic.json: no annotation for {missing[:3]}; write the set again")
+    images = folder / content.get("info", {}).get("image_folder", "")
     entries = []
     for image in content["images"]:
         found = by_image[image["id"]]
         png = folder / "panoptic" / found["file_name"]
-        entries.append(Entry(image["id"], folder / image["file_name"], png, found["segments_info"]))
+        entries.append(Entry(image["id"], images / image["file_name"], png, found["segments_info"]))
     return PanopticSet(content["categories"], entries)
 
 
 def read_ids(png: Path) -> Ids:
     """Ids of a panoptic PNG: int32 [H, W], id = R + 256 G + 65536 B, 0 is void. Raises ValueError if it can't."""
-    r, g, b = cv2.split(frames.read_rgb(png).astype(np.int32))
+    r, g, b = cv2.split(picture_files.read_rgb(png).astype(np.int32))
     return np.asarray(r + 256 * g + 65536 * b, dtype=np.int32)
 
 

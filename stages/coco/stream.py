@@ -25,11 +25,11 @@ class _Elements:
 class CocoJson:
     """A file with images, annotations and categories (cocodataset.org/#format-data). Whole once its `with` ends."""
 
-    def __init__(self, path: Path, categories: list[dict[str, Any]]) -> None:
-        """Write to `path`; annotations lie in a file without a name until then."""
+    def __init__(self, path: Path, categories: list[dict[str, Any]], info: dict[str, Any] | None = None) -> None:
+        """Write to `path`; annotations lie in a file without a name until then. `info` comes first, if there is any."""
         self._categories = categories
         self._file = path.open("w", encoding="utf-8")
-        self._file.write('{"images":[')
+        self._file.write(f'{{"info":{_encoded(info)},\n"images":[' if info else '{"images":[')
         self._aside = TemporaryFile("w+", encoding="utf-8", dir=path.parent)  # noqa: SIM115  # closed by __exit__
         self.images, self.annotations = _Elements(self._file), _Elements(self._aside)
 

@@ -57,10 +57,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.parse_args()
-    backbone = config.load().model.backbone
-    if not backbone.pretrained_weights:
-        parser.exit(0, "model.backbone.pretrained_weights is empty: the network starts from random weights\n")
     try:
+        backbone = config.load().model.backbone
+        if not backbone.pretrained_weights:
+            parser.exit(0, "model.backbone.pretrained_weights is empty: the network starts from random weights\n")
         found = build(Path(backbone.pretrained_weights), backbone.pretrained_weights_sha256)
     except (OSError, RuntimeError, ValueError) as error:
         parser.exit(1, f"{error}\n")

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from stages.foundation import files
-from stages.weights import layouts, reading
-
-PREPROCESSOR = "preprocessor_config.json"
+from stages.weights import hugging_face_config, layouts, reading
 
 
 def build(checkpoint: Path, label_map: Path, out: Path) -> None:
     """Write the network of checkpoint/model.pth and checkpoint/spec.yaml, its classes named by `label_map`, to `out`.
 
-    Raises FileNotFoundError without a checkpoint, ValueError where it is none of a Mask2Former.
+    Raises FileNotFoundError without a checkpoint, ValueError where it is none of a Mask2Former, or one that Hugging
+    Face's can't compute.
     """
     from omegaconf import OmegaConf
     from safetensors.torch import save_file
@@ -25,16 +24,24 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
     for path in (checkpoint / "model.pth", checkpoint / "spec.yaml", label_map):
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found; run `dvc repro train`, or `dvc pull` where it is shared")
-    state = layouts.to_hugging_face(reading.read(checkpoint / "model.pth").state)
-    spec: Any = OmegaConf.to_container(OmegaConf.load(checkpoint / "spec.yaml"))
+    state = reading.read(checkpoint / "model.pth", reading.TAO).state
     names = [entry["name"] for entry in files.read_json(label_map)]
-    if (rows := len(state["class_predictor.bias"])) != len(names) + 1:
+    head = f"{layouts.CLASSES}.bias"
+    if head not in state:
+        raise ValueError(f"{checkpoint / 'model.pth'}: {head} is missing; take a checkpoint that train wrote")
+    if (rows := len(state[head])) != len(names) + 1:
         raise ValueError(f"{checkpoint}: {rows - 1} classes, but {label_map} has {len(names)}; take the map of its set")
+    spec: Any = OmegaConf.to_container(OmegaConf.load(checkpoint / "spec.yaml"))
+    try:
+        contents = config(spec["model"], names), preprocessor(spec["dataset"], len(names))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{checkpoint / 'spec.yaml'}: has no {error}; take the spec that train wrote") from error
+    hugging_face_config.check_spec(str(checkpoint / "spec.yaml"), spec["model"])
     with files.aside(out) as draft:
         draft.mkdir()
-        save_file(state, draft / reading.SAFETENSORS, metadata={"format": "pt"})
-        files.write_json(draft / reading.CONFIG, config(spec["model"], names))
-        files.write_json(draft / PREPROCESSOR, preprocessor(spec["dataset"], len(names)))
+        save_file(layouts.to_hugging_face(state), draft / reading.SAFETENSORS, metadata={"format": "pt"})
+        files.write_json(draft / reading.CONFIG, contents[0])
+        files.write_json(draft / reading.PREPROCESSOR, contents[1])
 
 
 def config(model: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def main() -> None:
         build(args.checkpoint, args.label_map, args.out)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{args.out}: {reading.SAFETENSORS}, {reading.CONFIG}, {PREPROCESSOR}")
+    print(f"{args.out}: {reading.SAFETENSORS}, {reading.CONFIG}, {reading.PREPROCESSOR}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ and decoding the picture twice, by each library that will read it.
 """
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ from stages import config
 from stages.coco import png, rle
 from stages.conversion import readers
 from stages.conversion.taxonomy import Target
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 from stages.vistas import reader
 
 NAME_BYTES = 255
@@ -67,6 +67,8 @@ class Plan:
     final: Path
     """Of the split, where the files will lie."""
     limits: Limits
+    bare_file_names: bool = False
+    """data.bare_file_names."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,11 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
         out = plan.folder / "images" / f"{task.name}{suffix}"
         _write_picture(seen.rgb, out, (height, width), seen.orientation if turned else 1)
         image = plan.final / "images" / out.name
+    elif plan.bare_file_names:
+        out = plan.folder / "images" / f"{task.name}{image.suffix}"
+        out.parent.mkdir(exist_ok=True)
+        shutil.copyfile(image, out)
+        image = plan.final / "images" / out.name
     panoptic = None
     if scene.panoptic is not None and not scaled:
         panoptic = _own(scene.panoptic, raster, runs, found)
@@ -168,7 +175,13 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
     if not files.is_utf8(path):
         raise ValueError(f"{files.printable(path)}: a folder's name is not UTF-8, as JSON files are; rename it")
     return {
-        "image": {"file_name": path, "height": height, "width": width, "source": task.source, "key": scene.key},
+        "image": {
+            "file_name": image.name if plan.bare_file_names else path,
+            "height": height,
+            "width": width,
+            "source": task.source,
+            "key": scene.key,
+        },
         "name": file_name,
         "segments": found.infos,
         "dropped": found.dropped,
@@ -270,7 +283,7 @@ def _colours(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     return ids.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
 
 
-def _write_picture(rgb: frames.Frame, out: Path, size: tuple[int, int], orientation: int) -> None:
+def _write_picture(rgb: picture_files.Rgb, out: Path, size: tuple[int, int], orientation: int) -> None:
     """Write a picture, turned as an EXIF orientation says, as one of (height, width) that says nothing of it."""
     if orientation in _TRANSPOSING:
         rgb = rgb.transpose(1, 0, 2)

@@ -4,7 +4,9 @@ A predicted and a true segment of one class match when IoU > 0.5, the prediction
 union. Crowd segments are neither found nor missed. An unmatched prediction that lies by more than half on void
 or on crowds of its class is not counted.
 
-panopticapi takes only the last crowd of a class in a picture; here all of them count, as the definition has it.
+panopticapi takes only the last crowd of a class in a picture; here all of them count, as the definition has it. With
+data.small_segments: crowd a picture has many crowds of a class, and on such a set the PQ was about 1 point above
+panopticapi's. Compare figures of that setting with others of it alone.
 """
 
 from collections import Counter, defaultdict

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.coco import panoptic
+from stages.foundation import picture_files
 from stages.inference import frames
 from stages.report_page.sources import Sources
 
@@ -54,7 +55,7 @@ def rows(sources: Sources) -> tuple[list[Row], list[dict[str, Any]]]:
     things = {i for i, c in sources.classes.items() if c["isthing"]}
     result, shown = [], set()
     for index in chosen:
-        picture = _shrink(frames.read_rgb(entries[index].image), cv2.INTER_AREA)
+        picture = _shrink(picture_files.read_rgb(entries[index].image), cv2.INTER_AREA)
         height, width = picture.shape[:2]
         cells = [data_uri(picture)]
         for maps in by_image:

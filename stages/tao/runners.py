@@ -105,7 +105,7 @@ def docker(run: Run, train: config.Train, root: Path, mounts: list[Path]) -> lis
     ]  # fmt: skip
 
 
-def launcher(run: Run, mode: config.Mode) -> list[str]:
+def launcher(run: Run, cfg: config.Config) -> list[str]:
     """Return the command of TAO's launcher. LAUNCHER_MOUNTS must name a file with the content of `mounts_file`.
 
     The launcher starts in the image's own folder, so the command repeats the data's paths, absolute. Raises ValueError
@@ -113,7 +113,7 @@ def launcher(run: Run, mode: config.Mode) -> list[str]:
     """
     found = overrides(run)
     for split in ("train", "val"):
-        fields = spec.annotations(run.coco.resolve() / split, mode)
+        fields = spec.annotations(run.coco.resolve() / split, cfg)
         found += [f"dataset.{split}.{key}={value}" for key, value in fields.items() if key != "type"]
     found.append(f"dataset.label_map={run.coco.resolve() / 'label_map.json'}")
     command = ["tao", "model", "mask2former", "train", "-e", str(run.spec.resolve()), *found]

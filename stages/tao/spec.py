@@ -20,7 +20,7 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
     model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 
     def dataset(split: str, batch_size: int) -> dict[str, Any]:
-        return {**annotations(coco / split, model.mode), "batch_size": batch_size, "num_workers": train.workers}
+        return {**annotations(coco / split, cfg), "batch_size": batch_size, "num_workers": train.workers}
 
     swin: dict[str, Any] = {
         # A custom size is built by our own hook; TAO still wants a name from its table.
@@ -102,17 +102,18 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
     return merged(spec, train.tao_spec)
 
 
-def annotations(folder: Path, mode: config.Mode) -> dict[str, str]:
+def annotations(folder: Path, cfg: config.Config) -> dict[str, str]:
     """Return the fields of dataset.SPLIT that name the files of a split, which convert wrote to `folder`."""
-    if mode is config.Mode.instance:
-        return {"type": "coco", "instance_json": str(folder / "instances.json"), "img_dir": str(folder)}
-    if mode is config.Mode.semantic:
+    images = str(folder / "images" if cfg.data.bare_file_names else folder)
+    if cfg.model.mode is config.Mode.instance:
+        return {"type": "coco", "instance_json": str(folder / "instances.json"), "img_dir": images}
+    if cfg.model.mode is config.Mode.semantic:
         return {"type": "ade", "annot_file": str(folder / "semantic.jsonl"), "root_dir": str(folder)}
     return {
         "type": "coco_panoptic",
         "panoptic_json": str(folder / "panoptic.json"),
         "panoptic_dir": str(folder / "panoptic"),
-        "img_dir": str(folder),
+        "img_dir": images,
     }
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from stages import config
 from stages.coco import png
 from stages.foundation import files
+from stages.raw_sets import layouts
 from stages.vistas import labels, plausibility
 
 FLAT = "flat"
@@ -27,6 +28,10 @@ SPLITS = {"train": "training", "val": "validation"}
 PICTURES = (".jpg", ".jpeg", ".png")
 INSTANCES_PER_LABEL = 256
 
+_PLACES = ("", *(f"{name}/" for name in SPLITS.values()))
+"""Where in a set its folders images may be."""
+_INSTANCES = {version: f"{version}/instances" for version in VERSIONS} | {FLAT: "instances"}
+"""Where beside a folder images its rasters lie."""
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _DVC_CACHE = "/files/md5/"
 
@@ -64,26 +69,29 @@ class VistasSet:
 
     def folders(self, split: str = "") -> list[Path]:
         """Those with the pictures of a split ('train' or 'val'), or of the whole set, sorted."""
-        places = [self.root / SPLITS[split]] if split else _places(self.root)
+        places = [self.root / SPLITS[split]] if split else [self.root / place for place in _PLACES]
         return sorted(folder for folder in places if (folder / "images").is_dir())
 
     def instances(self, folder: Path) -> Path:
         """Folder of the rasters of a folder's pictures."""
-        return _instances(folder, self.version)
+        return folder / _INSTANCES[self.version]
 
 
-def versions(folder: Path) -> list[str]:
+def versions(folder: layouts.Folder) -> list[str]:
     """Those of VERSIONS, and FLAT, that a folder has instances of."""
-    return [v for v in (*VERSIONS, FLAT) if any(_instances(place, v).is_dir() for place in _places(folder))]
+    named = {v: [f"{place}{_INSTANCES[v]}" for place in _PLACES] for v in (*VERSIONS, FLAT)}
+    return [version for version, paths in named.items() if any(_has_rasters(folder / path) for path in paths)]
 
 
-def _places(root: Path) -> list[Path]:
-    """Where a set's folder images may be."""
-    return [root, *(root / name for name in SPLITS.values())]
+def lies_at(folder: layouts.Folder) -> bool:
+    """Whether a folder has instances, and folders images where those of a set are."""
+    return bool(versions(folder)) and any((folder / f"{place}images").is_dir() for place in _PLACES)
 
 
-def _instances(folder: Path, version: str) -> Path:
-    return folder / "instances" if version == FLAT else folder / version / "instances"
+def _has_rasters(folder: layouts.Folder) -> bool:
+    return folder.is_dir() and any(
+        path.suffix.lower() == ".png" and not path.name.startswith(".") for path in folder.iterdir()
+    )
 
 
 def find(source: config.Source, root: Path, key: str) -> VistasSet:
@@ -92,25 +100,26 @@ def find(source: config.Source, root: Path, key: str) -> VistasSet:
     Raises FileNotFoundError or ValueError, saying what was found and which parameter to set.
     """
     folder = root / source.root
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is a file, expected a set's folder; bring it in by `make data SRC={folder}`")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found; put the set there, or set data.root and {key}.root in conf/data")
     found = versions(folder)
     version = source.version or (found[0] if len(found) == 1 else "")
+    if not found:
+        choose = f"set data.root or {key}.root in conf/data so that the set's folder is {{}}"
+        raise ValueError(f"{folder} is no set in Vistas' layout: {layouts.explain(folder, lies_at, choose)}")
     if version not in found:
         wanted = f"version {version}" if version else "one version, or which to take"
-        expected = "{training,validation}/{images,v2.0/instances,v1.2/instances,instances}"
-        raise ValueError(
-            f"{folder} holds {', '.join(found) or 'no instances'}, expected {wanted}: set {key}.version in conf/data, "
-            f"or bring the set into Vistas' layout, {expected}"
-        )
+        raise ValueError(f"{folder} holds {', '.join(found)}, expected {wanted}: set {key}.version in conf/data")
     names = ["config.json"] if version == FLAT else [f"config_{version}.json", "config.json"]
     names = [source.config] if source.config else names
     paths = [folder / name for name in names if (folder / name).is_file()]
     if not paths:
         others = sorted(p.name for p in folder.glob("*.json"))
-        raise FileNotFoundError(
-            f"{folder}/{names[0]} not found (found: {others}); put the set's config there or name it in {key}.config"
-        )
+        above = next((folder.parent / name for name in names if (folder.parent / name).is_file()), None)
+        step = f"give the folder of {above}" if above else f"put the set's config there or name it in {key}.config"
+        raise FileNotFoundError(f"{folder}/{names[0]} not found (found: {others}); {step}")
     return VistasSet(folder, version, paths[0], labels.load(paths[0]))
 
 
@@ -135,7 +144,7 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
         named = [*images.get(key, []), *rasters.get(key, [])]
         first = files.printable(named[0])
         several = next((paths for paths in (images.get(key, []), rasters.get(key, [])) if len(paths) > 1), None)
-        outside = [path for path in named if _outside(path, root)]
+        outside = [path for path in named if leaves(path, root)]
         missing = [path for path in named if not path.is_file()]
         if not all(files.is_utf8(path.name) for path in named):
             yield Problem(key, f"{first}: the name is not UTF-8; rename the picture and its mask (convmv -t utf8)")
@@ -154,12 +163,12 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
             yield Problem(
                 key,
                 f"{files.printable(outside[0])}: a link to {files.printable(outside[0].resolve())}, outside of "
-                f"{found.root}; put a copy there, or use `make data SRC=...`",
+                f"{found.root}; put a copy there",
             )
         else:
             image, raster = named
             own = raster.parents[1] / "panoptic" / raster.name
-            usable = own.is_file() and not _outside(own, root)
+            usable = own.is_file() and not leaves(own, root)
             yield Scene(key, image, raster, own if usable else None)
 
 
@@ -188,7 +197,7 @@ def _same_key(path: Path, other: Path) -> str:
     return f"{found}; rename or delete one with its mask"
 
 
-def _outside(path: Path, root: Path) -> bool:
+def leaves(path: Path, root: Path) -> bool:
     """Whether a path leaves the set by a link. DVC's own links into its cache, as of a tracked set, do not."""
     real = path.resolve()
     return not real.is_relative_to(root) and _DVC_CACHE not in real.as_posix()

@@ -1,33 +1,57 @@
 """Weights from elsewhere as a TAO checkpoint, without a training run, and as the start of one."""
 
 import logging
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from stages import config
 from stages.foundation import files
 from stages.tao import wheel
-from stages.weights import layouts, reading
+from stages.weights import hugging_face_config, layouts, reading
 
 log = logging.getLogger(__name__)
 
 
-def state(label_map: list[dict[str, Any]], model: config.Model) -> "layouts.State":
+def state(label_map: list[dict[str, Any]], model: config.Model, net: Any = None) -> "layouts.State":
     """TAO's parameters of the network of model.weights, its classes in the order of the label map.
 
-    Raises FileNotFoundError, or ValueError where file, parameters and label map don't fit.
+    With `net`, TAO's network that they are for, their names and shapes are compared before their classes. Raises
+    FileNotFoundError, or ValueError where file, parameters and label map don't fit.
     """
-    found = _read(model)
-    rows = len(found.state.get(f"{layouts.CLASSES}.bias", ()))
-    return layouts.reordered(found.state, _order(found, [c["name"] for c in label_map], rows - 1, model))
+    found = _read(model, net)
+    if net is not None:
+        require_parameters(found.parameters, net, model.weights, but=f"{layouts.CLASSES}.")
+    return _ordered(found, label_map, model)
 
 
-def _read(model: config.Model) -> reading.Weights:
+def _read(model: config.Model, net: Any) -> reading.Weights:
+    """The weights of model.weights, of a network that computes as `net`, or without it as TAO's defaults do."""
+    from omegaconf import OmegaConf
+
     path = Path(model.weights)
-    check_hash(reading.main_file(path), model.weights_sha256, "model.weights")
-    found = reading.read(path)
-    if found.config:
-        _compare(path, found.config, model)
+    main = reading.main_file(path)
+    if main.is_file():
+        check_hash(main, model.weights_sha256, "model.weights")
+    # TAO's network knows the whole spec that it was built from.
+    ours: Any = OmegaConf.to_container(net.cfg.model) if net is not None else {}
+    if path.is_dir():
+        hugging_face_config.check(path / reading.CONFIG, reading.read_config(path), model)
+        hugging_face_config.check_spec("train.tao_spec", ours)
+        if preprocessor := reading.read_preprocessor(path):
+            hugging_face_config.check_preprocessor(path / reading.PREPROCESSOR, preprocessor)
+    found = reading.read(path, model.weights_format)
+    if found.spec:
+        where, theirs = found.spec
+        if others := hugging_face_config.differences(theirs["model"], ours):
+            raise ValueError(
+                f"{where}: {'; '.join(others)}: with that the same weights answer otherwise; set it in train.tao_spec, "
+                f"or move {path.name} to a folder of its own if the spec is another's"
+            )
+        dataset = theirs.get("dataset") or {}
+        normalised = {f"image_{key}": dataset[f"pixel_{key}"] for key in ("mean", "std") if f"pixel_{key}" in dataset}
+        hugging_face_config.check_preprocessor(where, normalised)
     return found
 
 
@@ -40,13 +64,15 @@ def checkpoint(label_map: list[dict[str, Any]], model: config.Model, draft: Path
 
     import torch
 
-    found = state(label_map, model)
-    net = wheel.build_network(draft / "spec.yaml")
-    fit(found, net, model.weights)
+    net: Any = wheel.build_network(draft / "spec.yaml")
+    fit(state(label_map, model, net), net, model.weights)
     full = {f"model.{name}": value for name, value in net.state_dict().items()}
+    # By this buffer of the loss a file tells that no-object is first in it.
+    loss = torch.ones(len(label_map) + 1)
+    loss[0] = net.cfg.model.mask_former.no_object_weight
     torch.save(
         {
-            "state_dict": full,
+            "state_dict": full | {reading.EMPTY_WEIGHT: loss},
             "epoch": 0,
             "global_step": 0,
             "pytorch-lightning_version": version("pytorch-lightning"),
@@ -54,7 +80,7 @@ def checkpoint(label_map: list[dict[str, Any]], model: config.Model, draft: Path
         },
         draft / "model.pth",
     )
-    count = sum(p.numel() for p in net.parameters())
+    count = sum(int(p.numel()) for p in net.parameters())
     log.info("%s: %d parameters", model.weights, count)
     return count
 
@@ -67,30 +93,63 @@ def start(label_map: list[dict[str, Any]], model: config.Model, draft: Path, out
     import pickle
 
     net = wheel.build_network(draft / "spec.yaml")
-    found = _read(model).state
+    found = _read(model, net)
+    parameters = found.parameters
     head = {name: value for name, value in net.state_dict().items() if name.startswith(f"{layouts.CLASSES}.")}
-    if all(name in found and found[name].shape == value.shape for name, value in head.items()):
-        found = state(label_map, model)
+    require_parameters(head | parameters, net, model.weights, but=f"{layouts.CLASSES}.")
+    if all(name in parameters and parameters[name].shape == value.shape for name, value in head.items()):
+        parameters = _ordered(found, label_map, model)
     else:
         log.info("%s: other classes than the label map's, so %s starts anew", model.weights, layouts.CLASSES)
-        found |= head
-    fit(found, net, model.weights)
+        parameters |= head
+    fit(parameters, net, model.weights)
     with out.open("wb") as file:
         pickle.dump({"model": {name: value.numpy() for name, value in net.state_dict().items()}}, file)
 
 
 def fit(state: "layouts.State", net: Any, path: str) -> None:
     """Load TAO's parameters into TAO's network, all of them into all of it, or raise ValueError naming the others."""
+    require_parameters(state, net, path)
+    net.load_state_dict(state, strict=False)
+
+
+def require_parameters(state: "layouts.State", net: Any, path: str, but: str = "-") -> None:
+    """Raise ValueError unless `state` has all of a network's parameters in their shapes and no more.
+
+    Those whose names begin with `but` may be of another shape.
+    """
     wanted = dict(net.named_parameters())
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
     problems += [f"{name} is left over" for name in sorted(state.keys() - net.state_dict().keys())]
-    for name in sorted(wanted.keys() & state.keys()):
+    for name in sorted(name for name in wanted.keys() & state.keys() if not name.startswith(but)):
         if (theirs := tuple(state[name].shape)) != (ours := tuple(wanted[name].shape)):
             problems.append(f"{name} is {theirs}, expected {ours}")
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"{path} is not the network of `model` in conf/: {'; '.join(problems[:5])}{more}; set model")
-    net.load_state_dict(state, strict=False)
+
+
+def check_backbone(path: Path, spec: Path) -> None:
+    """Raise ValueError unless a file of ImageNet weights has every parameter of the backbone of a spec of TAO.
+
+    Norms of the stages' outputs apart, which no classifier has. TAO loads what has a known name and leaves the rest as
+    random as it was, without a word.
+    """
+    found = reading.read_backbone(path)
+    net: Any = wheel.build_network(spec).backbone
+    wanted = {name: value for name, value in net.named_parameters() if not re.match(r"norm\d\.", name)}
+    problems = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(
+            f"{path} is not the backbone of `model` in conf/: {'; '.join(problems[:5])}{more}; set model.backbone, or "
+            "model.backbone.pretrained_weights to a file of the original Swin"
+        )
 
 
 def check_hash(path: Path, expected: str, key: str) -> None:
@@ -104,39 +163,29 @@ def check_hash(path: Path, expected: str, key: str) -> None:
         )
 
 
-def _compare(path: Path, theirs: dict[str, Any], model: config.Model) -> None:
-    """Raise ValueError where config.json of Hugging Face says another network than ours."""
-    swin, ours = theirs["backbone_config"], model.backbone
-    pairs = {
-        "model.backbone.embed_dim": (ours.embed_dim, swin.get("embed_dim", 96)),
-        "model.backbone.depths": (ours.depths, swin.get("depths", [2, 2, 18, 2])),
-        "model.backbone.num_heads": (ours.num_heads, swin.get("num_heads", [3, 6, 12, 24])),
-        "model.backbone.window_size": (ours.window_size, swin.get("window_size", 7)),
-        "model.num_object_queries": (model.num_object_queries, theirs.get("num_queries", 100)),
-        "model.hidden_dim": (model.hidden_dim, theirs.get("hidden_dim", 256)),
-        "model.nheads": (model.nheads, theirs.get("num_attention_heads", 8)),
-        "model.dim_feedforward": (model.dim_feedforward, theirs.get("dim_feedforward", 2048)),
-        "model.enc_layers": (model.enc_layers, theirs.get("encoder_layers", 6)),
-        "model.dec_layers": (model.dec_layers, theirs.get("decoder_layers", 10)),
-    }
-    if others := [f"{key}={their}" for key, (our, their) in pairs.items() if our != their]:
-        raise ValueError(f"{path} is another network than `model` says: set {' '.join(others)} in conf/model")
-
-
-def _order(found: reading.Weights, names: list[str], classes: int, model: config.Model) -> list[int]:
-    """For each class of the label map its number among the weights' classes, from 0."""
-    path = f"{model.weights} (model.weights)"
+def _ordered(found: reading.Weights, label_map: list[dict[str, Any]], model: config.Model) -> "layouts.State":
+    """The weights with their classes in the label map's order. Raises ValueError where they are others."""
+    path, names = f"{model.weights} (model.weights)", [str(entry["name"]) for entry in label_map]
+    head = found.parameters.get(f"{layouts.CLASSES}.bias")
+    if head is None:
+        raise ValueError(f"{path} is not the network of `model` in conf/: {layouts.CLASSES}.bias is missing")
+    classes = len(head) - 1
     theirs = names if model.weights_classes == [config.LABEL_MAP] else model.weights_classes or found.classes
     if theirs is None:
         raise ValueError(
             f"{path} does not name its {classes} classes; set model.weights_classes to their names in order, or to "
             f"[{config.LABEL_MAP}] where they are in the label map's"
         )
-    if len(theirs) != classes or sorted(theirs) != sorted(names):
-        strange, absent = sorted(set(theirs) - set(names)), sorted(set(names) - set(theirs))
+    problems = [f"the name {name!r} stands twice" for name, count in Counter(theirs).items() if count > 1]
+    if len(theirs) != classes:
+        problems.append(f"{len(theirs)} classes for {classes} rows of {layouts.CLASSES}")
+    if strange := [name for name in theirs if name not in names]:
+        problems.append(f"the label map has no {', '.join(map(repr, strange[:3]))}")
+    if absent := [name for name in names if name not in theirs]:
+        problems.append(f"the weights have no {', '.join(map(repr, absent[:3]))}")
+    if problems:
         raise ValueError(
-            f"{path}: {len(theirs)} classes for {classes} rows of {layouts.CLASSES}, of which the label map's "
-            f"{len(names)} lack {strange[:3]} and which lack {absent[:3]}; name them as the label map does in "
-            "model.weights_classes, or choose the taxonomy that they were trained with (data.sources)"
+            f"{path}: {'; '.join(problems)}; name them as the label map does in model.weights_classes, or choose the "
+            "taxonomy that they were trained with (data.sources)"
         )
-    return [theirs.index(name) for name in names]
+    return layouts.reordered(found.state, [theirs.index(name) for name in names])

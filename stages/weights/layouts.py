@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 CLASSES = "sem_seg_head.predictor.class_embed"
-_STATIC_QUERY = "static_query", "query_feat"
-"""What early checkpoints of the original call the queries."""
+STATIC_QUERY = "static_query", "query_feat"
+"""What early checkpoints of the original call the queries; TAO never does."""
 _UNUSED = re.compile(
     r"\.relative_position_index$|^criterion\.|^model\.pixel_level_module\.encoder\.(swin\.)?layernorm\."
 )
@@ -74,9 +74,14 @@ SPLIT = {
 """TAO's beginning of a name -> those of the three that Hugging Face has for it, along the first axis."""
 
 
+def used(state: "Mapping[str, torch.Tensor]") -> "State":
+    """What an answer depends on: without buffers that a network computes itself, and what is of training alone."""
+    return {k: v for k, v in state.items() if not _UNUSED.search(k)}
+
+
 def from_original(state: "Mapping[str, torch.Tensor]") -> "State":
     """TAO's parameters from the original code's."""
-    return _rotated({k.replace(*_STATIC_QUERY): v for k, v in state.items() if not _UNUSED.search(k)}, 1)
+    return _rotated({k.replace(*STATIC_QUERY): v for k, v in used(state).items()}, 1)
 
 
 def from_hugging_face(state: "Mapping[str, torch.Tensor]") -> "State":
@@ -86,7 +91,7 @@ def from_hugging_face(state: "Mapping[str, torch.Tensor]") -> "State":
     """
     import torch
 
-    state = {k: v for k, v in state.items() if not _UNUSED.search(k)}
+    state = used(state)
     parts: dict[str, list[torch.Tensor | None]] = {}
     result: State = {}
     renames = _patterns((theirs, ours) for ours, theirs in RENAMED.items())
@@ -111,7 +116,7 @@ def to_hugging_face(state: "Mapping[str, torch.Tensor]") -> "State":
     """The reverse of `from_hugging_face`."""
     result: State = {}
     renames, splits = _patterns(RENAMED.items()), _patterns(SPLIT.items())
-    for name, value in _rotated({k: v for k, v in state.items() if not _UNUSED.search(k)}, -1).items():
+    for name, value in _rotated(used(state), -1).items():
         for pattern, theirs in splits:
             if found := pattern.match(name):
                 for target, part in zip(theirs, value.chunk(3), strict=True):
