@@ -48,7 +48,7 @@ def draw(engine: dict[str, Any], peers: dict[str, Any], out: Path) -> None:
         top = max(p90 for _, _, p90 in found)
         xlabel = f"ms from a frame's bytes to its map, one at a time, {engine['gpu']['name']}; p50, line to p90"
         axes.set(xscale="log", xlabel=xlabel, ylim=(len(found) - 0.4, -0.6), xlim=(1, 6 * top))
-        with files.aside(out) as draft:
+        with files.atomic_write(out) as draft:
             figure.savefig(draft, format="svg", metadata={"Date": None})
 
 

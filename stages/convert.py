@@ -49,7 +49,7 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     things = frozenset(c["id"] for c in categories if c["isthing"])
     summary: dict[str, Any] = {"classes": len(categories), "things": len(things)}
     statistics: dict[str, Any] = {"sources": {n: {"version": s.version, "root": str(s.root)} for n, s in found.items()}}
-    with files.aside(out, keep=True) as draft:
+    with files.atomic_write(out, keep=True) as draft:
         draft.mkdir(exist_ok=True)
         files.write_json(
             draft / "label_map.json", [{k: c[k] for k in ("id", "name", "color", "isthing")} for c in categories]

@@ -33,7 +33,7 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
                 f"--graph data/onnx/{target.deformable_attention.value}/{target.precision.value}"
             )
     backend = interface.backend(target)
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()

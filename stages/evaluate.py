@@ -44,7 +44,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Co
     model = Checkpoint(checkpoint, truth.num_things, cfg.deploy, device)
     log.info("%d pictures on the %s", len(truth.entries), "CPU" if device == "cpu" else "GPU")
     figures = Figures(coco, truth.categories, cfg.model.mode)
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
         for number, entry in enumerate(truth.entries, start=1):
             predicted = model.predict(picture_files.read_rgb(entry.image), *figures.modes)

@@ -42,7 +42,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
     about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
     paths = [entry.image for entry in truth.entries[: cfg.reference_frames]]
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
         answer(tao, paths, reference_file)

@@ -52,7 +52,7 @@ def build(
     if precision is config.Precision.int8:
         model = to_int8(model, kept, calibration, about, cfg)
     lowered = fp16.convert(model, kept)
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         artifact.save(lowered, draft, about)
         result: dict[str, Any] = {"nodes": len(lowered.graph.node), "bytes": (draft / description.ONNX).stat().st_size}

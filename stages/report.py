@@ -24,7 +24,7 @@ def build(data: Path, out: Path, cfg: config.Config) -> None:
     from stages.report_page import page, sources
 
     text = page.render(sources.read(data, cfg))
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         (draft / "index.html").write_text(text, encoding="utf-8")
     log.info("%s: %.1f MB", out / "index.html", len(text.encode()) / 1e6)

@@ -34,7 +34,7 @@ def build(out: Path, cfg: config.Sample, workers: int = 1) -> None:
     With 0 workers in one process for each core. Raises ValueError if a scene holds more instances of a label than the
     Vistas encoding can hold.
     """
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         shutil.copyfile(labels.CONFIG, draft / labels.CONFIG.name)
         for split, count in zip(SPLITS, (cfg.train_images, cfg.val_images), strict=True):

@@ -33,7 +33,7 @@ def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
     about = description.read(exported)
     model = onnx.load(exported / description.ONNX)
     simplified = simplify(model, cfg)
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         artifact.save(simplified, draft, about)
         result: dict[str, Any] = {

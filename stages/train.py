@@ -44,7 +44,7 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
         imported.check_hash(
             Path(pretrained), cfg.model.backbone.pretrained_weights_sha256, "model.backbone.pretrained_weights"
         )
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         sources |= {"spec": draft / "spec.yaml", "checkpoint": draft / "model.pth"}
         OmegaConf.save(spec.train_spec(coco, len(classes), cfg), sources["spec"])

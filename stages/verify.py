@@ -33,7 +33,7 @@ def build(
     agreed = pixels = 0
     size = predictor.cfg.batch_size
     pairs = list(zip(truth.entries, reference.entries, strict=True))
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
         for start in range(0, len(pairs), size):
             batch = pairs[start : start + size]

@@ -15,11 +15,11 @@ def test_failure_leaves_the_old_output(tmp_path: Path, kind: str) -> None:
             path = path / "a.txt"
         path.write_text(text)
 
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         write(draft, "old")
 
     def fail_midway() -> None:
-        with files.aside(out) as draft:
+        with files.atomic_write(out) as draft:
             write(draft, "new")
             raise RuntimeError("midway")
 
@@ -28,7 +28,7 @@ def test_failure_leaves_the_old_output(tmp_path: Path, kind: str) -> None:
     assert (out / "a.txt" if kind == "folder" else out).read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         write(draft, "new")
     assert (out / "a.txt" if kind == "folder" else out).read_text() == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
@@ -36,7 +36,7 @@ def test_failure_leaves_the_old_output(tmp_path: Path, kind: str) -> None:
 
 def test_what_is_kept_is_there_again(tmp_path: Path) -> None:
     def fail_midway() -> None:
-        with files.aside(tmp_path / "out", keep=True) as draft:
+        with files.atomic_write(tmp_path / "out", keep=True) as draft:
             draft.mkdir()
             (draft / "a.txt").write_text("half")
             raise RuntimeError("midway")
@@ -44,7 +44,7 @@ def test_what_is_kept_is_there_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="midway"):
         fail_midway()
     assert not (tmp_path / "out").exists()
-    with files.aside(tmp_path / "out", keep=True) as draft:
+    with files.atomic_write(tmp_path / "out", keep=True) as draft:
         assert (draft / "a.txt").read_text() == "half"
     assert (tmp_path / "out" / "a.txt").exists()
     assert not draft.exists()

@@ -58,7 +58,7 @@ def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
             Path(folder).chmod(Path(folder).stat().st_mode | stat.S_IRWXU)
         tracking.add(out, new=False)
         return text
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         # Not `dvc add --out`, which leaves a second copy of each file in the cache (DVC 3.67). Without the modes of the
         # source: DVC and people must be able to remove what is in a folder.
         command = ["cp", "-rL", "--no-preserve=mode", "--reflink=auto", "--", str(src), str(draft)]
@@ -75,7 +75,7 @@ def _archive(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
         top = layouts.top(whole, reader.lies_at)
         _require_set(src, top if reader.lies_at(top) else whole, "unpack the archive and give SRC its {}")
         _check_room(sum(info.file_size for info in content.filelist), (out.parent, tracking.cache(out)))
-        with files.aside(out) as draft:
+        with files.atomic_write(out) as draft:
             archives.unpack(content, layouts.path(top), draft)
             try:
                 text = _checked(draft, on_error, name)

@@ -37,7 +37,7 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{checkpoint / 'spec.yaml'}: has no {error}; take the spec that train wrote") from error
     hugging_face_config.check_spec(str(checkpoint / "spec.yaml"), spec["model"])
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         save_file(layouts.to_hugging_face(state), draft / reading.SAFETENSORS, metadata={"format": "pt"})
         files.write_json(draft / reading.CONFIG, contents[0])

@@ -49,7 +49,7 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
     modes = tuple(config.Mode) if cfg.model.mode is config.Mode.panoptic else (cfg.model.mode,)
     images: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         writer = panoptic.Writer(draft, categories)
         for name in ("overlays", "semantic"):
             (draft / name).mkdir()

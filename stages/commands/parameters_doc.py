@@ -55,5 +55,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
     target: Path = parser.parse_args().out
-    with files.aside(target) as draft:
+    with files.atomic_write(target) as draft:
         draft.write_text(text(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Outputs written aside and moved into place, so that a killed stage leaves the old output or none."""
+"""Files: written beside their destination and moved into place when whole, hashed, and named in messages."""
 
 import hashlib
 import json
@@ -11,14 +11,15 @@ from typing import Any
 
 
 @contextmanager
-def aside(out: Path, keep: bool = False) -> Iterator[Path]:
-    """Yield a path beside `out` to write a file or a folder at; move it to `out` if the block succeeds.
+def atomic_write(out: Path, keep: bool = False) -> Iterator[Path]:
+    """Yield a path beside `out` to write a file or a folder to; move it to `out` if the block succeeds.
 
-    On an exception what was written is deleted and `out` is as it was. With `keep` it stays, to be gone on with.
+    On an exception the draft is deleted and `out` stays as it was. With `keep` the draft stays too, so that a later run
+    can continue it. A killed process leaves the former output, or none.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.draft")
-    # A folder can't replace one that is not empty, so a kill may fall between two moves.
+    # A folder can't replace a folder that holds files. That takes two moves, and a kill can fall between them.
     old = out.with_name(f".{out.name}.old")
     if old.exists() and not out.exists():
         old.replace(out)
@@ -47,13 +48,13 @@ def _remove(path: Path) -> None:
 
 
 def write_json(out: Path, content: Any) -> None:
-    """Write JSON with two-space indents and a final newline, aside and then moved into place."""
-    with aside(out) as draft:
+    """Write JSON with two-space indents and a final newline, by `atomic_write`."""
+    with atomic_write(out) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises ValueError naming the file when it is not JSON."""
+    """Parse a JSON file that a stage wrote. Raises ValueError naming the file if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -61,18 +62,18 @@ def read_json(path: Path) -> Any:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name is text; Linux takes any bytes, and Python hands those over as lone surrogates."""
+    """Return whether a file's name is UTF-8. Linux allows any bytes; Python shows others as lone surrogates."""
     return name == name.encode(errors="replace").decode()
 
 
 def printable(path: Path | str) -> str:
-    """A path for a message of one line: what is no UTF-8 or can't be printed, such as a line feed, is escaped."""
+    """Return a path for a message: bytes that are not UTF-8 and characters that can't be printed are escaped."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

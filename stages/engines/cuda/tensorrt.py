@@ -53,7 +53,7 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
         started.options.set_tactic_sources(started.options.get_tactic_sources() & ~external)
     cache = _attach(started.options, timing_cache)
     started.write(out)
-    with files.aside(timing_cache) as draft:
+    with files.atomic_write(timing_cache) as draft:
         draft.write_bytes(memoryview(cache.serialize()))
 
 
