@@ -6,7 +6,6 @@ an engine's batch is divided by its size. The calls take turns, so that drifts o
 (both latencies). Not deterministic.
 """
 
-import argparse
 import logging
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import numpy as np
 from stages import config
 from stages.coco import panoptic
 from stages.engines import loading, manifest
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import frames
 
 log = logging.getLogger(__name__)
@@ -82,16 +81,15 @@ def summary(seconds: list[float], frames: int) -> dict[str, float]:
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
     parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.engine, args.checkpoint, args.coco, args.metrics, args.target, config.load())
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -7,7 +7,6 @@ another mode has its own. TAO's figures of its last validation stand beside them
 CPU seconds a picture. Deterministic.
 """
 
-import argparse
 import csv
 import logging
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import frames
 from stages.metrics.average_precision import AveragePrecision
 from stages.metrics.panoptic_quality import PanopticQuality
@@ -139,15 +138,14 @@ def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
     parser.add_argument("--out", type=Path, required=True, help="folder for the predicted maps")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.checkpoint, args.coco, args.out, args.metrics, config.load())
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -5,12 +5,11 @@ name; only a frame's bytes are computed, from the graph's shapes. Cost: seconds.
 byte-identical page.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import command_line, files
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +31,12 @@ def build(data: Path, out: Path, cfg: config.Config) -> None:
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of all artifacts")
     parser.add_argument("--out", type=Path, required=True, help="folder for index.html")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.data, args.out, config.load())
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -12,7 +12,6 @@ The whole folder is written beside OUT and moved into place at the end: a stage 
 former output, or none, never a part of one.
 """
 
-import argparse
 import functools
 import logging
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import config
-from stages.foundation import files, parallel
+from stages.foundation import command_line, files, parallel
 from stages.vistas import labels, layout
 
 log = logging.getLogger(__name__)
@@ -64,10 +63,9 @@ def _write_scene(folder: Path, cfg: config.Sample, split: str, index: int) -> di
 
 def main() -> None:
     """Read the command line and conf/, then build."""
-    parser = argparse.ArgumentParser(description="Generate street scenes in the Mapillary Vistas v2.0 layout.")
+    parser = command_line.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write, such as data/raw/sample")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = config.load()
     try:
         build(args.out, cfg.sample, cfg.data.workers)
@@ -76,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -4,14 +4,13 @@ Fails beyond the limits in params, naming the worst pictures; figures and maps a
 few hundred milliseconds a picture on a CPU. Deterministic up to the engine.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
 from stages import config
 from stages.coco import panoptic
 from stages.engines import loading
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import frames
 from stages.metrics import agreement
 from stages.metrics.panoptic_quality import PanopticQuality
@@ -77,7 +76,7 @@ def build(
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
@@ -86,10 +85,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine's maps")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = config.load(args.params)
     build(args.engine, args.predictions, args.coco, args.out, args.metrics, args.target, cfg)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

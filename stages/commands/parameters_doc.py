@@ -1,13 +1,12 @@
 """docs/parameters.md from the docstrings of stages/config.py. Run by `make docs`; a test compares them."""
 
-import argparse
 import ast
 import inspect
 import re
 from pathlib import Path
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import command_line, files
 
 HEAD = """# Parameters
 
@@ -51,9 +50,14 @@ def _line(docstring: str) -> str:
     return " ".join(docstring.split()).replace("|", "\\|")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    """Command line of `make docs`."""
+    parser = command_line.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
-    target: Path = parser.parse_args().out
-    with files.aside(target) as draft:
+    out: Path = parser.parse_args().out
+    with files.aside(out) as draft:
         draft.write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
