@@ -14,15 +14,15 @@ from stages.foundation import command_line, files
 log = logging.getLogger(__name__)
 
 
-def build(data: Path, out: Path, cfg: config.Config) -> None:
-    """Write out/index.html from the artifacts in `data`.
+def build(data: Path, dvc_yaml: Path, out: Path, cfg: config.Config) -> None:
+    """Write out/index.html from the artifacts in `data` and the stages of `dvc_yaml`.
 
     A figure whose file is not there is named on the page as absent. Raises FileNotFoundError without the validation
     split of convert, and ValueError, naming the file, for one that can't be read.
     """
     from stages.report_page import page, sources
 
-    text = page.render(sources.read(data, cfg))
+    text = page.render(sources.read(data, dvc_yaml, cfg))
     with files.aside(out) as draft:
         draft.mkdir()
         (draft / "index.html").write_text(text, encoding="utf-8")
@@ -33,9 +33,10 @@ def main() -> None:
     """Command line of the stage."""
     parser = command_line.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of all artifacts")
+    parser.add_argument("--pipeline", type=Path, required=True, help="dvc.yaml, with params.yaml beside it")
     parser.add_argument("--out", type=Path, required=True, help="folder for index.html")
     args = parser.parse_args()
-    build(args.data, args.out, config.load())
+    build(args.data, args.pipeline, args.out, config.load())
 
 
 if __name__ == "__main__":

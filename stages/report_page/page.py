@@ -11,7 +11,6 @@ from stages.report_page import figures, pictures, pipeline, tables
 from stages.report_page.sources import Sources
 
 HERE = Path(__file__).parent
-DVC_YAML = HERE.parents[1] / "dvc.yaml"
 SAMPLE = "data/raw/sample"
 """Where the sample stage writes its generated scenes."""
 
@@ -43,7 +42,7 @@ def context(sources: Sources) -> dict[str, Any]:
         "columns": pictures.columns(sources),
         "rows": rows,
         "legend": [{**c, "short": tables.short(c["name"])} for c in legend],
-        "dag": pipeline.svg(pipeline.read(DVC_YAML, params)),
+        "dag": pipeline.svg(sources.pipeline),
         "data": sources.statistics,
         "classes": {split: class_figures(sources, split) for split in ("train", "val")},
         "history": sources.history,

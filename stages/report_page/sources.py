@@ -9,7 +9,7 @@ from stages import config
 from stages.coco import panoptic
 from stages.foundation import files
 from stages.inference import description
-from stages.report_page import inspection
+from stages.report_page import inspection, pipeline
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,18 @@ class Sources:
     """Target -> engine.json."""
     metrics: dict[str, Any]
     """Stem of each file in metrics/ -> its content."""
+    pipeline: pipeline.Pipeline
 
     def metric(self, stem: str) -> Any:
         """Content of metrics/<stem>.json, or None."""
         return self.metrics.get(stem)
 
 
-def read(data: Path, cfg: config.Config) -> Sources:
-    """Read the artifacts in `data`.
+def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
+    """Read the artifacts in `data` and the stages of `dvc_yaml`.
 
-    Raises FileNotFoundError without what convert writes, ValueError for a file that can't be parsed.
+    Raises FileNotFoundError where files of convert or the stages are absent, ValueError for a file that can't be
+    parsed, and RuntimeError where DVC can't resolve `dvc_yaml`.
     """
     history = [
         {key: float(value) for key, value in row.items() if value} for row in _rows(data / "checkpoint" / "history.csv")
@@ -70,6 +72,7 @@ def read(data: Path, cfg: config.Config) -> Sources:
         graphs={folder: inspection.read(path) for folder, path in onnx_files.items() if path.exists()},
         engines={name: files.read_json(path) for name, path in sidecars.items() if path.exists()},
         metrics={path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))},
+        pipeline=pipeline.read(dvc_yaml),
     )
 
 
