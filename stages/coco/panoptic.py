@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages.foundation import files
+from stages.foundation import files, panoptic_ids
 from stages.inference import frames
 
 Ids = npt.NDArray[np.int32]
@@ -59,14 +59,12 @@ def read(folder: Path) -> PanopticSet:
 
 def read_ids(png: Path) -> Ids:
     """Ids of a panoptic PNG: int32 [H, W], id = R + 256 G + 65536 B, 0 is void. Raises ValueError if it can't."""
-    r, g, b = cv2.split(frames.read_rgb(png).astype(np.int32))
-    return np.asarray(r + 256 * g + 65536 * b, dtype=np.int32)
+    return panoptic_ids.decode(frames.read_rgb(png))
 
 
 def write_ids(png: Path, ids: npt.NDArray[Any]) -> None:
     """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG. Raises OSError if it can't."""
-    bgr = np.stack([(ids >> shift) & 255 for shift in (16, 8, 0)], axis=-1)
-    _, content = cv2.imencode(".png", bgr.astype(np.uint8))
+    _, content = cv2.imencode(".png", np.ascontiguousarray(panoptic_ids.encode(ids)[..., ::-1]))
     png.write_bytes(content.tobytes())
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from stages.metrics.panoptic_quality import VOID, intersections
+from stages.foundation.panoptic_ids import VOID_ID
+from stages.metrics.panoptic_quality import intersections
 
 
 def agreeing_pixels(
@@ -18,10 +19,10 @@ def agreeing_pixels(
     agrees with void.
     """
     overlap = intersections(first, second)
-    agreeing = overlap[VOID, VOID]
+    agreeing = overlap[VOID_ID, VOID_ID]
     paired: tuple[set[int], set[int]] = set(), set()
     for (a, b), pixels in sorted(overlap.items(), key=lambda item: (-item[1], item[0])):
-        if VOID in (a, b) or first_categories[a] != second_categories[b] or a in paired[0] or b in paired[1]:
+        if VOID_ID in (a, b) or first_categories[a] != second_categories[b] or a in paired[0] or b in paired[1]:
             continue
         paired[0].add(a)
         paired[1].add(b)

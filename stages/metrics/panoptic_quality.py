@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-VOID = 0
+from stages.foundation.panoptic_ids import VOID_ID
 
 
 @dataclass
@@ -62,31 +62,33 @@ class PanopticQuality:
         crowd = {s["id"]: s["category_id"] for s in segments if s.get("iscrowd")}
         overlap = intersections(truth, predicted)
         true_area, area = _areas(overlap, 0), _areas(overlap, 1)
-        unknown = (area.keys() - category_ids.keys() - {VOID}) | (true_area.keys() - true_category.keys() - {VOID})
+        unknown = (area.keys() - category_ids.keys() - {VOID_ID}) | (
+            true_area.keys() - true_category.keys() - {VOID_ID}
+        )
         if unknown:
             raise ValueError(f"segment ids {sorted(unknown)[:5]} are in the map but not in its segments_info")
 
         found: set[int] = set()
         matched: set[int] = set()
         for (true_id, segment_id), pixels in overlap.items():
-            if VOID in (true_id, segment_id) or true_id in crowd:
+            if VOID_ID in (true_id, segment_id) or true_id in crowd:
                 continue
             category_id = true_category[true_id]
             if category_id != category_ids[segment_id]:
                 continue
-            union = true_area[true_id] + area[segment_id] - pixels - overlap[VOID, segment_id]
+            union = true_area[true_id] + area[segment_id] - pixels - overlap[VOID_ID, segment_id]
             if pixels / union > 0.5:
                 self.tallies[category_id].tp += 1
                 self.tallies[category_id].iou += pixels / union
                 found.add(true_id)
                 matched.add(segment_id)
 
-        for true_id in true_area.keys() - found - crowd.keys() - {VOID}:
+        for true_id in true_area.keys() - found - crowd.keys() - {VOID_ID}:
             self.tallies[true_category[true_id]].fn += 1
-        for segment_id in area.keys() - matched - {VOID}:
+        for segment_id in area.keys() - matched - {VOID_ID}:
             category_id = category_ids[segment_id]
             same = (true_id for true_id, c in crowd.items() if c == category_id)
-            ignored = overlap[VOID, segment_id] + sum(overlap[true_id, segment_id] for true_id in same)
+            ignored = overlap[VOID_ID, segment_id] + sum(overlap[true_id, segment_id] for true_id in same)
             if ignored / area[segment_id] <= 0.5:
                 self.tallies[category_id].fp += 1
 

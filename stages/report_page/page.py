@@ -10,7 +10,9 @@ from stages import config
 from stages.report_page import figures, pictures, pipeline, tables
 from stages.report_page.sources import Sources
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).with_name("templates")
+SECTIONS = ("pictures", "pipeline", "data", "training", "accuracy", "graph", "engines", "speed", "parameters")
+"""Sections in the order of the page; each has a template of its name."""
 SAMPLE = "data/raw/sample"
 """Where the sample stage writes its generated scenes."""
 
@@ -18,7 +20,7 @@ SAMPLE = "data/raw/sample"
 def render(sources: Sources) -> str:
     """The whole HTML page as text."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -36,6 +38,7 @@ def context(sources: Sources) -> dict[str, Any]:
     rows, legend = pictures.rows(sources)
     timed = {name: sources.metric(f"benchmark_{name}") for name in cfg.measured}
     return {
+        "sections": SECTIONS,
         "cfg": cfg,
         "generated": cfg.data.root == SAMPLE,
         "tiles": tables.tiles(sources),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.vistas.labels import BY_NAME, LABELS, UNLABELED
-from stages.vistas.layout import Scene
+from stages.vistas.layout import PaintedScene
 
 Color = tuple[float, float, float]
 """RGB, 0 to 255."""
@@ -198,7 +198,7 @@ class Canvas:
         byte = cv2.convertScaleAbs(gain, alpha=128)
         part[:] = cv2.multiply(part, cv2.merge([byte, byte, byte]), scale=1 / 128)
 
-    def finish(self) -> Scene:
+    def finish(self) -> PaintedScene:
         """Develop the picture: area-average the colours, add glows, vignette and noise; sample the masks."""
         half = OVERSAMPLING // 2
         size = (self.width // OVERSAMPLING, self.height // OVERSAMPLING)
@@ -216,7 +216,7 @@ class Canvas:
         grain = 2.4 * self.rng.standard_normal(ids.shape, np.float32)[..., None]
         chroma = 1.2 * self.rng.standard_normal((*ids.shape, 3), np.float32)
         picture = np.clip(np.rint(image + grain + chroma), 0, 255).astype(np.uint8)
-        return Scene(picture, ids, self.labels)
+        return PaintedScene(picture, ids, self.labels)
 
 
 def _add_glow(image: npt.NDArray[np.float32], x: float, y: float, radius: float, color: Color) -> None:

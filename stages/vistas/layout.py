@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stages.foundation import panoptic_ids
 from stages.vistas.labels import CROWD_OF, LABELS, UNLABELED
 
 VERSION: Final = "v2.0"
@@ -31,7 +32,7 @@ PNG_COMPRESSION: Final = 6
 
 
 @dataclass
-class Scene:
+class PaintedScene:
     """One annotated picture before encoding."""
 
     image: npt.NDArray[np.uint8]
@@ -48,7 +49,7 @@ def key(seed: int, split: str, index: int) -> str:
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
 
-def encode_instances(scene: Scene) -> npt.NDArray[np.uint16]:
+def encode_instances(scene: PaintedScene) -> npt.NDArray[np.uint16]:
     """Vistas instance map, (H, W) uint16, label * 256 + instance.
 
     Visible segments of a label with instances are numbered from 0, far to near; others keep instance 0.
@@ -97,8 +98,7 @@ def panoptic(instances: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint8], 
                 "iscrowd": int(label in CROWD_OF),
             }
         )
-    full = ids[inverse]
-    return np.stack([full & 255, full >> 8 & 255, full >> 16], axis=-1).astype(np.uint8), info
+    return panoptic_ids.encode(ids[inverse]), info
 
 
 def categories() -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def categories() -> list[dict[str, Any]]:
     ]
 
 
-def polygons(scene: Scene) -> dict[str, Any]:
+def polygons(scene: PaintedScene) -> dict[str, Any]:
     """Outer contours of every visible part of every segment, far to near, in pixels; holes are not told."""
     height, width = scene.segments.shape
     objects: list[dict[str, Any]] = []
@@ -143,7 +143,7 @@ def make_folders(split: Path) -> None:
         (split / VERSION / content).mkdir(parents=True)
 
 
-def write_scene(split: Path, name: str, scene: Scene) -> dict[str, Any]:
+def write_scene(split: Path, name: str, scene: PaintedScene) -> dict[str, Any]:
     """Write all files of one scene into a split; return its annotation for the panoptic JSON."""
     instances = encode_instances(scene)
     ids, info = panoptic(instances)
