@@ -1,8 +1,7 @@
-"""report: figures, maps and parameters of all stages -> one self-contained HTML page, out/index.html.
+"""report: show figures, maps and parameters of all stages on one self-contained HTML page, out/index.html.
 
-Pictures are panoptic overlays as in cocodataset.org/#panoptic-eval. Numbers are read from the files that their captions
-name; only a frame's bytes are computed, from the graph's shapes. Cost: seconds. Deterministic: the same inputs give a
-byte-identical page.
+A caption names the file that its numbers come from. The page itself computes nothing but the bytes of a frame, from the
+shapes of the graph. Cost: seconds. Deterministic: the same inputs give a byte-identical page.
 """
 
 import logging
@@ -17,8 +16,8 @@ log = logging.getLogger(__name__)
 def build(data: Path, dvc_yaml: Path, out: Path, cfg: config.Config) -> None:
     """Write out/index.html from the artifacts in `data` and the stages of `dvc_yaml`.
 
-    A figure whose file is not there is named on the page as absent. Raises FileNotFoundError without the validation
-    split of convert, and ValueError, naming the file, for one that can't be read.
+    The page names files that are absent. Raises FileNotFoundError where the files of convert or dvc.yaml are absent,
+    ValueError naming a file that can't be read, and RuntimeError where DVC can't resolve dvc.yaml.
     """
     from stages.report_page import page, sources
 

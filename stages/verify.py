@@ -1,7 +1,7 @@
-"""verify@TARGET: an engine's maps of the validation set against the checkpoint's, and their PQ.
+"""verify@TARGET: run an engine on the validation set and compare its maps and its PQ with the checkpoint's.
 
-Fails beyond the limits in params, naming the worst pictures; figures and maps are written all the same. Cost: a
-few hundred milliseconds a picture on a CPU. Deterministic up to the engine.
+The stage fails where they differ by more than `verify` in the parameters allows, and names the worst pictures. Maps and
+figures are written in any case. Cost: a few hundred milliseconds a picture on a CPU. As deterministic as the engine.
 """
 
 import logging
@@ -18,20 +18,20 @@ from stages.metrics.panoptic_quality import PanopticQuality
 log = logging.getLogger(__name__)
 
 
-def build(
-    engines: Path, predictions: Path, coco: Path, out: Path, metrics: Path, name: str, cfg: config.Config
-) -> None:
-    """Run the engine in `engines` on the split at `coco` and compare with the checkpoint's maps in `predictions`.
+def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path, name: str, cfg: config.Config) -> None:
+    """Run the engine `name` of folder `engine` on the split at `coco`; compare with the maps in `predictions`.
 
-    Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError beyond the limits
-    of `verify` in params.
+    Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError where the engine is
+    not for this host or differs by more than cfg.verify allows, and ValueError where the sets hold different pictures.
     """
-    predictor = loading.load(engines, name, cfg.target(name))
+    predictor = loading.load(engine, name, cfg.target(name))
     truth, reference = panoptic.read(coco), panoptic.read(predictions)
     ours, theirs = PanopticQuality(), PanopticQuality()
     agreeing: dict[str, float] = {}
     agreed = pixels = 0
     size = predictor.cfg.batch_size
+    if [entry.image_id for entry in truth.entries] != [entry.image_id for entry in reference.entries]:
+        raise ValueError(f"{predictions} has other pictures than {coco}; run `dvc repro evaluate`")
     pairs = list(zip(truth.entries, reference.entries, strict=True))
     with files.aside(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)

@@ -18,7 +18,9 @@ from dvc.repo import Repo
 from stages import config, report
 from stages.coco import panoptic
 from stages.commands import summary
+from stages.foundation.coco_types import Category, SegmentInfo
 from stages.inference import description
+from stages.media import drawing
 from stages.report_page import figures, inspection, pictures, pipeline, sources, tables
 from tests import graphs
 from tests.conftest import REPO as REPOSITORY
@@ -302,8 +304,12 @@ def test_overlay_colours_segments_and_darkens_void() -> None:
     picture = np.full((4, 6, 3), 200, np.uint8)
     ids = np.zeros((4, 6), np.int32)
     ids[:, :2], ids[:, 2:4] = 5, 9
-    segments = [{"id": 5, "category_id": 1}, {"id": 9, "category_id": 1}]
-    drawn = pictures.overlay(picture, ids, segments, {1: (250, 0, 0)}, {1}).astype(int)
+    segments: list[SegmentInfo] = [{"id": i, "category_id": 1, "iscrowd": 0} for i in (9, 5)]
+    car: Category = {"id": 1, "name": "car", "supercategory": "", "isthing": 1, "color": [250, 0, 0]}
+    painter = drawing.Painter([car], drawing.PAGE)
+    drawn = pictures.overlay(picture, ids, segments, painter).astype(int)
+    swapped = pictures.overlay(picture, np.where(ids == 5, 9, np.where(ids == 9, 5, 0)), segments, painter)
+    np.testing.assert_array_equal(swapped, drawn, "shades go by place, not by id")
     assert (drawn[:, 5] < 60).all()
     assert drawn[0, 0, 0] > drawn[0, 0, 1]
     assert (drawn[0, 0] != drawn[0, 3]).any(), "two things of a class have two shades"

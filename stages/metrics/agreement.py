@@ -1,4 +1,4 @@
-"""How far two panoptic maps of one picture are the same."""
+"""Agreement of two panoptic maps of one picture, pixel by pixel."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,10 @@ def agreeing_pixels(
     second: npt.NDArray[np.int32],
     second_categories: dict[int, int],
 ) -> int:
-    """Number of pixels with the same segment in both maps, int32 [H, W] with segment id -> category_id.
+    """Return the number of pixels that are in the same segment in both maps.
 
-    Ids may be numbered differently: segments of one class are paired one to one, the largest overlap first. Void
-    agrees with void.
+    Each map is int32 [H, W], with segment id -> category_id. The maps may number their segments differently: segments
+    of one class are paired one to one, the largest overlap first. Void agrees with void.
     """
     overlap = intersections(first, second)
     agreeing = overlap[VOID_ID, VOID_ID]

@@ -1,19 +1,20 @@
 """Panoptic quality (Kirillov et al., arXiv:1801.00868) by the rules of COCO's evaluation.
 
-A predicted and a true segment of one class match when IoU > 0.5, the prediction's void pixels left out of the
-union. Crowd segments are neither found nor missed. An unmatched prediction that lies by more than half on void
-or on crowds of its class is not counted.
+A predicted and a true segment of one class match when their IoU is above 0.5. The union does not count the pixels of
+the prediction that are void in the truth. A crowd segment is neither found nor missed. A prediction without a match is
+not counted when more than half of it lies on void or on crowds of its class.
 
-panopticapi takes only the last crowd of a class in a picture; here all of them count, as the definition has it.
+panopticapi counts only the last crowd of a class in a picture. Here all of them count, as the definition says.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.foundation.coco_types import Category, SegmentInfo
 from stages.foundation.panoptic_ids import VOID_ID
 
 
@@ -29,7 +30,7 @@ class Tally:
 
     @property
     def quality(self) -> tuple[float, float, float] | None:
-        """PQ, SQ, RQ in 0 to 100; None for a class that neither truth nor prediction holds."""
+        """PQ, SQ and RQ, 0 to 100; None for a class that neither truth nor prediction holds."""
         weight = self.tp + self.fp / 2 + self.fn / 2
         if not weight:
             return None
@@ -39,7 +40,7 @@ class Tally:
 
 @dataclass
 class PanopticQuality:
-    """Accumulates pictures; `summary` gives the figures."""
+    """Counts the segments of pictures. `summary` returns the figures."""
 
     tallies: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """category_id -> counts."""
@@ -47,14 +48,14 @@ class PanopticQuality:
     def add(
         self,
         truth: npt.NDArray[np.int32],
-        segments: list[dict[str, Any]],
+        segments: Sequence[SegmentInfo],
         predicted: npt.NDArray[np.int32],
         category_ids: dict[int, int],
     ) -> None:
         """Count one picture.
 
-        truth: int32 [H, W] ids, 0 void, with segments_info entries {id, category_id, iscrowd}. predicted: the same
-        with segment id -> category_id. Raises ValueError where sizes differ, or for an id without category.
+        truth: ids int32 [H, W], VOID_ID for void, described by `segments`. predicted: ids int32 [H, W], described by
+        `category_ids`, segment id -> category_id. Raises ValueError where the sizes differ or an id has no category.
         """
         if truth.shape != predicted.shape:
             raise ValueError(f"the truth is {truth.shape}, the prediction {predicted.shape}; they must be equal")
@@ -92,10 +93,10 @@ class PanopticQuality:
             if ignored / area[segment_id] <= 0.5:
                 self.tallies[category_id].fp += 1
 
-    def summary(self, categories: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-        """PQ, SQ and RQ in 0 to 100 and the number of classes, for all, things and stuff.
+    def summary(self, categories: Sequence[Category]) -> dict[str, dict[str, float]]:
+        """Return PQ, SQ and RQ, 0 to 100, and the number of classes, for the groups all, things and stuff.
 
-        Means over the classes that truth or prediction holds; 0 where there is none.
+        A figure is the mean over the classes that truth or prediction holds, and 0 where there are none.
         """
         groups = {
             "all": categories,
@@ -111,7 +112,7 @@ class PanopticQuality:
 
 
 def intersections(first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]) -> "Counter[tuple[int, int]]":
-    """Pixels that each pair of ids shares: two int32 [H, W] of ids from 0 -> (id, id) -> count."""
+    """Return the number of pixels of each pair of ids, (first, second) -> count, in two maps int32 [H, W]."""
     pairs = (first.astype(np.int64) << 32) | second
     values, counts = np.unique(pairs, return_counts=True)
     return Counter({(int(v >> 32), int(v & 0xFFFFFFFF)): int(n) for v, n in zip(values, counts, strict=True)})
