@@ -1,4 +1,4 @@
-"""The start of every stage and command: its parser, logging, and one line for an error that a user can cause.
+"""Runs the `main` of every stage and command: logging, exit status, and one line for an error of the user.
 
 A stage's module ends with
 
@@ -59,7 +59,7 @@ def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...]
 
 
 def message(error: Exception) -> str:
-    """What a user reads of an error, without a line feed at the end. An error without a text gives its kind."""
+    """Return the text of an error for the user, or its kind where it has no text."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
-"""The pipeline's picture: the stages of dvc.yaml as DVC resolves them, laid out by grandalf, as an <svg>.
+"""Draws the pipeline: DVC resolves the stages of dvc.yaml, grandalf places them, and the result is an <svg>.
 
-The layout is Sugiyama's for layered graphs, with coordinates by Brandes and Köpf (grandalf.layouts.SugiyamaLayout).
-Grandalf puts a layer below the last one; here x and y change places, so that the layers are columns.
+grandalf.layouts.SugiyamaLayout places layers from top to bottom, after Sugiyama et al. (1981), with coordinates after
+Brandes and Köpf (2001). Here x and y change places, so that the layers are columns.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ BOX_HEIGHT_PX, GAP_X_PX, GAP_Y_PX, MARGIN_PX = 46, 38, 20, 4
 LANE_HEIGHT_PX = 16
 """Height that an edge takes in a column that it passes."""
 MIN_BOX_WIDTH_PX, CHARACTER_WIDTH_PX = 124, 8
-"""A box is at least as wide as the first, and as the longest name of a stage with characters of the second."""
+"""A box is at least as wide as the first. A wider one holds the longest name, at the second per character."""
 MAX_LABEL_CHARACTERS = 20
-"""Longest line under a stage's name; a longer one loses its beginning."""
+"""Longest label under the name of a stage. A longer label loses its beginning."""
 
 Point = tuple[float, float]
 """x and y in pixels of the drawing."""
@@ -58,7 +58,7 @@ class Layout:
 
 
 class _Route:
-    """An edge's view, as grandalf asks for: it is given the centres of both ends and of the places between."""
+    """Receives the route of an edge from grandalf: the centres of its ends, and of the places between."""
 
     def setpath(self, points: list[Point]) -> None:
         self.points = points
@@ -82,7 +82,7 @@ def read(dvc_yaml: Path) -> Pipeline:
         raise FileNotFoundError(f"{dvc_yaml} is not in a DVC project; run in the project's folder") from error
     except DvcException as error:
         raise RuntimeError(f"{dvc_yaml}: DVC can't resolve its stages: {error}; correct dvc.yaml") from error
-    # Not data that DVC tracks without a stage, nor the stages of another dvc.yaml.
+    # Data that DVC tracks without a stage, and stages of another dvc.yaml, are left out.
     found = [stage for stage in resolved if stage.path == str(path)]
     if not found:
         raise FileNotFoundError(f"{dvc_yaml} has no stages; name the project's dvc.yaml")
@@ -94,7 +94,7 @@ def read(dvc_yaml: Path) -> Pipeline:
 
 
 def arrange(pipeline: Pipeline) -> Layout:
-    """Place the stages from left to right with few crossings; parts that nothing connects are below each other."""
+    """Place the stages from left to right with few crossings. Separate parts of the pipeline are below each other."""
     longest = max(len(stage.name.partition("@")[0]) for stage in pipeline.stages)
     box_width = max(MIN_BOX_WIDTH_PX, CHARACTER_WIDTH_PX * longest + 12)
     vertices = {stage.name: Vertex(stage.name) for stage in pipeline.stages}

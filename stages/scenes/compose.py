@@ -1,4 +1,4 @@
-"""Choose hour, weather and camera of a scene, and have it painted."""
+"""Chooses time of day, weather and camera of a scene, and paints it."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from stages.vistas.layout import PaintedScene
 
 
 def paint(seed: tuple[int, int, int], height: int, width: int, plaza: bool) -> PaintedScene:
-    """Paint the scene of a seed, height x width pixels; plaza asks for the crowded square."""
+    """Paint the scene of a seed, height x width pixels: a street, or the crowded square if `plaza`."""
     rng = np.random.default_rng(seed)
     mood = backdrop.MOODS[0 if plaza else int(rng.choice(len(backdrop.MOODS), p=backdrop.MOOD_SHARES))]
     camera = Camera(
