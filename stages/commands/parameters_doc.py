@@ -1,4 +1,4 @@
-"""docs/parameters.md from the docstrings of stages/config.py. Run by `make docs`; a test compares them."""
+"""parameters_doc: write docs/parameters.md from the docstrings of stages/config.py. Run by `make docs`."""
 
 import ast
 import inspect
@@ -16,7 +16,7 @@ Every key of params.yaml, generated from `stages/config.py` by `make docs`. Edit
 
 
 def text() -> str:
-    """The document: a section for each config class, a row for each field."""
+    """Return the document: a section per config class, a row per field."""
     sections = [HEAD]
     for node in ast.parse(inspect.getsource(config)).body:
         if not isinstance(node, ast.ClassDef):
@@ -35,12 +35,12 @@ def _rows(node: ast.ClassDef) -> list[str]:
     for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign):
             continue
-        told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        meaning = _line(str(after.value.value)) if told else "see its section"  # type: ignore[union-attr]
+        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        meaning = _line(str(after.value.value)) if documented else "see its section"  # type: ignore[union-attr]
         default = ast.unparse(statement.value) if statement.value else ""
         if made := re.fullmatch(r"field\(default_factory=(?:lambda: )?(.*)\)", default):
             default = made[1]
-        default = re.sub(r"^[A-Z]\w+\.", "", default)  # the name of an enum
+        default = re.sub(r"^[A-Z]\w+\.", "", default)  # Removes the name of an enum.
         cells = (ast.unparse(statement.target), ast.unparse(statement.annotation), default)
         rows.append("| " + " | ".join(f"`{c}`" for c in cells) + f" | {meaning} |")
     return rows

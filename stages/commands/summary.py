@@ -1,4 +1,4 @@
-"""summary: where the results are, and their key figures in a small table. Run by `make all` at its end."""
+"""summary: print where the results are, and their key figures, as a small table. The last step of `make all`."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from stages.foundation import command_line, files
 
 
 def text(data: Path, cfg: config.Config) -> str:
-    """The table as lines of text. Raises FileNotFoundError naming the file where a stage has not run."""
-    # It needs pycocotools, which a machine that only runs engines does not have.
+    """Return the table as lines of text. Raises FileNotFoundError naming the file where a stage has not run."""
+    # Not at the top, so that --help does not load the metrics.
     from stages.evaluate import headline
 
     metrics = data / "metrics"

@@ -199,7 +199,7 @@ class Canvas:
         part[:] = cv2.multiply(part, cv2.merge([byte, byte, byte]), scale=1 / 128)
 
     def finish(self) -> PaintedScene:
-        """Return the picture: average the samples of a pixel, add glows, vignette and noise, and sample the segments."""
+        """Return the picture: average the samples of a pixel, add glows, vignette and noise, sample the segments."""
         half = OVERSAMPLING // 2
         size = (self.width // OVERSAMPLING, self.height // OVERSAMPLING)
         image = cv2.resize(self.rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
