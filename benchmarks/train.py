@@ -30,7 +30,7 @@ from typing import Any
 
 from stages import config, convert, sample
 from stages.commands import params
-from stages.foundation import files
+from stages.foundation import files, picture_files
 from stages.tao import spec
 
 WARM_UP_EPOCHS = 2
@@ -275,7 +275,7 @@ def cpu_against_cuda(checkpoint: Path, coco: Path, deploy: config.Deploy) -> dic
     from stages.reference.tao_model import Checkpoint
 
     truth = panoptic.read(coco)
-    picture = frames.fit(frames.read_rgb(truth.entries[0].image), deploy)[0]
+    picture = frames.fit(picture_files.read_rgb(truth.entries[0].image), deploy)[0]
     # TF32 would be a difference of its own.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     answers = [Checkpoint(checkpoint, truth.num_things, deploy, device).logits(picture) for device in ("cpu", "cuda")]

@@ -17,7 +17,7 @@ import numpy as np
 from stages import config
 from stages.coco import panoptic
 from stages.engines import loading, manifest
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, picture_files
 from stages.inference import frames
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def build(engine: Path, checkpoint: Path, coco: Path, metrics: Path, name: str, 
     truth = panoptic.read(coco)
     eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
     predictor = loading.load(engine, name, target)
-    pictures = [frames.read_rgb(entry.image) for entry in truth.entries[: cfg.benchmark.pictures]]
+    pictures = [picture_files.read_rgb(entry.image) for entry in truth.entries[: cfg.benchmark.pictures]]
     inputs = [frames.fit(picture, cfg.deploy)[0] for picture in pictures]
     batch_size = cfg.deploy.batch_size
 

@@ -18,9 +18,8 @@ import numpy as np
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, picture_files
 from stages.foundation.coco_types import Category
-from stages.inference import frames
 from stages.metrics.average_precision import AveragePrecision
 from stages.metrics.panoptic_quality import PanopticQuality
 from stages.metrics.semantic import CONFUSION, MeanIoU
@@ -56,7 +55,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Co
     with files.aside(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
         for number, entry in enumerate(truth.entries, start=1):
-            predicted = model.predict(frames.read_rgb(entry.image), *figures.modes)
+            predicted = model.predict(picture_files.read_rgb(entry.image), *figures.modes)
             figures.add(entry, predicted)
             deployed = predicted.segments[cfg.deploy.mode]
             writer.add(entry, deployed.ids, deployed.category_ids)

@@ -14,7 +14,7 @@ from typing import Any
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, picture_files
 from stages.inference import description, frames
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def answer(tao: Any, pictures: list[Path], out: Path) -> None:
 
     from stages.reference import comparison
 
-    shown = [frames.fit(frames.read_rgb(path), tao.deploy)[0] for path in pictures]
+    shown = [frames.fit(picture_files.read_rgb(path), tao.deploy)[0] for path in pictures]
     found = [tao.predict(frame) for frame in shown]
     class_logits, mask_logits = (
         np.stack([getattr(one, name).numpy() for one in found]) for name in ("class_logits", "mask_logits")

@@ -65,10 +65,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write, such as data/raw/sample")
     args = parser.parse_args()
     cfg = config.load()
-    try:
-        build(args.out, cfg.sample, cfg.data.workers)
-    except (OSError, RuntimeError) as error:
-        parser.exit(1, f"{error}\n")
+    build(args.out, cfg.sample, cfg.data.workers)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from pathlib import Path
 from stages import config
 from stages.coco import panoptic
 from stages.engines import loading
-from stages.foundation import command_line, files
-from stages.inference import frames
+from stages.foundation import command_line, files, picture_files
 from stages.metrics import agreement
 from stages.metrics.panoptic_quality import PanopticQuality
 
@@ -37,7 +36,7 @@ def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path,
         writer = panoptic.Writer(draft, truth.categories)
         for start in range(0, len(pairs), size):
             batch = pairs[start : start + size]
-            answers = predictor.segments([frames.read_rgb(entry.image) for entry, _ in batch])
+            answers = predictor.segments([picture_files.read_rgb(entry.image) for entry, _ in batch])
             for (entry, expected), found in zip(batch, answers, strict=True):
                 true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
                 categories = {s["id"]: s["category_id"] for s in expected.segments}

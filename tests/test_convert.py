@@ -23,8 +23,7 @@ from pycocotools.coco import COCO
 from stages import config, convert
 from stages.coco import panoptic
 from stages.conversion import picture, taxonomy
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 from stages.vistas import check, labels, reader
 from tests import zoo
 from tests.conftest import REPO, TABLES
@@ -455,7 +454,7 @@ def test_names_that_people_have(tmp_path: Path) -> None:
     build(root, tmp_path / "coco", config.Data())
     assert sorted(i["key"] for i in images(tmp_path / "coco")) == sorted(NAMES)
     for entry in panoptic.read(tmp_path / "coco/train").entries:
-        assert frames.read_rgb(entry.image).shape == (40, 60, 3)
+        assert picture_files.read_rgb(entry.image).shape == (40, 60, 3)
     assert_exact(tmp_path / "coco")
 
 
@@ -564,7 +563,7 @@ def test_a_picture_that_tao_reads_otherwise_is_written_without_loss(tmp_path: Pa
     _, *entries = panoptic.read(tmp_path / "coco/train").entries
     for entry, original in zip(entries, (PICTURE, "training/images/p002.jpg"), strict=True):
         assert entry.image.parent == tmp_path / "coco/train/images"
-        assert np.array_equal(np.asarray(Image.open(entry.image)), frames.read_rgb(root / original))
+        assert np.array_equal(np.asarray(Image.open(entry.image)), picture_files.read_rgb(root / original))
     assert files.read_json(tmp_path / "coco/statistics.json")["train"]["images_written_anew"] == 2
 
 

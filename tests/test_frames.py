@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from stages import config
+from stages.foundation import picture_files
 from stages.inference import frames
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
@@ -80,4 +81,4 @@ def test_unreadable_picture_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"x\.jpg"):
-        frames.read_rgb(path)
+        picture_files.read_rgb(path)

@@ -15,8 +15,7 @@ from pycocotools import mask as rle
 from stages import config
 from stages.coco import panoptic
 from stages.commands import infer
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 from stages.media.drawing import Painter
 from stages.reference import tao_model
 from stages.tao import spec, wheel
@@ -81,7 +80,7 @@ def test_every_result_is_of_the_same_answer(tmp_path: Path, checkpoint: Path, so
         stem = Path(image["file_name"]).stem
         size = (image["height"], image["width"])
         assert size == SIZES[stem]
-        picture = frames.read_rgb(source / image["file_name"])
+        picture = picture_files.read_rgb(source / image["file_name"])
         answer = model.predict(picture, *config.Mode)
         merged = answer.segments[config.Mode.panoptic]
         written = read(out / "panoptic" / annotation["file_name"]).astype(np.int64)

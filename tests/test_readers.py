@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from stages.conversion import readers
-from stages.inference import frames
+from stages.foundation import picture_files
 from tests import zoo
 
 # Pillow's, to developers, of palettes with tRNS.
@@ -28,7 +28,7 @@ def write(folder: Path, content: bytes) -> Path:
 def test_pillow_differs_where_it_is_said(name: str, tmp_path: Path) -> None:
     path = write(tmp_path, zoo.PICTURES[name])
     seen = readers.see(path)
-    assert np.array_equal(seen.rgb, frames.read_rgb(path))
+    assert np.array_equal(seen.rgb, picture_files.read_rgb(path))
     with Image.open(path) as picture:
         picture.load()
         same = np.array_equal(np.asarray(picture.convert("RGB")), seen.rgb)
@@ -44,7 +44,7 @@ def test_where_the_readers_differ() -> None:
     for name, content in zoo.PICTURES.items():
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
-            if not np.array_equal(np.asarray(picture.convert("RGB")), frames.decode(content)):
+            if not np.array_equal(np.asarray(picture.convert("RGB")), picture_files.decode(content)):
                 differ.add(name)
     grey = {f"PNG grey 16{more}" for more in ("", " with tRNS", " interlaced")}
     cmyk = {"JPEG CMYK", "JPEG CMYK not said to be Adobe's", "JPEG YCCK"}
@@ -67,7 +67,7 @@ def test_what_is_not_read_to_its_end_is_named(name: str, tmp_path: Path, capfd: 
 def test_a_second_picture_that_nobody_reads_may_be_cut(tmp_path: Path) -> None:
     seen = readers.see(write(tmp_path, zoo.PICTURES["JPEG MPO"][:-200]))
     assert seen.alike
-    assert np.array_equal(seen.rgb, frames.decode(zoo.save("JPEG")))
+    assert np.array_equal(seen.rgb, picture_files.decode(zoo.save("JPEG")))
 
 
 def test_sixteen_bits_are_seen_as_their_upper_eight(tmp_path: Path) -> None:
@@ -80,17 +80,17 @@ def test_sixteen_bits_are_seen_as_their_upper_eight(tmp_path: Path) -> None:
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9\n.png")
     path.write_bytes(zoo.PICTURES["PNG RGB"])
-    assert np.array_equal(frames.read_rgb(path), zoo.RGB)
+    assert np.array_equal(picture_files.read_rgb(path), zoo.RGB)
     for content in (b"", b"text", zoo.PICTURES["PNG RGB"][:-1]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"caf\\xe9\\n\.png: can't be read as a picture"):
-            frames.read_rgb(path)
+            picture_files.read_rgb(path)
     with pytest.raises(ValueError, match=r"gone\.png: can't be read \(No such file or directory\)"):
-        frames.read_rgb(tmp_path / "gone.png")
+        picture_files.read_rgb(tmp_path / "gone.png")
 
 
 def test_more_pixels_than_opencv_takes(tmp_path: Path) -> None:
     content = bytearray(cv2.imencode(".bmp", zoo.RGB)[1].tobytes())
     content[18:26] = struct.pack("<ii", 1 << 20, 1 << 20)
     with pytest.raises(ValueError, match="can't be read as a picture"):
-        frames.read_rgb(write(tmp_path, bytes(content)))
+        picture_files.read_rgb(write(tmp_path, bytes(content)))

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from stages import config, convert
 from stages.coco import panoptic
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 from stages.tao import spec
 from stages.vistas import labels
 from tests import zoo
@@ -107,8 +106,8 @@ def test_tao_reads_what_engines_read(tmp_path: Path, tao_wheel: None) -> None:
     for image in listed:
         trained = BaseDataset.get_image(None, image["file_name"], root_dir=out / "train")
         path, name = (out / "train" / image["file_name"]).resolve(), image["key"]
-        assert np.array_equal(trained, frames.read_rgb(path)), name
-        original = frames.read_rgb(root / "training/images" / f"{name}.jpg")
+        assert np.array_equal(trained, picture_files.read_rgb(path)), name
+        original = picture_files.read_rgb(root / "training/images" / f"{name}.jpg")
         anew += path.suffix == ".png"
         if path.is_relative_to(out) and path.suffix == ".jpg":
             # Of the file as it was, TAO would turn this; its mask lies as the picture is stored.

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages.foundation import files, panoptic_ids
+from stages.foundation import files, panoptic_ids, picture_files
 from stages.foundation.coco_types import Annotation, Category, SegmentInfo
-from stages.inference import frames
 
 Ids = npt.NDArray[np.int32]
 
@@ -65,7 +64,7 @@ def read(folder: Path) -> PanopticSet:
 
 def read_ids(png: Path) -> Ids:
     """Read the ids of a panoptic PNG, int32 [H, W]; VOID_ID is no segment. Raises ValueError if it can't be read."""
-    return panoptic_ids.decode(frames.read_rgb(png))
+    return panoptic_ids.decode(picture_files.read_rgb(png))
 
 
 def write_ids(png: Path, ids: npt.NDArray[np.integer]) -> None:

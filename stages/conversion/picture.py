@@ -18,8 +18,7 @@ from stages import config
 from stages.coco import png, rle
 from stages.conversion import readers
 from stages.conversion.taxonomy import Target
-from stages.foundation import files, panoptic_ids
-from stages.inference import frames
+from stages.foundation import files, panoptic_ids, picture_files
 from stages.vistas import reader
 
 NAME_BYTES = 255
@@ -265,7 +264,7 @@ def _own(path: Path, raster: npt.NDArray[np.uint16], runs: rle.Runs, segments: _
     return content
 
 
-def _write_picture(rgb: frames.Frame, out: Path, size: tuple[int, int], orientation: int) -> None:
+def _write_picture(rgb: picture_files.Rgb, out: Path, size: tuple[int, int], orientation: int) -> None:
     """Write a picture, turned as an EXIF orientation says, as one of (height, width) that says nothing of it."""
     if orientation in _TRANSPOSING:
         rgb = rgb.transpose(1, 0, 2)

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from stages.foundation import files
-from stages.inference import frames
+from stages.foundation import files, picture_files
 
 FORMATS = ("JPEG", "MPO", "PNG")
 """As Pillow names them, that every build of both libraries reads. MPO is what phones write: JPEGs in a row."""
@@ -36,7 +35,7 @@ _MEND = "restore the file, or save it as an 8-bit JPEG or PNG"
 class Seen:
     """A picture that both can read."""
 
-    rgb: frames.Frame
+    rgb: picture_files.Rgb
     """uint8 [H, W, 3] as it is stored, not turned."""
     orientation: int
     """EXIF's or XMP's, by which TAO turns the picture: 1 to 8."""
@@ -52,7 +51,7 @@ def see(path: Path) -> Seen:
     content, name = path.read_bytes(), files.printable(path)
     kind, pillow, orientation = _by_pillow(content, name)
     with _standard_error() as written:
-        rgb = frames.decode(content)
+        rgb = picture_files.decode(content)
     # Without OpenCV's own lines, which tell the time.
     said = [line for line in written.decode(errors="replace").splitlines() if line and not line.startswith("[")]
     if rgb is None:
@@ -72,7 +71,7 @@ def see(path: Path) -> Seen:
     return Seen(rgb, orientation, kind in FORMATS and np.array_equal(rgb, pillow))
 
 
-def _by_pillow(content: bytes, name: str) -> tuple[str, frames.Frame, int]:
+def _by_pillow(content: bytes, name: str) -> tuple[str, picture_files.Rgb, int]:
     """Format, pixels and orientation, by the calls of TAO's loader (BaseDataset.get_image of its Mask2Former)."""
     try:
         with warnings.catch_warnings():

@@ -4,7 +4,6 @@ A frame is what an engine takes: uint8 [H, W, 3], RGB, of the size deploy.frame_
 Pictures of another size are brought to it here, for the checkpoint and for engines alike.
 """
 
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stages import config
-from stages.foundation import files
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
 Frame = npt.NDArray[np.uint8]
@@ -20,32 +18,6 @@ Frame = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]
 """(height, width)."""
-
-
-def read_rgb(path: Path, *, turn: bool = False) -> Frame:
-    """Read a picture as it is stored or, with `turn`, as EXIF says. A data set's is not turned, as its masks aren't.
-
-    Raises ValueError if it can't be read.
-    """
-    try:
-        rgb = decode(path.read_bytes(), turn=turn)
-    except OSError as error:
-        raise ValueError(f"{files.printable(path)}: can't be read ({error.strerror}); restore the file") from error
-    if rgb is None:
-        raise ValueError(f"{files.printable(path)}: can't be read as a picture; restore the file")
-    return rgb
-
-
-def decode(content: bytes, *, turn: bool = False) -> Frame | None:
-    """The picture in a file's bytes, or None. Grey is repeated, of 16 bits the upper 8 are taken, alpha is dropped."""
-    # Not imread: OpenCV 5.0 ends the process by a signal on a name that is not UTF-8.
-    flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:
-        # Of no bytes, or of more pixels than OpenCV takes.
-        return None
-    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pad) -> Size:

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 import cv2
 import numpy as np
 
-from stages.foundation import files
+from stages.foundation import files, picture_files
 from stages.inference import frames
 from stages.media import names
 
@@ -172,7 +172,7 @@ class Pictures(Source):
             try:
                 if path.exists() and not path.is_file():
                     raise ValueError(f"{path}: not a file")
-                rgb = frames.read_rgb(path, turn=True)
+                rgb = picture_files.read_rgb(path, turn=True)
             except (OSError, ValueError) as error:
                 self.skipped += 1
                 log.warning(files.printable(str(error).strip()))

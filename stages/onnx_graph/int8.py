@@ -14,6 +14,7 @@ import numpy as np
 
 from stages import config
 from stages.coco import panoptic
+from stages.foundation import picture_files
 from stages.inference import frames
 
 OPERATORS = ["Conv", "Gemm"]
@@ -25,7 +26,7 @@ PLACES = ("/network/backbone/layers.", "/network/pixel_decoder/input_proj", "/ne
 def calibration_input(coco: Path, cfg: config.Deploy) -> Any:
     """The graph's input for the first deploy.calibration_pictures of the split at `coco`, whole batches of it."""
     entries = panoptic.read(coco).entries[: cfg.calibration_pictures]
-    pictures = [frames.fit(frames.read_rgb(entry.image), cfg)[0] for entry in entries]
+    pictures = [frames.fit(picture_files.read_rgb(entry.image), cfg)[0] for entry in entries]
     pictures += pictures[-1:] * (-len(pictures) % cfg.batch_size)
     batch = np.stack(pictures)
     if cfg.graph is config.GraphKind.tao:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.coco import panoptic
+from stages.foundation import picture_files
 from stages.foundation.coco_types import Category, SegmentInfo
 from stages.inference import frames
 from stages.inference.segments import Segments
@@ -52,7 +53,7 @@ def rows(sources: Sources) -> tuple[list[PictureRow], list[Category]]:
     result: list[PictureRow] = []
     shown: set[int] = set()
     for index in spread(len(entries), sources.cfg.report.pictures):
-        picture = _shrink(frames.read_rgb(entries[index].image))
+        picture = _shrink(picture_files.read_rgb(entries[index].image))
         height, width = picture.shape[:2]
         cells = [data_uri(picture)]
         for maps in by_image:
