@@ -30,7 +30,7 @@ from typing import Any
 
 from stages import config, convert, sample
 from stages.commands import params
-from stages.foundation import files
+from stages.foundation import files, picture_files
 from stages.tao import spec
 
 WARM_UP_EPOCHS = 2
@@ -271,7 +271,6 @@ def cpu_against_cuda(checkpoint: Path, coco: Path, deploy: config.Deploy) -> dic
     import torch
 
     from stages.coco import panoptic
-    from stages.foundation import picture_files
     from stages.inference import frames
     from stages.reference.tao_model import Checkpoint
 

@@ -24,7 +24,7 @@ from stages.coco import panoptic, png, rle
 from stages.coco.stream import CocoJson
 from stages.conversion import picture, readers, taxonomy
 from stages.conversion.statistics import Statistics
-from stages.foundation import files, names, parallel, picture_files, text
+from stages.foundation import files, names, panoptic_ids, parallel, picture_files, text
 from stages.vistas import plausibility, reader
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def _try(work: Work, plan: picture.Plan, skip: bool) -> dict[str, Any]:
 def _fingerprint(work: list[Work], plan: picture.Plan, categories: list[dict[str, Any]]) -> str:
     """Of all that the records depend on: code, parameters, classes, and each file's size and time of change."""
     digest = hashlib.sha256(f"{json.dumps(categories)} {plan}".encode())
-    for module in (picture, png, reader, readers, rle, files, picture_files):
+    for module in (picture, png, reader, readers, rle, files, panoptic_ids, picture_files):
         digest.update(Path(str(module.__file__)).read_bytes())
     for item in work:
         digest.update(repr(item).encode())

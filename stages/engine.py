@@ -4,14 +4,13 @@ Checks this host and the graph against the target before any work. Cost: seconds
 builders choose by timing, so an engine is an immutable artifact that its manifest describes.
 """
 
-import argparse
 import logging
 import time
 from pathlib import Path
 
 from stages import config
 from stages.engines import interface, manifest
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import description
 
 log = logging.getLogger(__name__)
@@ -51,16 +50,15 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--graph", type=Path, required=True, help="folder of graph.onnx and graph.json")
     parser.add_argument("--target", required=True, help="target id, a key of targets in the parameters")
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine and engine.json")
     parser.add_argument("--timing-cache", type=Path, required=True, help="file of TensorRT's timings, read and written")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.graph, args.out, args.target, config.load(args.params).target(args.target), args.timing_cache)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,15 +1,16 @@
-"""evaluate: TAO checkpoint -> its maps of the validation set, and the figures of what the network learned.
+"""evaluate: run a TAO checkpoint on the validation set; write its maps and its figures.
 
-By TAO's PyTorch network and TAO's own post-processing, as deployed: maps are made at the size of deploy's frames, and
-brought to each picture's own size to be compared with the truth. A network that learned panoptic has all figures: PQ,
-SQ and RQ; mIoU and pixel accuracy of semantic inference; COCO's AP of instance inference, with the same weights. One of
-another mode has its own. TAO's figures of its last validation stand beside them. On the GPU where there is one; on a
-CPU seconds a picture. Deterministic.
+TAO's PyTorch network and TAO's own post-processing run as they are deployed: maps have the size of deploy's frames, and
+are scaled to each picture's size for the comparison with the truth. A panoptic network gets all figures with the same
+weights: PQ, SQ and RQ; mIoU and pixel accuracy of semantic inference; COCO's AP of instance inference. A network of
+another mode gets the figures of that mode. The figures of TAO's last validation are written beside them.
+
+Cost: seconds a picture on a CPU. A GPU is used where there is one. Deterministic.
 """
 
-import argparse
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import files, picture_files
+from stages.foundation import command_line, files, picture_files
+from stages.foundation.coco_types import Category
 from stages.metrics.average_precision import AveragePrecision
 from stages.metrics.panoptic_quality import PanopticQuality
 from stages.metrics.semantic import CONFUSION, MeanIoU
@@ -27,15 +29,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TableRow = dict[str, str | float]
+"""Cells of a CSV file by column."""
+
 COLUMNS = ("class", "isthing", "pq", "sq", "rq", "tp", "fp", "fn", "iou", "ap")
+"""Columns of per_class.csv."""
 TAO_FIGURES = ("val_miou", "val_pixel_accuracy", "val_map", "val_map50")
+"""Columns of history.csv that hold TAO's figures."""
 
 
 def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
     """Evaluate checkpoint/model.pth on the split that convert wrote to `coco`.
 
-    Writes the maps of deploy.mode as out/panoptic.json and out/panoptic/*.png, out/per_class.csv, out/confusion.csv
-    unless the network learned instances, and the JSON file `metrics`.
+    Writes the maps of deploy.mode as out/panoptic.json and out/panoptic/*.png, out/per_class.csv, the JSON file
+    `metrics`, and out/confusion.csv unless the network learned instances alone. Raises FileNotFoundError or ValueError
+    for an input that is absent or can't be read.
     """
     from stages.reference.tao_model import Checkpoint, best_device
 
@@ -59,15 +67,15 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Co
         if config.Mode.semantic in figures.modes:
             names = [category["name"] for category in truth.categories]
             _write_table(draft / "confusion.csv", CONFUSION, figures.iou.shares(names))
-    result = {**figures.summary(), "tao": _of_tao(checkpoint / "history.csv"), "device": device}
+    result = {**figures.summary(), "tao": _tao_figures(checkpoint / "history.csv"), "device": device}
     files.write_json(metrics, result)
     log.info("%s", headline(result))
 
 
 class Figures:
-    """The figures that a network which learned `mode` has."""
+    """Collects the figures of a network that learned `mode`."""
 
-    def __init__(self, coco: Path, categories: list[dict[str, Any]], mode: config.Mode) -> None:
+    def __init__(self, coco: Path, categories: list[Category], mode: config.Mode) -> None:
         self.categories = categories
         self.modes = tuple(config.Mode) if mode is config.Mode.panoptic else (mode,)
         self.quality, self.iou = PanopticQuality(), MeanIoU(len(categories))
@@ -86,7 +94,7 @@ class Figures:
             self.precision.add(entry.image_id, found.masks, found.scores, found.category_ids)
 
     def summary(self) -> dict[str, Any]:
-        """The figures over all classes, in 0 to 100."""
+        """Return the figures over all classes, 0 to 100."""
         result: dict[str, Any] = {}
         if config.Mode.panoptic in self.modes:
             result |= self.quality.summary(self.categories)
@@ -96,13 +104,16 @@ class Figures:
             result["instance"] = self.precision.evaluate()[0]
         return result
 
-    def per_class(self) -> list[dict[str, Any]]:
-        """A row of COLUMNS, in 0 to 100, for each class that truth or prediction holds; empty where there is none."""
-        rows = []
+    def per_class(self) -> list[TableRow]:
+        """Return a row for each class that truth or prediction holds; figures are 0 to 100.
+
+        A figure that a class does not have is left out.
+        """
+        rows: list[TableRow] = []
         by_class = self.precision.evaluate()[1] if config.Mode.instance in self.modes else {}
         for category, class_iou in zip(self.categories, self.iou.iou_by_class(), strict=True):
             tally = self.quality.tallies[category["id"]]
-            row = {"class": category["name"], "isthing": category["isthing"]}
+            row: TableRow = {"class": category["name"], "isthing": category["isthing"]}
             if tally.quality is not None:
                 pq, sq, rq = (round(x, 2) for x in tally.quality)
                 row |= {"pq": pq, "sq": sq, "rq": rq, "tp": tally.tp, "fp": tally.fp, "fn": tally.fn}
@@ -116,20 +127,23 @@ class Figures:
 
 
 def headline(result: dict[str, Any]) -> str:
-    """The one figure of each kind that there is, of the content of evaluate.json."""
-    found = [("PQ", "all", "pq"), ("mIoU", "semantic", "miou"), ("AP", "instance", "ap")]
-    parts = [f"{name} {result[part][key]:.1f}" for name, part, key in found if key in result.get(part, {})]
+    """Return PQ, mIoU and AP as text, those that the content of evaluate.json has."""
+    figures = [("PQ", "all", "pq"), ("mIoU", "semantic", "miou"), ("AP", "instance", "ap")]
+    parts = [f"{name} {result[part][key]:.1f}" for name, part, key in figures if key in result.get(part, {})]
     return ", ".join(parts)
 
 
-def _of_tao(history: Path) -> dict[str, float]:
-    """TAO's figures of the last validation, in 0 to 100: of its crops, mIoU at a quarter of their resolution."""
+def _tao_figures(history: Path) -> dict[str, float]:
+    """Return the figures of TAO's last validation, 0 to 100.
+
+    TAO computes them on its crops, and mIoU at a quarter of the crops' resolution.
+    """
     with history.open(newline="") as file:
         validated = [row for row in csv.DictReader(file) if row.get("val_loss")]
     return {name: 100 * float(validated[-1][name]) for name in TAO_FIGURES if validated and validated[-1].get(name)}
 
 
-def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+def _write_table(path: Path, columns: tuple[str, ...], rows: Sequence[TableRow]) -> None:
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, columns, restval="")
         table.writeheader()
@@ -138,15 +152,14 @@ def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
     parser.add_argument("--out", type=Path, required=True, help="folder for the predicted maps")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.checkpoint, args.coco, args.out, args.metrics, config.load())
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

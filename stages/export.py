@@ -5,7 +5,6 @@ outputs too, for the comparisons of the next stages. Fails when the graph holds 
 on data, or does not answer as TAO's network with TAO's post-processing. Cost: seconds. Deterministic.
 """
 
-import argparse
 import io
 import logging
 import warnings
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import files, picture_files
+from stages.foundation import command_line, files, picture_files
 from stages.inference import description, frames
 
 if TYPE_CHECKING:
@@ -114,16 +113,15 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
     parser.add_argument("--form", type=config.Sampler, required=True, help="form of deformable attention")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.checkpoint, args.coco, args.out, args.metrics, args.form, config.load().deploy)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -5,7 +5,6 @@ fp16 with the backbone's and the encoder's products of weights in int8 (stages/o
 keep their types. Compared with TAO's answer in ONNX Runtime. Cost: seconds, for int8 a minute. Deterministic.
 """
 
-import argparse
 import logging
 from collections.abc import Collection
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import description
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def require_close(found: dict[str, Any], cfg: config.Deploy) -> None:
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--graph", type=Path, required=True, help="folder that simplify wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
     parser.add_argument("--precision", type=config.Precision, required=True, help="precision to convert to")
@@ -126,9 +125,8 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the differences")
     parser.add_argument("--coco", type=Path, help="for int8: split that convert wrote, such as data/coco/val")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.graph, args.reference, args.out, args.metrics, args.precision, config.load().deploy, args.coco)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

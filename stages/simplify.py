@@ -5,13 +5,12 @@ answer on real frames: onnxsim's own check feeds noise in [0, 1), which is black
 keeps for that comparison, are outputs no more. Cost: seconds; minutes for the large networks. Deterministic.
 """
 
-import argparse
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import description
 
 if TYPE_CHECKING:
@@ -66,14 +65,13 @@ def simplify(model: "onnx.ModelProto", cfg: config.Deploy) -> "onnx.ModelProto":
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--exported", type=Path, required=True, help="folder that export wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.exported, args.out, args.metrics, config.load().deploy)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

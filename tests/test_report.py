@@ -1,6 +1,7 @@
 """The report: one self-contained page, the same each time, that says what is absent and escapes what it shows."""
 
 import copy
+import itertools
 import json
 import re
 import shutil
@@ -12,15 +13,19 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from stages import config, report
 from stages.coco import panoptic
 from stages.commands import summary
+from stages.foundation.coco_types import Category, SegmentInfo
 from stages.inference import description
+from stages.media import drawing
 from stages.report_page import figures, inspection, pictures, pipeline, sources, tables
 from tests import graphs
+from tests.conftest import REPO as REPOSITORY
+from tests.conftest import run
 
-REPOSITORY = Path(__file__).parents[1]
 HEIGHT, WIDTH = 64, 96
 CLASSES = [
     {"id": 1, "name": "object--<b>car</b>", "color": [0, 0, 142], "isthing": 1},
@@ -143,11 +148,18 @@ def workspace(tmp_path: Path) -> Path:
     }
     for stem, content in metrics.items():
         write(data / "metrics" / f"{stem}.json", content)
+    shutil.copyfile(REPOSITORY / "dvc.yaml", tmp_path / "dvc.yaml")
+    Repo.init(str(tmp_path), no_scm=True)
     return tmp_path
 
 
+def write_params(workspace: Path, cfg: config.Config) -> None:
+    write(workspace / "params.yaml", yaml.safe_dump(config.plain(cfg)))
+
+
 def build(workspace: Path, cfg: config.Config) -> str:
-    report.build(workspace / "data", workspace / "data" / "report", cfg)
+    write_params(workspace, cfg)
+    report.build(workspace / "data", workspace / "dvc.yaml", workspace / "data" / "report", cfg)
     return (workspace / "data" / "report" / "index.html").read_text(encoding="utf-8")
 
 
@@ -216,25 +228,88 @@ def test_absent_files_are_named(workspace: Path, cfg: config.Config) -> None:
     assert "built, verify has not run" in page
 
 
-def test_edges_are_reduced_and_no_box_is_crossed(cfg: config.Config) -> None:
-    stages = {s.name: s for s in pipeline.read(REPOSITORY / "dvc.yaml", config.plain(cfg))}
-    assert stages["verify@cpu"].before == {"engine@cpu", "evaluate"}
-    assert "train" not in stages["report"].before
-    columns = pipeline.layers(list(stages.values()))
-    column_of = {name: k for k, column in enumerate(columns) for name in column if name in stages}
-    assert set(column_of) == set(stages)
-    for name, stage in stages.items():
-        for before in stage.before:
-            between = range(column_of[before] + 1, column_of[name])
-            assert all(f"{before}>{name}" in columns[k] for k in between)
+def test_edges_are_reduced_and_no_box_is_crossed(workspace: Path, cfg: config.Config) -> None:
+    write_params(workspace, cfg)
+    found = pipeline.read(workspace / "dvc.yaml")
+    before: dict[str, set[str]] = {stage.name: set() for stage in found.stages}
+    for earlier, later in found.edges:
+        before[later].add(earlier)
+    assert before["verify@cpu"] == {"engine@cpu", "evaluate"}
+    assert "train" not in before["report"]
+    layout = pipeline.arrange(found)
+    assert set(layout.boxes) == set(before)
+    assert set(layout.routes) == set(found.edges)
+    assert_apart(layout)
+    for (earlier, later), route in layout.routes.items():
+        assert (route[0], route[-1]) == (layout.boxes[earlier], layout.boxes[later])
+        columns = sorted({x for x, _ in layout.boxes.values()})
+        assert [x for x, _ in route] == columns[columns.index(route[0][0]) : columns.index(route[-1][0]) + 1]
+
+
+def assert_apart(layout: pipeline.Layout) -> None:
+    """Boxes in one column, and the places where edges pass it, don't touch."""
+    places = [(x, y, pipeline.BOX_HEIGHT_PX) for x, y in layout.boxes.values()]
+    places += [(x, y, pipeline.LANE_HEIGHT_PX) for route in layout.routes.values() for x, y in route[1:-1]]
+    for x, y, height in places:
+        assert layout.box_width / 2 <= x <= layout.width - layout.box_width / 2
+        assert height / 2 <= y <= layout.height - height / 2
+    for (x, y, height), (other_x, other_y, other_height) in itertools.combinations(places, 2):
+        assert x != other_x or abs(y - other_y) >= (height + other_height) / 2
+
+
+def test_a_wide_pipeline_without_the_sample_is_laid_out(workspace: Path, cfg: config.Config) -> None:
+    """Data that DVC tracks instead of generated scenes, many targets, and stages that nothing needs."""
+    cfg.deploy.lower_precisions = [config.Precision.fp16, config.Precision.int8]
+    cfg.deploy.deformable_attention = list(config.Sampler)
+    cfg.targets |= {f"gpu{number}": cfg.targets["rtx"] for number in range(6)}
+    cfg.measured = ["cpu", "rtx", "gpu1", "gpu4"]
+    cfg.data.root = "data/raw/mapillary"
+    write_params(workspace, cfg)
+    tracked = workspace / "data/raw/mapillary"
+    write(tracked / "picture.jpg", "picture")
+    with Repo(str(workspace)) as repo:
+        repo.add(str(tracked))
+    found = pipeline.read(workspace / "dvc.yaml")
+    assert "engine@gpu5" in {stage.name for stage in found.stages}
+    assert not [stage for stage in found.stages if "mapillary" in stage.name]
+    assert "sample" not in {name for edge in found.edges for name in edge}
+    assert_apart(pipeline.arrange(found))
+
+
+def test_dvc_answers_inside_a_stage_that_it_runs(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from stages.report_page import pipeline; "
+        "print([s.name for s in pipeline.read(Path('dvc.yaml')).stages], file=open('names.txt', 'w'))"
+    )
+    stage = {"foreach": ["page"], "do": {"cmd": f'python -c "{code}"', "outs": ["names.txt"]}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"report": stage}}))
+    Repo.init(str(tmp_path), no_scm=True)
+    done = run("dvc", "repro", cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "names.txt").read_text() == "['report@page']\n"
+
+
+def test_a_broken_dvc_yaml_is_named(workspace: Path, cfg: config.Config) -> None:
+    write(workspace / "dvc.yaml", "stages: {convert: {deps: [a]}}")
+    with pytest.raises(RuntimeError, match=r"dvc\.yaml: DVC can't resolve its stages"):
+        build(workspace, cfg)
+    (workspace / "dvc.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"dvc\.yaml has no stages"):
+        build(workspace, cfg)
+    with pytest.raises(FileNotFoundError, match="not in a DVC project"):
+        pipeline.read(Path("/dvc.yaml"))
 
 
 def test_overlay_colours_segments_and_darkens_void() -> None:
     picture = np.full((4, 6, 3), 200, np.uint8)
     ids = np.zeros((4, 6), np.int32)
     ids[:, :2], ids[:, 2:4] = 5, 9
-    segments = [{"id": 5, "category_id": 1}, {"id": 9, "category_id": 1}]
-    drawn = pictures.overlay(picture, ids, segments, {1: (250, 0, 0)}, {1}).astype(int)
+    segments: list[SegmentInfo] = [{"id": i, "category_id": 1, "iscrowd": 0} for i in (9, 5)]
+    car: Category = {"id": 1, "name": "car", "supercategory": "", "isthing": 1, "color": [250, 0, 0]}
+    painter = drawing.Painter([car], drawing.PAGE)
+    drawn = pictures.overlay(picture, ids, segments, painter).astype(int)
+    swapped = pictures.overlay(picture, np.where(ids == 5, 9, np.where(ids == 9, 5, 0)), segments, painter)
+    np.testing.assert_array_equal(swapped, drawn, "shades go by place, not by id")
     assert (drawn[:, 5] < 60).all()
     assert drawn[0, 0, 0] > drawn[0, 0, 1]
     assert (drawn[0, 0] != drawn[0, 3]).any(), "two things of a class have two shades"
@@ -305,7 +380,8 @@ def test_bytes_are_of_one_frame(workspace: Path, cfg: config.Config) -> None:
     assert [(t.name, t.dtype, t.shape, t.bytes) for t in found.inputs] == [("frames", "uint8", (1, 32, 32, 3), 3072)]
     assert [(t.name, t.dtype, t.bytes) for t in found.outputs] == [("mean", "float32", 4), ("count", "int32", 4)]
     cfg.deploy.batch_size = 4
-    (row, *_) = tables.transfers(sources.read(workspace / "data", cfg))
+    write_params(workspace, cfg)
+    (row, *_) = tables.transfers(sources.read(workspace / "data", workspace / "dvc.yaml", cfg))
     assert (row["in_mb"], row["out_mb"]) == (3072 / 4 / 1e6, 8 / 4 / 1e6)
 
 

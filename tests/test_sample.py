@@ -166,7 +166,7 @@ def test_first_training_scene_exceeds_255_segments_at_the_default_size() -> None
 def test_too_many_instances_are_refused() -> None:
     car = next(label.id for label in LABELS if label.name == "object--vehicle--car")
     segments = np.arange(257, dtype=np.uint16)[None]
-    scene = layout.Scene(np.zeros((1, 257, 3), np.uint8), segments, [car] * 257)
+    scene = layout.PaintedScene(np.zeros((1, 257, 3), np.uint8), segments, [car] * 257)
     with pytest.raises(ValueError, match=r"object--vehicle--car: more than 256 instances"):
         layout.encode_instances(scene)
 
@@ -177,7 +177,7 @@ def test_failure_midway_keeps_the_former_output(built: Path, tmp_path: Path, mon
     before = files(out)
     write, calls = layout.write_scene, []
 
-    def failing(split: Path, name: str, scene: layout.Scene) -> dict[str, Any]:
+    def failing(split: Path, name: str, scene: layout.PaintedScene) -> dict[str, Any]:
         calls.append(name)
         if len(calls) == 2:
             raise OSError("disk full")

@@ -1,20 +1,20 @@
-"""build_engines: the engines of params.yaml that this host can build, by DVC; the command for each other one.
+"""build_engines: build the engines of params.yaml that this host can build, and print the command for each other one.
 
-Run by `make engines`. What an engine is made from is reproduced first where it changed.
+Run by `make engines`. DVC builds them, and first reproduces each changed stage that an engine depends on.
 """
 
-import argparse
 import subprocess
 import sys
 
 from stages import config
 from stages.engines import manifest
+from stages.foundation import command_line
 
 
 def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
-    """The targets to build here, and for each other one why not; `only` is a target id, or empty for all.
+    """Return the ids of the targets to build here, and for each other target the reason why not.
 
-    Raises ValueError for an unknown id.
+    `only` is a target id, or empty for all targets. Raises ValueError for an unknown id.
     """
     chosen = {only: cfg.target(only)} if only else cfg.targets
     here, elsewhere = [], {}
@@ -24,14 +24,14 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
         except (RuntimeError, ModuleNotFoundError) as error:
             elsewhere[name] = str(error)
             if target.builder is config.Builder.tensorrt:
-                elsewhere[name] += f"\n  there, as docs/targets.md says: {command(name, target)}"
+                elsewhere[name] += f"\n  run on such a machine (docs/targets.md): {command(name, target)}"
         else:
             here.append(name)
     return here, elsewhere
 
 
 def command(name: str, target: config.Target) -> str:
-    """What builds a target's engine on a machine that has neither DVC nor a YAML reader, such as a board."""
+    """Return the command that builds an engine on a machine without DVC and without a YAML reader, such as a board."""
     graph = f"data/onnx/{target.deformable_attention.value}/{target.precision.value}"
     return (
         f"python3 -m stages.engine --params params.json --target {name} --graph {graph} --out data/engines/{name} "
@@ -41,14 +41,10 @@ def command(name: str, target: config.Target) -> str:
 
 def main() -> int:
     """Command line of `make engines`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--target", default="", help="target id; default: all")
     only = parser.parse_args().target
-    try:
-        here, elsewhere = plan(config.load(), only)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    here, elsewhere = plan(config.load(), only)
     status = 0
     if here:
         status = subprocess.run(["dvc", "repro", *(f"engine@{name}" for name in here)], check=False).returncode
@@ -58,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

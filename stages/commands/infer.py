@@ -18,6 +18,7 @@ import numpy as np
 from stages import config
 from stages.coco import panoptic
 from stages.foundation import files
+from stages.foundation.coco_types import Category
 from stages.media import names
 from stages.media.drawing import Painter
 from stages.media.sources import Pictures, open_source
@@ -43,12 +44,12 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
     for path in pictures.paths:
         if (other := by_png.setdefault(_png(path.name), path)) != path:
             raise ValueError(f"{source}: two pictures are named {path.stem}, {other.name} and {path.name}; rename one")
-    categories: list[dict[str, Any]] = files.read_json(label_map)
+    categories: list[Category] = files.read_json(label_map)
     model = Checkpoint(checkpoint, sum(c["isthing"] for c in categories), cfg.deploy, best_device())
     painter = Painter(categories)
     modes = tuple(config.Mode) if cfg.model.mode is config.Mode.panoptic else (cfg.model.mode,)
     images: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
+    found: list[average_precision.Result] = []
     with files.atomic_write(out) as draft:
         writer = panoptic.Writer(draft, categories)
         for name in ("overlays", "semantic"):
@@ -80,7 +81,9 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
     return len(images)
 
 
-def _finish(draft: Path, writer: panoptic.Writer, found: list[dict[str, Any]], modes: tuple[config.Mode, ...]) -> None:
+def _finish(
+    draft: Path, writer: panoptic.Writer, found: list[average_precision.Result], modes: tuple[config.Mode, ...]
+) -> None:
     if config.Mode.panoptic in modes:
         writer.close()
     else:

@@ -1,31 +1,33 @@
-"""summary: where the results are, and their key figures in a small table. Run by `make all` at its end."""
+"""summary: print where the results are, and their key figures, as a small table. The last step of `make all`."""
 
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.engines import manifest
-from stages.foundation import files
+from stages.foundation import command_line, files
 
 
 def text(data: Path, cfg: config.Config) -> str:
-    """The table as lines of text. Raises FileNotFoundError naming the file where a stage has not run."""
-    # It needs pycocotools, which a machine that only runs engines does not have.
+    """Return the table as lines of text. Raises FileNotFoundError naming the file where a stage has not run."""
+    # Not at the top, so that --help does not load the metrics.
     from stages.evaluate import headline
 
     metrics = data / "metrics"
-    evaluated = read(metrics / "evaluate.json")
+    evaluated = files.read_json(metrics / "evaluate.json")
     rows = [("checkpoint", headline(evaluated))]
     deploy = cfg.deploy
     forms = ", ".join(form.value for form in deploy.deformable_attention)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"
     rows.append(("graph", f"{deploy.graph.value}, {deploy.mode.value}, {frames}: {forms}"))
     for name in cfg.targets:
-        built = read(data / "engines" / name / manifest.NAME)
+        built = files.read_json(data / "engines" / name / manifest.NAME)
         figures = f"{built['engine']['file']}, {built['deformable_attention']}, {built['precision']}, "
         figures += f"{built['engine']['bytes'] / 1e6:.1f} MB"
         if name in cfg.measured:
-            verified, timed = read(metrics / f"verify_{name}.json"), read(metrics / f"benchmark_{name}.json")
+            verified, timed = (
+                files.read_json(metrics / f"verify_{name}.json"),
+                files.read_json(metrics / f"benchmark_{name}.json"),
+            )
             figures += (
                 f", {verified['pixel_agreement_pct']:.3f} % of pixels agree, "
                 f"{timed['engine']['end_to_end']['hz']:.1f} Hz end to end, "
@@ -41,20 +43,12 @@ def text(data: Path, cfg: config.Config) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-def read(path: Path) -> Any:
-    """Parse a JSON file that a stage wrote."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} not found; run `make all`")
-    return files.read_json(path)
-
-
 def main() -> None:
-    """Command line."""
-    try:
-        print(text(Path("data"), config.load()))
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    """Command line of `make summary`."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of all artifacts; default: data")
+    print(text(parser.parse_args().data, config.load()))
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -19,7 +19,7 @@ from stages import config
 from stages.coco import png, rle
 from stages.conversion import readers
 from stages.conversion.taxonomy import Target
-from stages.foundation import files, picture_files
+from stages.foundation import files, panoptic_ids, picture_files
 from stages.vistas import reader
 
 NAME_BYTES = 255
@@ -165,7 +165,7 @@ def convert(task: Task, plan: Plan) -> dict[str, Any]:
     if scene.panoptic is not None and not scaled:
         panoptic = _own(scene.panoptic, raster, runs, found)
     if panoptic is None:
-        panoptic = png.encode(_colours(found.ids), raster, runs.below)
+        panoptic = png.encode(panoptic_ids.encode(found.ids), raster, runs.below)
     (plan.folder / "panoptic" / file_name).write_bytes(panoptic)
     semantic = png.encode(found.classes[:, None], raster, runs.below)
     (plan.folder / "semantic" / file_name).write_bytes(semantic)
@@ -263,12 +263,12 @@ def _own(path: Path, raster: npt.NDArray[np.uint16], runs: rle.Runs, segments: _
         return None
     if rgb.shape != (*raster.shape, 3) or rgb.dtype != np.uint8:
         return None
-    found = [int(rgb[pixel].astype(np.int64) @ (1, 256, 65536)) for pixel in segments.pixels]
+    found = [int(panoptic_ids.decode(rgb[pixel])) for pixel in segments.pixels]
     if 0 in found or len(set(found)) < len(found):
         return None
     renamed = np.zeros(int(segments.ids.max()) + 1, np.int32)
     renamed[[info["id"] for info in segments.infos]] = found
-    expected = png.filtered(_colours(renamed[segments.ids]), raster, runs.below)[:, 1:]
+    expected = png.filtered(panoptic_ids.encode(renamed[segments.ids]), raster, runs.below)[:, 1:]
     rows = rgb.reshape(len(rgb), -1)
     alike = np.array_equal(rows[0], expected[0]) and np.array_equal(rows[1:] - rows[:-1], expected[1:])
     if not alike:
@@ -276,11 +276,6 @@ def _own(path: Path, raster: npt.NDArray[np.uint16], runs: rle.Runs, segments: _
     for info, segment_id in zip(segments.infos, found, strict=True):
         info["id"] = segment_id
     return content
-
-
-def _colours(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-    """The colour of each id in a panoptic PNG: uint8 [N, 3], R + 256 G + 65536 B."""
-    return ids.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
 
 
 def _write_picture(rgb: picture_files.Rgb, out: Path, size: tuple[int, int], orientation: int) -> None:

@@ -54,9 +54,14 @@ def write_json(out: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file that a stage wrote. Raises ValueError naming the file if it is not JSON."""
+    """Parse a JSON file that a stage wrote.
+
+    Raises FileNotFoundError where it is absent and ValueError where it is not JSON; both name the file and the mend.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} not found; run `make all`, or `dvc pull` where it was pushed") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error}); restore it or run the stage that writes it") from error
 

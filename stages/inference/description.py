@@ -10,6 +10,7 @@ from typing import Any
 
 from stages import config
 from stages.foundation import files
+from stages.foundation.coco_types import Category
 from stages.inference import steps
 from stages.inference.steps import Constants, Part, Step
 
@@ -32,7 +33,7 @@ class Description:
     """The parameters `deploy` that shape it, as in params.yaml."""
     deformable_attention: str
     """A value of config.Sampler."""
-    categories: list[dict[str, Any]]
+    categories: list[Category]
     """COCO categories, things first; category_id - 1 is the network's class."""
     provenance: dict[str, str] = field(default_factory=dict)
     """SHA-256 of data, spec and checkpoint that it came from."""

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 
 from stages.foundation import files
+from stages.foundation.coco_types import Category
 from stages.inference import frames
 from stages.inference.segments import Segments
 from stages.media import names
@@ -31,7 +33,7 @@ TIME_TOLERANCE_S = 0.1
 """By which a frame of overlay.mp4 may be off its time without a word."""
 
 
-def describe(picture: Picture, found: Segments, categories: dict[int, dict[str, Any]], latency_ms: float) -> str:
+def describe(picture: Picture, found: Segments, categories: Mapping[int, Category], latency_ms: float) -> str:
     """A line of segments.jsonl: the picture's name and size, and of each segment class and area."""
     areas = np.bincount(found.ids.ravel())
     segments = [

@@ -1,25 +1,28 @@
-"""The folder layout and the encodings of Mapillary Vistas v2.0, written from one label and instance map.
+"""Writes the folder layout and the encodings of Mapillary Vistas v2.0 from one map of segments per picture.
 
 SPLIT/images/KEY.jpg              picture, RGB
 SPLIT/v2.0/instances/KEY.png      uint16 grey, label * 256 + instance; instances start at 0 in each label
 SPLIT/v2.0/labels/KEY.png         palette PNG, label
-SPLIT/v2.0/panoptic/KEY.png       RGB, segment id = R + 256 G + 65536 B, 0 is void
-SPLIT/v2.0/panoptic/panoptic_2020.json
+SPLIT/v2.0/panoptic/KEY.png       RGB, ids of segments (stages/foundation/panoptic_ids.py)
+SPLIT/v2.0/panoptic/panoptic_2020.json   COCO panoptic JSON
 SPLIT/v2.0/polygons/KEY.json      outer contours, far to near
 """
 
 import base64
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stages.foundation import panoptic_ids
+from stages.foundation.coco_types import Annotation, Category, SegmentInfo
 from stages.vistas.labels import CROWD_OF, LABELS, UNLABELED
 
 VERSION: Final = "v2.0"
@@ -31,28 +34,28 @@ PNG_COMPRESSION: Final = 6
 
 
 @dataclass
-class Scene:
+class PaintedScene:
     """One annotated picture before encoding."""
 
     image: npt.NDArray[np.uint8]
     """(H, W, 3) uint8 RGB."""
     segments: npt.NDArray[np.uint16]
-    """(H, W) uint16; index into `labels`, painted far to near."""
+    """(H, W) uint16, indices into `labels`. Later segments are nearer to the camera."""
     labels: list[int]
-    """Label id of each segment, 0 to 123; a stuff label may stand here only once."""
+    """Label id of each segment, 0 to 123. A stuff label occurs at most once."""
 
 
 def key(seed: int, split: str, index: int) -> str:
-    """Image key in Mapillary's form, 22 url-safe base64 characters, fixed by its arguments."""
+    """Return an image key in Mapillary's form, 22 URL-safe base64 characters, which depends on the arguments alone."""
     digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
 
-def encode_instances(scene: Scene) -> npt.NDArray[np.uint16]:
-    """Vistas instance map, (H, W) uint16, label * 256 + instance.
+def encode_instances(scene: PaintedScene) -> npt.NDArray[np.uint16]:
+    """Return the Vistas instance map, (H, W) uint16, label * 256 + instance.
 
-    Visible segments of a label with instances are numbered from 0, far to near; others keep instance 0.
-    Raises ValueError if a label has more than 256 visible instances, which the format cannot hold.
+    Visible segments of a label with instances are numbered from 0, far to near. Other labels have instance 0. Raises
+    ValueError if a label has more than 256 visible instances, which the format can't hold.
     """
     counts = np.bincount(scene.segments.ravel(), minlength=len(scene.labels))
     table = np.zeros(len(scene.labels), np.uint16)
@@ -64,23 +67,23 @@ def encode_instances(scene: Scene) -> npt.NDArray[np.uint16]:
         used[label] = instance + 1
         if instance >= MAX_INSTANCES:
             raise ValueError(
-                f"{LABELS[label].name}: more than {MAX_INSTANCES} instances in one image; the 8 bits of the "
-                "Vistas instance map cannot hold them, so paint fewer or paint a group"
+                f"{LABELS[label].name}: more than {MAX_INSTANCES} instances in one picture, expected at most "
+                f"{MAX_INSTANCES}, as 8 bits hold; paint fewer of them, or paint a group"
             )
         table[segment] = label * 256 + instance
     return table[scene.segments]
 
 
-def panoptic(instances: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:
-    """COCO panoptic PNG, (H, W, 3) uint8 RGB, and its `segments_info`, from a Vistas instance map.
+def panoptic(instances: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint8], list[SegmentInfo]]:
+    """Return the colours of the COCO panoptic PNG, (H, W, 3) uint8 RGB, and its segments, from a Vistas instance map.
 
-    A segment's id is its instance value + 1. Groups become crowds of their base class; every other label
-    that is not evaluated becomes void (0).
+    The id of a segment is its instance value + 1. A group becomes a crowd of its base class. Every other label that is
+    not evaluated becomes void.
     """
     values, inverse = np.unique(instances, return_inverse=True)
     inverse = inverse.reshape(instances.shape)
     ids = np.zeros(len(values), np.uint32)
-    info: list[dict[str, Any]] = []
+    info: list[SegmentInfo] = []
     for i, value in enumerate(values.tolist()):
         label = value // 256
         if not (LABELS[label].evaluate or label in CROWD_OF):
@@ -97,12 +100,11 @@ def panoptic(instances: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint8], 
                 "iscrowd": int(label in CROWD_OF),
             }
         )
-    full = ids[inverse]
-    return np.stack([full & 255, full >> 8 & 255, full >> 16], axis=-1).astype(np.uint8), info
+    return panoptic_ids.encode(ids[inverse]), info
 
 
-def categories() -> list[dict[str, Any]]:
-    """COCO panoptic categories: the evaluated labels, category id = label id + 1."""
+def categories() -> list[Category]:
+    """Return the evaluated labels as COCO categories; category_id is the label id + 1."""
     return [
         {
             "id": label.id + 1,
@@ -116,10 +118,10 @@ def categories() -> list[dict[str, Any]]:
     ]
 
 
-def polygons(scene: Scene) -> dict[str, Any]:
-    """Outer contours of every visible part of every segment, far to near, in pixels; holes are not told."""
+def polygons(scene: PaintedScene) -> dict[str, object]:
+    """Return the outer contours of every visible part of every segment, far to near, in pixels, without holes."""
     height, width = scene.segments.shape
-    objects: list[dict[str, Any]] = []
+    objects: list[dict[str, object]] = []
     for segment in np.unique(scene.segments).tolist():
         label = scene.labels[segment]
         if label == UNLABELED:
@@ -129,7 +131,7 @@ def polygons(scene: Scene) -> dict[str, Any]:
         part = np.ascontiguousarray(mask[y0 : y0 + h, x0 : x0 + w])
         for contour in cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
             points = contour.reshape(-1, 2) + np.array([x0, y0])
-            if len(points) < 3:  # one pixel or one straight run: no polygon passes through its centres
+            if len(points) < 3:  # One pixel or a straight run has no polygon through its centres.
                 (left, top), (right, bottom) = points.min(0), points.max(0) + 1
                 points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
             objects.append({"id": len(objects), "label": LABELS[label].name, "polygon": points.tolist()})
@@ -137,14 +139,14 @@ def polygons(scene: Scene) -> dict[str, Any]:
 
 
 def make_folders(split: Path) -> None:
-    """Make the folders of one split, such as OUT/training; they must not exist."""
+    """Make the folders of a split, such as OUT/training, which must not exist."""
     (split / "images").mkdir(parents=True)
     for content in CONTENTS:
         (split / VERSION / content).mkdir(parents=True)
 
 
-def write_scene(split: Path, name: str, scene: Scene) -> dict[str, Any]:
-    """Write all files of one scene into a split; return its annotation for the panoptic JSON."""
+def write_scene(split: Path, name: str, scene: PaintedScene) -> Annotation:
+    """Write all files of a scene into the folder of a split, and return its annotation for the panoptic JSON."""
     instances = encode_instances(scene)
     ids, info = panoptic(instances)
     folder = split / VERSION
@@ -159,8 +161,8 @@ def write_scene(split: Path, name: str, scene: Scene) -> dict[str, Any]:
     return {"image_id": name, "file_name": f"{name}.png", "segments_info": info}
 
 
-def write_panoptic_json(split: Path, annotations: list[dict[str, Any]], height: int, width: int) -> None:
-    """Write the panoptic JSON of a split whose images are all height x width pixels."""
+def write_panoptic_json(split: Path, annotations: Sequence[Annotation], height: int, width: int) -> None:
+    """Write the panoptic JSON of a split whose pictures all have height x width pixels."""
     images = [
         {"id": a["image_id"], "file_name": f"{a['image_id']}.jpg", "width": width, "height": height}
         for a in annotations
@@ -169,13 +171,13 @@ def write_panoptic_json(split: Path, annotations: list[dict[str, Any]], height: 
     write_json(split / VERSION / "panoptic" / PANOPTIC_JSON, content)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write content as compact JSON with keys in the order given."""
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write compact JSON. Keys keep their order."""
     path.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
-def _write(path: Path, image: npt.NDArray[Any], flags: list[int]) -> None:
+def _write(path: Path, image: npt.NDArray[np.integer], flags: list[int]) -> None:
     done, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), flags)
     if not done:
-        raise OSError(f"{path}: OpenCV could not encode an array {image.shape} {image.dtype}")
+        raise OSError(f"{path}: OpenCV can't encode an array {image.shape} {image.dtype}")
     path.write_bytes(data.tobytes())

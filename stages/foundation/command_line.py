@@ -1,0 +1,70 @@
+"""Runs the `main` of every stage and command: logging, exit status, and one line for an error of the user.
+
+A stage's module ends with
+
+    if __name__ == "__main__":
+        command_line.run(main)
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+FAILED, INTERRUPTED = 1, 130
+"""Exit statuses: of a user's error, and of Ctrl-C (128 + SIGINT, as shells have it)."""
+
+USER_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    subprocess.CalledProcessError,
+)
+"""Errors that end as one line. OpenCV's own joins them where OpenCV is loaded."""
+BUGS = (NotImplementedError, RecursionError)
+"""Kinds of RuntimeError that a user can't cause: they keep their traceback."""
+
+
+def parser(docstring: str | None) -> argparse.ArgumentParser:
+    """A parser whose description is the first line of a module's docstring."""
+    return argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
+
+
+def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...] = ()) -> NoReturn:
+    """Set up logging, call `main` and exit with the status that it returns; None is 0.
+
+    An error of USER_ERRORS, or of the kinds `user_errors`, is printed on stderr, and the exit status is 1. Ctrl-C exits
+    with 130. Any other exception is a bug and keeps its traceback. `python -X dev` shows every traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BUGS:
+        raise
+    except Exception as error:
+        # Looked up and not imported: most commands start without OpenCV.
+        opencv = getattr(sys.modules.get("cv2"), "error", OSError)
+        if not isinstance(error, (*USER_ERRORS, *user_errors, opencv)):
+            raise
+        if sys.flags.dev_mode:
+            traceback.print_exc()
+        print(message(error), file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def message(error: Exception) -> str:
+    """Return the text of an error for the user, or its kind where it has no text."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, subprocess.CalledProcessError):
+        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
+        return f"{error} {said or ''}".strip()
+    if isinstance(error, ModuleNotFoundError) and str(error) == f"No module named {error.name!r}":
+        return f"{error}; run `make env`, or install on a device what docs/targets.md lists"
+    return str(error).strip() or type(error).__name__
