@@ -89,7 +89,7 @@ def test_without_shared_memory_one_line_says_so_before_anything_runs(tmp_path: P
 
 
 def test_shared_memory_too_small_for_batches_is_told_before_training() -> None:
-    call = "from stages import parallel; parallel.check_shared_memory('train.workers', 4, 0, 400_000_000)"
+    call = "from stages.foundation import parallel; parallel.check_shared_memory('train.workers', 4, 0, 400_000_000)"
     shell = f'mount -t tmpfs -o size=64m none /dev/shm\npython -c "{call}"'
     done = isolated("--map-root-user", "--mount", shell=shell, HOME="/tmp")
     assert done.returncode == 1
