@@ -39,7 +39,7 @@ def test_stages_give_libraries_a_home_until_they_end() -> None:
     # PyTorch's compiler asks for the user's name, and TAO imports it.
     done = nameless(f"python -W error -c 'import stages, torch._inductor.config{PLOT}'")
     assert (done.returncode, done.stderr) == (0, "")
-    user, home = done.stdout.split()
+    user, home = done.stdout.rstrip("\n").split(" ", 1)
     assert user == "12345"
     assert not Path(home).exists()
 
@@ -52,7 +52,7 @@ def test_a_home_that_can_not_be_written_to_is_kept_and_caches_are_elsewhere() ->
 def test_make_gives_dvc_a_home_and_a_name() -> None:
     done = nameless("make --silent --eval='probe: ; @dvc version > /dev/null && echo \"$$USER $$HOME\"' probe")
     assert done.returncode == 0, done.stderr
-    user, home = done.stdout.split()
+    user, home = done.stdout.rstrip("\n").split(" ", 1)
     assert (user, home) == ("12345", str(REPO / ".tools/home"))
     done = subprocess.run(
         ["make", "--silent", "--eval=probe: ; @echo \"$$HOME\"", "probe"],
