@@ -21,7 +21,7 @@ from stages import config
 from stages.foundation import files, parallel
 from stages.tao import runners, spec
 from stages.training import program, resume
-from stages.weights import reading
+from stages.weights import reader
 
 
 def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) -> None:
@@ -32,16 +32,16 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
     """
     from omegaconf import OmegaConf
 
-    from stages.weights import imported
+    from stages.weights import importer
 
     pretrained = cfg.model.backbone.pretrained_weights
     sources = {"label_map": coco / "label_map.json"}
     classes = files.read_json(sources["label_map"])
     if cfg.model.weights:
-        sources["weights"] = reading.main_file(Path(cfg.model.weights))
+        sources["weights"] = reader.hashed_file(Path(cfg.model.weights))
     elif pretrained:
         sources["pretrained_weights"] = Path(pretrained)
-        imported.check_hash(
+        importer.check_hash(
             Path(pretrained), cfg.model.backbone.pretrained_weights_sha256, "model.backbone.pretrained_weights"
         )
     with files.atomic_write(out) as draft:
@@ -51,10 +51,10 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
         rows: list[dict[str, Any]] = []
         summary: dict[str, float] = {"epochs": 0}
         if cfg.train.runner is config.Runner.imported:
-            summary["parameters"] = imported.checkpoint(classes, cfg.model, draft)
+            summary["parameters"] = importer.write_checkpoint(classes, cfg.model, draft)
         else:
             if "pretrained_weights" in sources:
-                imported.check_backbone(sources["pretrained_weights"], sources["spec"])
+                importer.check_backbone(sources["pretrained_weights"], sources["spec"])
             labels = {
                 f"{split}_{name}": coco / split / file
                 for split in ("train", "val")
@@ -90,7 +90,7 @@ def _train(
 
     Returns the rows of the history, and the epoch that was kept.
     """
-    from stages.weights import imported
+    from stages.weights import importer
 
     train = cfg.train
     pictures = len(files.read_json(coco / "train" / "panoptic.json")["images"])
@@ -109,7 +109,7 @@ def _train(
     run = _run(coco, work, cfg, checkpoint)
     shutil.copyfile(draft / "spec.yaml", run.spec)
     if run.start:
-        imported.start(files.read_json(coco / "label_map.json"), cfg.model, draft, run.start)
+        importer.write_initial_weights(files.read_json(coco / "label_map.json"), cfg.model, draft, run.start)
     _start(run, cfg)
     results = work / "train"
     rows = resume.history(results / "status.json")

@@ -52,7 +52,7 @@ def test_weights_are_fetched_once_and_tracked(project: Path, server: str) -> Non
 
 def test_offline(project: Path) -> None:
     path = Path("data/raw") / NAME
-    with pytest.raises(RuntimeError, match=rf"127.0.0.1:1/v1.0.8/{NAME} can't be fetched.*dvc add {path}"):
+    with pytest.raises(RuntimeError, match=rf"127.0.0.1:1/v1.0.8/{NAME} can't be downloaded.*dvc add {path}"):
         fetch_weights.build(path, "", "http://127.0.0.1:1")
     assert not path.exists()
 

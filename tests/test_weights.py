@@ -18,7 +18,7 @@ from stages import config
 from stages.commands import hugging_face
 from stages.foundation import files
 from stages.tao import spec, wheel
-from stages.weights import hugging_face_config, imported, layouts, reading
+from stages.weights import compatibility, formats, hugging_face_config, importer, reader, state_dict
 from tests.conftest import REPO, run
 
 # TAO's Swin gives it on every network.
@@ -60,7 +60,7 @@ def folder(path: Path, cfg: config.Model) -> Path:
 
 def lightning(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """As TAO's trainer saves it."""
-    return {**{f"model.{name}": value for name, value in state.items()}, reading.EMPTY_WEIGHT: EMPTY["tao"]}
+    return {**{f"model.{name}": value for name, value in state.items()}, formats.EMPTY_WEIGHT: EMPTY["tao"]}
 
 
 def random_network(path: Path, seed: int = 0) -> Any:
@@ -130,7 +130,7 @@ def test_the_same_answer_in_hugging_face_and_back(size: str, tmp_path: Path) -> 
     require_same(ours, network, (384, 640))
     network.save_pretrained(tmp_path / "again")
     back = folder(tmp_path / "back", model(size, weights=str(tmp_path / "again")))
-    imported.checkpoint(LABEL_MAP, model(size, weights=str(tmp_path / "again")), back)
+    importer.write_checkpoint(LABEL_MAP, model(size, weights=str(tmp_path / "again")), back)
     returned = wheel.load_model(back).state_dict()
     assert returned.keys() == ours.state_dict().keys()
     for name, value in ours.state_dict().items():
@@ -143,7 +143,7 @@ def test_a_network_of_hugging_face_answers_the_same_in_tao(size: str, tmp_path: 
     import transformers
 
     cfg = model(size)
-    content = hugging_face.config(_spec_model(tmp_path, cfg), NAMES)
+    content = hugging_face.network_config(_spec_model(tmp_path, cfg), NAMES)
     torch.manual_seed(3)
     network = transformers.Mask2FormerForUniversalSegmentation(transformers.Mask2FormerConfig.from_dict(content)).eval()
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_a_network_of_hugging_face_answers_the_same_in_tao(size: str, tmp_path: 
             parameter.add_(0.02 * torch.randn(parameter.shape))
     network.save_pretrained(tmp_path / "theirs")
     back = folder(tmp_path / "back", model(size, weights=str(tmp_path / "theirs")))
-    imported.checkpoint(LABEL_MAP, model(size, weights=str(tmp_path / "theirs")), back)
+    importer.write_checkpoint(LABEL_MAP, model(size, weights=str(tmp_path / "theirs")), back)
     require_same(wheel.load_model(back), network, (384, 640))
 
 
@@ -172,7 +172,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> tuple[Pat
 def original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The network of the original code, with no-object last."""
     return {
-        name: torch.cat([value[1:], value[:1]]) if name.startswith(layouts.CLASSES) else value
+        name: torch.cat([value[1:], value[:1]]) if name.startswith(state_dict.CLASS_HEAD) else value
         for name, value in state.items()
     }
 
@@ -180,7 +180,7 @@ def original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_checkpoints_of_the_original(nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model_final{suffix}"
-    content = {**original(nano[1]), reading.EMPTY_WEIGHT: EMPTY["original"]}
+    content = {**original(nano[1]), formats.EMPTY_WEIGHT: EMPTY["original"]}
     if suffix == ".pkl":
         arrays = {name: value.numpy() for name, value in content.items()}
         path.write_bytes(pickle.dumps({"model": arrays, "__author__": "third_party", "matching_heuristics": True}))
@@ -188,9 +188,9 @@ def test_checkpoints_of_the_original(nano: tuple[Path, dict[str, torch.Tensor]],
         torch.save({"model": content, "iteration": 9}, path)
     order = ["sky", "person", "road", "car"]
     cfg = model("nano", weights=str(path), weights_classes=order)
-    found = imported.state(LABEL_MAP, cfg)
+    found = importer.load_parameters(LABEL_MAP, cfg)
     for name, value in nano[1].items():
-        if name.startswith(layouts.CLASSES):
+        if name.startswith(state_dict.CLASS_HEAD):
             value = value[[0, *(1 + order.index(wanted) for wanted in NAMES)]]
         if "relative_position_index" not in name:
             assert torch.equal(found[name], value), name
@@ -201,7 +201,7 @@ def test_a_training_starts_from_all_of_another_network(
 ) -> None:
     out = folder(tmp_path / "out", model("nano"))
     cfg = model("nano", weights=str(nano[0] / "model.pth"), weights_classes=[config.LABEL_MAP])
-    imported.start(LABEL_MAP, cfg, out, tmp_path / "start.pkl")
+    importer.write_initial_weights(LABEL_MAP, cfg, out, tmp_path / "start.pkl")
     state = pickle.loads((tmp_path / "start.pkl").read_bytes())["model"]
     for name, value in nano[1].items():
         assert np.array_equal(state[name], value.numpy()), name
@@ -221,7 +221,7 @@ def change(name: str, value: torch.Tensor | None) -> Any:
     ("apply", "message"),
     [
         (change("backbone.norm0.weight", None), "backbone.norm0.weight is missing"),
-        (change("backbone.norm9.weight", torch.ones(3)), "backbone.norm9.weight is left over"),
+        (change("backbone.norm9.weight", torch.ones(3)), "backbone.norm9.weight is unexpected"),
         (change("backbone.norm0.weight", torch.ones(3)), r"backbone.norm0.weight is \(3,\), expected \(24,\)"),
     ],
 )
@@ -234,7 +234,7 @@ def test_every_parameter_is_accounted_for(
     torch.save({"state_dict": lightning(state)}, path)
     out = folder(tmp_path / "out", model("nano"))
     with pytest.raises(ValueError, match=message):
-        imported.checkpoint(LABEL_MAP, model("nano", weights=str(path), weights_classes=[config.LABEL_MAP]), out)
+        importer.write_checkpoint(LABEL_MAP, model("nano", weights=str(path), weights_classes=[config.LABEL_MAP]), out)
     assert not (out / "model.pth").exists()
 
 
@@ -256,8 +256,8 @@ def test_a_file_that_would_run_code_does_not(tmp_path: Path, suffix: str) -> Non
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=f"evil{suffix}: not read, for"):
-        reading.read(path)
+    with pytest.raises(ValueError, match=f"evil{suffix}: can't be read: it holds objects other than"):
+        reader.read(path)
     assert not mark.exists()
 
 
@@ -271,9 +271,9 @@ def write(path: Path, content: bytes | dict[str, Any]) -> Path:
     ("name", "content", "message"),
     [
         ("absent.pth", None, "absent.pth not found"),
-        ("model.onnx", b"x", "found a file of kind '.onnx', expected a .pth or .pkl"),
-        ("model.pkl", b"no pickle", "model.pkl: not read"),
-        ("model.pth", b"no zip", "model.pth: not read"),
+        ("model.onnx", b"x", "found a file of type '.onnx', expected a .pth or .pkl"),
+        ("model.pkl", b"no pickle", "model.pkl: can't be read"),
+        ("model.pth", b"no zip", "model.pth: can't be read"),
         ("other.pkl", pickle.dumps({"model": {"conv1.weight": np.zeros(3)}}), "none of a Mask2Former"),
         ("list.pkl", pickle.dumps([1]), "found list"),
         ("text.pkl", pickle.dumps({"model": {"sem_seg_head.x": "y"}}), "'sem_seg_head.x' is str, expected a tensor"),
@@ -284,7 +284,7 @@ def test_what_is_no_network(tmp_path: Path, name: str, content: bytes | None, me
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        reading.read(path)
+        reader.read(path)
 
 
 SWIN = {"model_type": "mask2former", "backbone_config": {"model_type": "swin"}}
@@ -294,8 +294,11 @@ SWIN = {"model_type": "mask2former", "backbone_config": {"model_type": "swin"}}
     ("contents", "message"),
     [
         ({}, "a folder without config.json"),
-        ({"config.json": {"model_type": "maskformer"}}, "model_type 'maskformer' with None, expected mask2former"),
-        ({"config.json": {**SWIN, "backbone_config": {"model_type": "resnet"}}}, "with 'resnet'"),
+        (
+            {"config.json": {"model_type": "maskformer"}},
+            "model_type 'maskformer' with the backbone None, expected mask2former",
+        ),
+        ({"config.json": {**SWIN, "backbone_config": {"model_type": "resnet"}}}, "with the backbone 'resnet'"),
         ({"config.json": SWIN}, "holds neither model.safetensors"),
         ({"config.json": SWIN, "model.safetensors": b"broken"}, "model.safetensors: can't be read"),
     ],
@@ -305,34 +308,37 @@ def test_folders_that_hold_no_network(tmp_path: Path, contents: dict[str, Any], 
     for name, content in contents.items():
         write(tmp_path / "f" / name, content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        reading.read(tmp_path / "f")
+        reader.read(tmp_path / "f")
 
 
 def test_a_stranger_among_the_names_and_a_missing_part() -> None:
-    with pytest.raises(ValueError, match=r"'model.stranger' is no parameter"):
-        layouts.from_hugging_face({"model.stranger": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"'model.stranger' is not a parameter"):
+        state_dict.from_hugging_face({"model.stranger": torch.zeros(1)})
     layer = "model.transformer_module.decoder.layers.0.self_attn"
     with pytest.raises(ValueError, match=r"1 of the three parts of sem_seg_head.*self_attn.in_proj_weight"):
-        layouts.from_hugging_face({f"{layer}.q_proj.weight": torch.zeros(2, 2)})
+        state_dict.from_hugging_face({f"{layer}.q_proj.weight": torch.zeros(2, 2)})
 
 
 def test_another_network_names_the_keys_to_set(tmp_path: Path) -> None:
-    content = hugging_face.config(_spec_model(tmp_path, model("tiny")), NAMES)
+    content = hugging_face.network_config(_spec_model(tmp_path, model("tiny")), NAMES)
     write(tmp_path / "f/config.json", content)
     write(tmp_path / "f/model.safetensors", b"\x02\0\0\0\0\0\0\0{}")
     cfg = model("nano", weights=str(tmp_path / "f"))
     with pytest.raises(ValueError, match=r"set model.backbone.embed_dim=96 model.backbone.depths=\[2, 2, 6, 2\]"):
-        imported.state(LABEL_MAP, cfg)
+        importer.load_parameters(LABEL_MAP, cfg)
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
         ([], "does not name its 4 classes; set model.weights_classes"),
-        (["person", "car", "sky", "tree"], r": the label map has no 'tree'; the weights have no 'road'; name them"),
-        (["person", "car", "sky"], r": 3 classes for 4 rows of \S+; the weights have no 'road'; name them"),
-        (["person", "car", "sky", "road", "tree"], r": 5 classes for 4 rows of \S+; the label map has no 'tree'; name"),
-        (["person", "car", "sky", "sky"], r": the name 'sky' stands twice; the weights have no 'road'; name them"),
+        (["person", "car", "sky", "tree"], r": the label map has no 'tree'; the weights have no 'road'; set model"),
+        (["person", "car", "sky"], r": 3 names for the 4 classes of \S+; the weights have no 'road'; set model"),
+        (
+            ["person", "car", "sky", "road", "tree"],
+            r": 5 names for the 4 classes of \S+; the label map has no 'tree'; set",
+        ),
+        (["person", "car", "sky", "sky"], r": the name 'sky' appears twice; the weights have no 'road'; set model"),
     ],
 )
 def test_classes_that_do_not_fit(
@@ -340,22 +346,24 @@ def test_classes_that_do_not_fit(
 ) -> None:
     cfg = model("nano", weights=str(nano[0] / "model.pth"), weights_classes=classes)
     with pytest.raises(ValueError, match=message):
-        imported.state(LABEL_MAP, cfg)
+        importer.load_parameters(LABEL_MAP, cfg)
 
 
 def test_another_file_than_the_hash_says(nano: tuple[Path, dict[str, torch.Tensor]]) -> None:
     cfg = model("nano", weights=str(nano[0] / "model.pth"), weights_sha256="0" * 64)
     with pytest.raises(ValueError, match=rf"SHA-256 is \w+, expected {'0' * 64}; .* set model.weights_sha256"):
-        imported.state(LABEL_MAP, cfg)
+        importer.load_parameters(LABEL_MAP, cfg)
 
 
 def imported_state(path: Path, **changes: Any) -> dict[str, torch.Tensor]:
     """What an import makes of a file of four classes in the label map's order."""
-    return imported.state(LABEL_MAP, model("nano", weights=str(path), weights_classes=[config.LABEL_MAP], **changes))
+    return importer.load_parameters(
+        LABEL_MAP, model("nano", weights=str(path), weights_classes=[config.LABEL_MAP], **changes)
+    )
 
 
 def require_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == layouts.used(expected).keys()
+    assert found.keys() == state_dict.without_unused(expected).keys()
     for name, value in found.items():
         assert torch.equal(value, expected[name]), name
 
@@ -383,10 +391,10 @@ def test_whose_a_network_is_counts_and_not_what_is_around_it(
     for kind, state in (("tao", nano[1]), ("original", original(nano[1]))):
         named = {f"{prefix}{name}": value for name, value in state.items()}
         for place in {prefix, ""}:
-            content = {**named, f"{place}{reading.EMPTY_WEIGHT}": EMPTY[kind]}
+            content = {**named, f"{place}{formats.EMPTY_WEIGHT}": EMPTY[kind]}
             require_equal(imported_state(saved(tmp_path / "x.pth", AROUND[around](content))), nano[1])
         path = saved(tmp_path / "x.pth", AROUND[around](named))
-        with pytest.raises(ValueError, match=r"nothing tells whether it is of TAO.*set model.weights_format=tao or"):
+        with pytest.raises(ValueError, match=r"does not tell whether it is of TAO.*set model.weights_format=tao or"):
             imported_state(path)
         require_equal(imported_state(path, weights_format=kind), nano[1])
 
@@ -420,9 +428,9 @@ def test_wrappers_within_names_are_left_out(nano: tuple[Path, dict[str, torch.Te
 def test_a_buffer_that_does_not_tell_and_a_key_that_contradicts(
     nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, empty: list[float], stated: str, kind: str
 ) -> None:
-    path = saved(tmp_path / "x.pth", {"model": {**nano[1], reading.EMPTY_WEIGHT: torch.tensor(empty)}})
+    path = saved(tmp_path / "x.pth", {"model": {**nano[1], formats.EMPTY_WEIGHT: torch.tensor(empty)}})
     message = f"model.weights_format is {stated}, but its criterion.*set model.weights_format={kind}"
-    with pytest.raises(ValueError, match=message if kind else "nothing tells"):
+    with pytest.raises(ValueError, match=message if kind else "does not tell whether"):
         imported_state(path, weights_format=stated)
 
 
@@ -445,13 +453,13 @@ def test_the_spec_beside_a_file(nano: tuple[Path, dict[str, torch.Tensor]], tmp_
     with pytest.raises(ValueError, match=r"experiment.yaml is a spec of TAO for its 4 classes; set model"):
         imported_state(path, weights_format="original")
     # The file itself says more than what lies beside it.
-    saved(path, {**original(nano[1]), reading.EMPTY_WEIGHT: EMPTY["original"]})
+    saved(path, {**original(nano[1]), formats.EMPTY_WEIGHT: EMPTY["original"]})
     require_equal(imported_state(path), nano[1])
     saved(path, nano[1])
     for other in (spec_text.replace("num_classes: 4", "num_classes: 5"), "model: [1", "MODEL: {META: x}", "- 1", ""):
         assert other != spec_text
         (tmp_path / "a/experiment.yaml").write_text(other)
-        with pytest.raises(ValueError, match="nothing tells"):
+        with pytest.raises(ValueError, match="does not tell whether"):
             imported_state(path)
 
 
@@ -469,11 +477,11 @@ def test_a_spec_beside_a_file_that_computes_otherwise(
     ours.model.mask_former.pre_norm = True
     OmegaConf.save(ours, out / "spec.yaml")
     cfg = model("nano", weights=str(path), weights_classes=[config.LABEL_MAP])
-    assert imported.checkpoint(LABEL_MAP, cfg, out)
+    assert importer.write_checkpoint(LABEL_MAP, cfg, out)
     theirs.dataset.pixel_mean = [0.5, 0.5, 0.5]
     OmegaConf.save(theirs, tmp_path / "a/spec.yaml")
     with pytest.raises(ValueError, match=r"spec.yaml: pictures are normalised by mean \[0.5"):
-        imported.checkpoint(LABEL_MAP, cfg, out)
+        importer.write_checkpoint(LABEL_MAP, cfg, out)
 
 
 @pytest.mark.usefixtures("tao_wheel")
@@ -482,7 +490,7 @@ def test_an_imported_checkpoint_tells_whose_it_is_wherever_it_is_moved(
 ) -> None:
     out = folder(tmp_path / "out", model("nano"))
     cfg = model("nano", weights=str(nano[0] / "model.pth"), weights_classes=[config.LABEL_MAP])
-    imported.checkpoint(LABEL_MAP, cfg, out)
+    importer.write_checkpoint(LABEL_MAP, cfg, out)
     state = torch.load(out / "model.pth", weights_only=True)["state_dict"]
     require_equal(imported_state(saved(tmp_path / "moved.pth", state)), nano[1])
 
@@ -491,11 +499,11 @@ def test_names_are_compared_before_format_and_classes(
     nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     out = folder(tmp_path / "out", model("nano"))
-    for missing in ("backbone.norm0.weight", f"{layouts.CLASSES}.bias", f"{layouts.CLASSES}.weight"):
+    for missing in ("backbone.norm0.weight", f"{state_dict.CLASS_HEAD}.bias", f"{state_dict.CLASS_HEAD}.weight"):
         path = saved(tmp_path / "x.pth", {k: v for k, v in nano[1].items() if k != missing})
         cfg = model("nano", weights=str(path), weights_classes=["person"])
         with pytest.raises(ValueError, match=f"{missing} is missing"):
-            imported.checkpoint(LABEL_MAP, cfg, out)
+            importer.write_checkpoint(LABEL_MAP, cfg, out)
 
 
 ROLES = {"": hugging_face_config.MASK2FORMER, "backbone_config": hugging_face_config.SWIN}
@@ -534,7 +542,7 @@ def test_every_field_of_taos_spec_is_a_size_or_in_the_table() -> None:
     from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
 
     model_spec: Any = OmegaConf.to_container(OmegaConf.structured(ExperimentConfig).model)
-    assert hugging_face_config.differences(model_spec, {}) == []
+    assert compatibility.spec_differences(model_spec, {}) == []
     sizes = (
         "backbone.swin.type embed_dim depths num_heads window_size transformer_enc_layers convs_dim mask_dim "
         "num_classes nheads num_object_queries hidden_dim dim_feedforward dec_layers"
@@ -554,7 +562,7 @@ def test_every_field_of_taos_spec_is_a_size_or_in_the_table() -> None:
         return [leaf for key, value in tree.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))]
 
     for leaf in leaves(model_spec, ""):
-        named = leaf in hugging_face_config.SPEC or leaf in known or leaf.rpartition(".")[2] in known
+        named = leaf in compatibility.SPEC_DEFAULTS or leaf in known or leaf.rpartition(".")[2] in known
         assert named or leaf.startswith("backbone.efficientvit."), leaf
 
 
@@ -614,7 +622,7 @@ def test_a_key_that_changes_the_answer_is_compared(
     else:
         message = re.escape(f"{f'{where}.'.lstrip('.')}{key} is {OTHER_VALUES[key]!r}, expected ")
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}/config.json.*{message}"):
-        imported.state(LABEL_MAP, model("nano", weights=str(path)))
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
 
 
 @pytest.mark.parametrize(("where", "key", "role"), CASES)
@@ -626,16 +634,16 @@ def test_a_key_that_is_left_out_counts_as_transformers_default(
     path = changed(theirs_nano, tmp_path / "f", where, **({key: ...} if key in part else {}))
     # out_indices say the same as out_features.
     if key not in part or part[key] == role.default or key == "out_features":
-        assert imported.state(LABEL_MAP, model("nano", weights=str(path)))
+        assert importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
     else:
         with pytest.raises(ValueError, match=rf"{re.escape(str(role.default))}"):
-            imported.state(LABEL_MAP, model("nano", weights=str(path)))
+            importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
 
 
 def test_without_out_features_transformers_takes_the_last_stage_alone(theirs_nano: Path, tmp_path: Path) -> None:
     path = changed(theirs_nano, tmp_path / "f", "backbone_config", out_features=..., out_indices=...)
     with pytest.raises(ValueError, match=r"backbone_config.out_features is \['stage4'\] by default, expected"):
-        imported.state(LABEL_MAP, model("nano", weights=str(path)))
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
 
 
 def test_keys_without_effect_change_no_answer(theirs_nano: Path, tmp_path: Path) -> None:
@@ -661,8 +669,8 @@ def test_keys_without_effect_change_no_answer(theirs_nano: Path, tmp_path: Path)
         a, b = theirs(theirs_nano)(pixels), theirs(path)(pixels)
     assert torch.equal(a.class_queries_logits, b.class_queries_logits)
     assert torch.equal(a.masks_queries_logits, b.masks_queries_logits)
-    found = imported.state(LABEL_MAP, model("nano", weights=str(path)))
-    require_equal(found, imported.state(LABEL_MAP, model("nano", weights=str(theirs_nano))))
+    found = importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
+    require_equal(found, importer.load_parameters(LABEL_MAP, model("nano", weights=str(theirs_nano))))
 
 
 def test_other_forms_of_a_config(
@@ -672,18 +680,19 @@ def test_other_forms_of_a_config(
     path = changed(theirs_nano, tmp_path / "f", num_hidden_layers=4, my_own_note="x", **old)
     changed(path, path, "backbone_config", patch_size=[4, 4], path_norm=True)
     with caplog.at_level("INFO"):
-        require_equal(imported.state(LABEL_MAP, model("nano", weights=str(path))), nano[1])
-    assert "config.json: transformers 5.23 reads no my_own_note: left out here, too" in caplog.text
+        require_equal(importer.load_parameters(LABEL_MAP, model("nano", weights=str(path))), nano[1])
+    assert "config.json: ignoring ['my_own_note'], which transformers 5.23 does not read either" in caplog.text
     changed(path, path, decoder_layers=9)
-    with pytest.raises(ValueError, match="num_hidden_layers is 4 and decoder_layers is 9, two names of one size"):
-        imported.state(LABEL_MAP, model("nano", weights=str(path)))
+    with pytest.raises(ValueError, match="num_hidden_layers is 4 and decoder_layers is 9, expected one value"):
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
     changed(theirs_nano, path, backbone_config=None)
     with pytest.raises(ValueError, match=r"set model.backbone.embed_dim=96 model.backbone.depths=\[2, 2, 18, 2\]"):
-        imported.state(LABEL_MAP, model("nano", weights=str(path)))
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
     with pytest.raises(ValueError, match=r"model.weights_format is tao, but the folder is one of Hugging Face"):
-        imported.state(LABEL_MAP, model("nano", weights=str(theirs_nano), weights_format="tao"))
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(theirs_nano), weights_format="tao"))
     require_equal(
-        imported.state(LABEL_MAP, model("nano", weights=str(theirs_nano), weights_format="hugging_face")), nano[1]
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(theirs_nano), weights_format="hugging_face")),
+        nano[1],
     )
 
 
@@ -697,13 +706,13 @@ MEAN, STD = [0.48500001430511475, 0.4560000002384186, 0.4059999883174896], [0.22
         ({"do_rescale": False, "image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]}, ""),
         (
             {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]},
-            r"by mean \[0.5, .*the network would see other",
+            r"by mean \[0.5, .*expected \[0.485",
         ),
         ({"image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]}, "normalised by mean"),
         ({"do_normalize": False}, r"by mean \[0.0, 0.0, 0.0\] and standard deviation \[1.0"),
         ({"do_rescale": False}, "normalised by mean"),
-        ({"rescale_factor": 0}, "are no numbers"),
-        ({"image_mean": None}, "are no numbers"),
+        ({"rescale_factor": 0}, "are not numbers"),
+        ({"image_mean": None}, "are not numbers"),
         ({"image_mean": [0.485]}, r"by mean \[0.485\]"),
         ([1], "found list, expected an object"),
     ],
@@ -715,9 +724,9 @@ def test_pictures_that_are_normalised_otherwise(
     files.write_json(path / "preprocessor_config.json", content)
     if message:
         with pytest.raises(ValueError, match=rf"preprocessor_config.json: .*{message}"):
-            imported.state(LABEL_MAP, model("nano", weights=str(path)))
+            importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
     else:
-        require_equal(imported.state(LABEL_MAP, model("nano", weights=str(path))), nano[1])
+        require_equal(importer.load_parameters(LABEL_MAP, model("nano", weights=str(path))), nano[1])
 
 
 def test_a_spec_that_hugging_face_cannot_compute(
@@ -727,9 +736,9 @@ def test_a_spec_that_hugging_face_cannot_compute(
     ours: Any = OmegaConf.load(out / "spec.yaml")
     ours.model.mask_former.pre_norm = True
     OmegaConf.save(ours, out / "spec.yaml")
-    message = "model.mask_former.pre_norm is True, expected False: Hugging Face's network can't compute that"
+    message = "model.mask_former.pre_norm is True, expected False: transformers' Mask2Former has the expected"
     with pytest.raises(ValueError, match=f"train.tao_spec: {message}"):
-        imported.checkpoint(LABEL_MAP, model("nano", weights=str(theirs_nano)), out)
+        importer.write_checkpoint(LABEL_MAP, model("nano", weights=str(theirs_nano)), out)
     files.write_json(tmp_path / "label_map.json", LABEL_MAP)
     with pytest.raises(ValueError, match=f"spec.yaml: {message}"):
         hugging_face.build(out, tmp_path / "label_map.json", tmp_path / "shared")
@@ -749,11 +758,11 @@ def test_a_spec_that_hugging_face_cannot_compute(
         ({"0": "person", "1": "car", "2": "sky", "a": "road"}, "expected the numbers 0 to 3"),
         ({"0": "person", "00": "car", "2": "sky", "3": "road"}, "expected the numbers 0 to 3"),
         ({"person": 0, "car": 1, "sky": 2, "road": 3}, "expected the numbers 0 to 3"),
-        ({"0": "person", "1": "car", "2": "sky", "3": 7}, "is not a name for each number"),
-        ({"0": "person", "1": "car", "2": "sky", "3": ""}, "is not a name for each number"),
-        ("person", "is not a name for each number"),
-        ({"0": "person", "1": "car", "2": "car", "3": "road"}, r"'car' stands twice; the weights have no 'sky'"),
-        ({"0": "person"}, r"1 classes for 4 rows"),
+        ({"0": "person", "1": "car", "2": "sky", "3": 7}, "does not give each number a name"),
+        ({"0": "person", "1": "car", "2": "sky", "3": ""}, "does not give each number a name"),
+        ("person", "does not give each number a name"),
+        ({"0": "person", "1": "car", "2": "car", "3": "road"}, r"'car' appears twice; the weights have no 'sky'"),
+        ({"0": "person"}, r"1 names for the 4 classes"),
     ],
 )
 def test_names_of_classes(
@@ -761,13 +770,13 @@ def test_names_of_classes(
 ) -> None:
     path = changed(theirs_nano, tmp_path / "f", id2label=id2label)
     if not message:
-        require_equal(imported.state(LABEL_MAP, model("nano", weights=str(path))), nano[1])
+        require_equal(importer.load_parameters(LABEL_MAP, model("nano", weights=str(path))), nano[1])
         return
     with pytest.raises(ValueError, match=message) as raised:
-        imported.state(LABEL_MAP, model("nano", weights=str(path)))
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(path)))
     assert "[]" not in str(raised.value)
     # The key says all that the file does not.
-    require_equal(imported.state(LABEL_MAP, model("nano", weights=str(path), weights_classes=NAMES)), nano[1])
+    require_equal(importer.load_parameters(LABEL_MAP, model("nano", weights=str(path), weights_classes=NAMES)), nano[1])
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 190000000\n"
@@ -787,23 +796,23 @@ def zip_saved(content: Any, **changes: Any) -> bytes:
         ("x.pkl", LFS, r"x.pkl is a pointer of Git LFS"),
         ("x.pth", b"\n<!DOCTYPE html><html>", "x.pth is a web page; download the file itself"),
         ("x.pth", b"", "x.pth is empty"),
-        ("x.pth", zip_saved(NETWORK)[:200], "x.pth: not read, for it holds more than tensors, or is broken"),
-        ("x.pth", zip_saved(torch.nn.Linear(1, 1)), r"whose it is in model.weights_format"),
+        ("x.pth", zip_saved(NETWORK)[:200], "x.pth: can't be read: it holds objects other than tensors, or is damaged"),
+        ("x.pth", zip_saved(torch.nn.Linear(1, 1)), r"and set model.weights_format"),
         ("x.safetensors", b"\x09\0\0\0\0\0\0\0{", "x.safetensors: can't be read"),
         ("x.safetensors", b"{}", "x.safetensors: can't be read"),
         ("x.pth", zip_saved({"state_dict": b"1", "state_dict_encrypted": 1}), "a checkpoint that TAO encrypted"),
         ("x.pth", zip_saved({"state_dict": {"panoptic_head.cls_embed.weight": torch.zeros(1), "backbone.x": 1}}),
-         r"found the form of mmdetection or mmsegmentation.*\['panoptic_head.cls_embed.weight'\]"),
-        ("x.pth", zip_saved({"model": {"patch_embed.proj.weight": torch.zeros(1)}}), "which model.backbone.pretrained"),
+         r"found a network of mmdetection or mmsegmentation.*\['panoptic_head.cls_embed.weight'\]"),
+        ("x.pth", zip_saved({"model": {"patch_embed.proj.weight": torch.zeros(1)}}), "a backbone only; set model"),
         ("x.pth", zip_saved({"model": {}}), "found the keys [], none of a Mask2Former"),
         ("x.pth", zip_saved(torch.zeros(1)), "x.pth: found Tensor, expected"),
-        ("x.pth", zip_saved({"student": NETWORK, "teacher": NETWORK}), r"networks \['student', 'teacher'\]; save the"),
+        ("x.pth", zip_saved({"student": NETWORK, "teacher": NETWORK}), r"networks \['student', 'teacher'\], expec"),
         ("x.pth", zip_saved({**NETWORK, "ema.sem_seg_head.x": torch.zeros(2)}), r"networks, under \['', 'ema.'\]"),
-        ("x.pth", zip_saved({**NETWORK, 5: torch.zeros(2)}), "found the name 5 among its tensors"),
+        ("x.pth", zip_saved({**NETWORK, 5: torch.zeros(2)}), "found the name 5 of a tensor"),
         ("x.pth", zip_saved({**NETWORK, "_orig_mod.sem_seg_head.x": torch.zeros(2)}), "holds sem_seg_head.x twice"),
         ("x.pth", zip_saved({"model.pixel_level_module.x": torch.zeros(2)}), "without its config.json; set"),
         ("x.pth", zip_saved({"sem_seg_head.x": torch.zeros(2, dtype=torch.int8)}), "'sem_seg_head.x' is int8"),
-        ("x.pth", zip_saved({"sem_seg_head.x": torch.zeros(2, device="meta")}), "'sem_seg_head.x' is without values"),
+        ("x.pth", zip_saved({"sem_seg_head.x": torch.zeros(2, device="meta")}), "'sem_seg_head.x' is a tensor without"),
         ("x.pth", zip_saved({"sem_seg_head.x": torch.tensor([1.0, float("nan")])}), "has 1 values that are NaN"),
         ("x.pth", zip_saved({"sem_seg_head.x": torch.tensor([float("inf")] * 2)}), "'sem_seg_head.x' has 2 values"),
         ("x.pth", zip_saved({"sem_seg_head.x": torch.tensor([1e300], dtype=torch.float64)}), "values that are NaN"),
@@ -815,7 +824,7 @@ def test_files_that_hold_no_network_to_be_taken(tmp_path: Path, name: str, conte
     path = write(tmp_path / name, content)
     message = message if "[" not in message or "\\" in message else re.escape(message)
     with pytest.raises(ValueError, match=message) as raised:
-        reading.read(path)
+        reader.read(path)
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
 
@@ -849,7 +858,7 @@ def test_a_file_is_known_by_how_it_begins_and_not_by_its_suffix(
 
 def test_a_file_out_of_a_folder_of_hugging_face(theirs_nano: Path) -> None:
     with pytest.raises(ValueError, match=r"without its config.json; set model.weights to the folder that holds both"):
-        reading.read(theirs_nano / "model.safetensors")
+        reader.read(theirs_nano / "model.safetensors")
 
 
 def test_names_of_hugging_face_with_prefixes(
@@ -861,7 +870,7 @@ def test_names_of_hugging_face_with_prefixes(
     state = {f"module.{name}": value for name, value in load_file(theirs_nano / "model.safetensors").items()}
     shutil.copytree(theirs_nano, path, ignore=shutil.ignore_patterns("*.safetensors"))
     saved(path / "pytorch_model.bin", state)
-    require_equal(imported.state(LABEL_MAP, model("nano", weights=str(path))), nano[1])
+    require_equal(importer.load_parameters(LABEL_MAP, model("nano", weights=str(path))), nano[1])
 
 
 @pytest.fixture(params=["safetensors", "bin"])
@@ -885,15 +894,15 @@ def shards(theirs_nano: Path, tmp_path: Path, request: pytest.FixtureRequest) ->
 
 
 def test_several_files(shards: Path, nano: tuple[Path, dict[str, torch.Tensor]]) -> None:
-    require_equal(imported.state(LABEL_MAP, model("nano", weights=str(shards))), nano[1])
+    require_equal(importer.load_parameters(LABEL_MAP, model("nano", weights=str(shards))), nano[1])
     shard = next(shards.glob("x-0.*"))
     link = shard.rename(shard.with_name("blob"))
     shard.symlink_to(link)
     # As in Hugging Face's cache.
-    require_equal(imported.state(LABEL_MAP, model("nano", weights=str(shards))), nano[1])
+    require_equal(importer.load_parameters(LABEL_MAP, model("nano", weights=str(shards))), nano[1])
 
 
-def mend_index(change: Any) -> Any:
+def edit_index(change: Any) -> Any:
     def apply(path: Path) -> None:
         index = next(path.glob("*.index.json"))
         index.write_text(json.dumps(change(json.loads(index.read_text()))))
@@ -908,28 +917,28 @@ def relisted(listed: dict[str, Any], **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("apply", "message"),
     [
-        (lambda path: next(path.glob("x-0.*")).unlink(), r"x-0\.\w+ not found, which \S+.index.json lists; get"),
+        (lambda path: next(path.glob("x-0.*")).unlink(), r"x-0\.\w+ not found, which \S+.index.json lists; download"),
         (lambda path: next(path.glob("x-0.*")).write_bytes(LFS), r"x-0\.\w+ is a pointer of Git LFS"),
         (lambda path: next(path.glob("*.index.json")).write_bytes(LFS), r"index.json is a pointer of Git LFS"),
         (lambda path: (path / "config.json").write_bytes(LFS), r"config.json is a pointer of Git LFS"),
         (
-            mend_index(lambda c: relisted(c, a="../../x-0.bin")),
+            edit_index(lambda c: relisted(c, a="../../x-0.bin")),
             r"index.json: lists '../../x-0.bin', which is not in its",
         ),
-        (mend_index(lambda c: relisted(c, a="/etc/passwd")), r"index.json: lists '/etc/passwd'"),
+        (edit_index(lambda c: relisted(c, a="/etc/passwd")), r"index.json: lists '/etc/passwd'"),
         (
-            mend_index(lambda c: relisted(c, a=sorted(c["weight_map"].values())[-1])),
+            edit_index(lambda c: relisted(c, a=sorted(c["weight_map"].values())[-1])),
             r"holds other tensors than.*\['a'\]",
         ),
-        (mend_index(lambda c: {"weight_map": {}}), "has no weight_map"),
-        (mend_index(lambda c: {"weight_map": {"a": 1}}), "has no weight_map"),
-        (mend_index(lambda c: []), "index.json: found list, expected an object"),
+        (edit_index(lambda c: {"weight_map": {}}), "has no weight_map"),
+        (edit_index(lambda c: {"weight_map": {"a": 1}}), "has no weight_map"),
+        (edit_index(lambda c: []), "index.json: found list, expected an object"),
     ],
 )
 def test_several_files_of_which_one_is_wrong(shards: Path, apply: Any, message: str) -> None:
     apply(shards)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
-        imported.state(LABEL_MAP, model("nano", weights=str(shards)))
+        importer.load_parameters(LABEL_MAP, model("nano", weights=str(shards)))
     assert str(raised.value).startswith(str(shards))
 
 
@@ -955,7 +964,7 @@ def test_imagenet_weights_of_another_form_are_not_left_out_in_silence(
     nano: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     path, spec_file = tmp_path / "swin.pth", nano[0] / "spec.yaml"
-    imported.check_backbone(swin_file(path, nano[1]), spec_file)
+    importer.check_backbone(swin_file(path, nano[1]), spec_file)
     theirs = {n.removeprefix("backbone."): v for n, v in nano[1].items() if n.startswith("backbone.")}
     for content, message in (
         ({"model": {f"module.{n}": v for n, v in theirs.items()}}, "layers.0.blocks.0.attn.proj.bias is missing"),
@@ -963,10 +972,10 @@ def test_imagenet_weights_of_another_form_are_not_left_out_in_silence(
         (theirs, "expected a .pth of the original Swin, whose one key is model"),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(str(path))}.*{message}"):
-            imported.check_backbone(saved(path, content), spec_file)
+            importer.check_backbone(saved(path, content), spec_file)
     swin_file(path, nano[1], **{"patch_embed.norm.bias": torch.zeros(96)})
     with pytest.raises(ValueError, match=r"patch_embed.norm.bias is \(96,\), expected \(24,\); set model.backbone"):
-        imported.check_backbone(path, spec_file)
+        importer.check_backbone(path, spec_file)
 
 
 def stage(cwd: Path, *words: str) -> Any:
@@ -989,7 +998,7 @@ def test_train_ends_in_one_line(tmp_path: Path) -> None:
     require_one_line(stage(tmp_path, *train), r"coco/label_map.json")
     write(tmp_path / "coco/label_map.json", json.dumps(LABEL_MAP).encode())
     done = stage(tmp_path, *train)
-    require_one_line(done, r"^x.pth is not the network of `model` in conf/: backbone\S+ is missing;")
+    require_one_line(done, r"^x.pth is not of the network of `model` in conf/: backbone\S+ is missing;")
     assert not (tmp_path / "out").exists()
 
 
@@ -999,11 +1008,11 @@ def test_hugging_face_ends_in_one_line(nano: tuple[Path, dict[str, torch.Tensor]
     command = "stages.commands.hugging_face", "--checkpoint", "c", "--label-map", "label_map.json", "--out", "out"
     saved(out / "model.pth", {name: value for name, value in nano[1].items() if "class_embed" not in name})
     require_one_line(stage(tmp_path, *command), r"^c/model.pth: \S+class_embed.bias is missing")
-    saved(out / "model.pth", {**nano[1], reading.EMPTY_WEIGHT: EMPTY["original"]})
+    saved(out / "model.pth", {**nano[1], formats.EMPTY_WEIGHT: EMPTY["original"]})
     require_one_line(stage(tmp_path, *command), r"^c/model.pth: .* its criterion.empty_weight has no-object last")
     saved(out / "model.pth", nano[1])
     (out / "spec.yaml").write_text("model: {backbone: {}}\n")
-    require_one_line(stage(tmp_path, *command), r"^c/spec.yaml: has no 'swin'; take the spec that train wrote")
+    require_one_line(stage(tmp_path, *command), r"^c/spec.yaml: has no 'swin'; use the spec that train wrote")
 
 
 def test_a_key_of_another_value() -> None:

@@ -1,51 +1,55 @@
 """`make hugging-face`: TAO checkpoint -> a folder that transformers' Mask2FormerForUniversalSegmentation loads.
 
-Writes config.json, model.safetensors and preprocessor_config.json. The same network, parameter by parameter; its class
-no-object is last there. Cost: seconds. Deterministic.
+Writes config.json, model.safetensors and preprocessor_config.json. The network is the same, parameter by parameter; the
+class no-object is the last one in transformers. Cost: seconds. Deterministic.
 """
 
-import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.foundation import files
-from stages.weights import hugging_face_config, layouts, reading
+from stages.foundation import command_line, files, text
+from stages.weights import compatibility, formats, hugging_face_folder, reader, state_dict
 
 
 def build(checkpoint: Path, label_map: Path, out: Path) -> None:
-    """Write the network of checkpoint/model.pth and checkpoint/spec.yaml, its classes named by `label_map`, to `out`.
+    """Write the network of checkpoint/model.pth and checkpoint/spec.yaml to the folder `out`.
 
-    Raises FileNotFoundError without a checkpoint, ValueError where it is none of a Mask2Former, or one that Hugging
-    Face's can't compute.
+    label_map: the label_map.json of the checkpoint's set, which names the classes. Raises FileNotFoundError if a file
+    is missing, ValueError if the checkpoint is not of a Mask2Former or transformers can't compute its network.
     """
-    from omegaconf import OmegaConf
     from safetensors.torch import save_file
 
-    for path in (checkpoint / "model.pth", checkpoint / "spec.yaml", label_map):
+    spec_path = checkpoint / "spec.yaml"
+    for path in (checkpoint / "model.pth", spec_path, label_map):
         if not path.is_file():
-            raise FileNotFoundError(f"{path} not found; run `dvc repro train`, or `dvc pull` where it is shared")
-    state = reading.read(checkpoint / "model.pth", reading.TAO).state
+            raise FileNotFoundError(f"{path} not found; run `dvc repro train`, or `dvc pull` if it is shared")
+    state = reader.read(checkpoint / "model.pth", formats.TAO).state
     names = [entry["name"] for entry in files.read_json(label_map)]
-    head = f"{layouts.CLASSES}.bias"
+    head = f"{state_dict.CLASS_HEAD}.bias"
     if head not in state:
-        raise ValueError(f"{checkpoint / 'model.pth'}: {head} is missing; take a checkpoint that train wrote")
+        raise ValueError(f"{checkpoint / 'model.pth'}: {head} is missing; use a checkpoint that train wrote")
     if (rows := len(state[head])) != len(names) + 1:
-        raise ValueError(f"{checkpoint}: {rows - 1} classes, but {label_map} has {len(names)}; take the map of its set")
-    spec: Any = OmegaConf.to_container(OmegaConf.load(checkpoint / "spec.yaml"))
+        raise ValueError(
+            f"{checkpoint}: found {rows - 1} classes, expected the {len(names)} of {label_map}; use the label map of "
+            "the checkpoint's set"
+        )
+    spec = text.read_yaml(spec_path)
     try:
-        contents = config(spec["model"], names), preprocessor(spec["dataset"], len(names))
+        network, preprocessor = network_config(spec["model"], names), preprocessor_config(spec["dataset"], len(names))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{checkpoint / 'spec.yaml'}: has no {error}; take the spec that train wrote") from error
-    hugging_face_config.check_spec(str(checkpoint / "spec.yaml"), spec["model"])
+        raise ValueError(f"{spec_path}: has no {error}; use the spec that train wrote") from error
+    compatibility.check_spec(str(spec_path), spec["model"])
     with files.atomic_write(out) as draft:
         draft.mkdir()
-        save_file(layouts.to_hugging_face(state), draft / reading.SAFETENSORS, metadata={"format": "pt"})
-        files.write_json(draft / reading.CONFIG, contents[0])
-        files.write_json(draft / reading.PREPROCESSOR, contents[1])
+        tensors = state_dict.to_hugging_face(state)
+        save_file(tensors, draft / hugging_face_folder.SAFETENSORS, metadata={"format": "pt"})
+        files.write_json(draft / hugging_face_folder.CONFIG, network)
+        files.write_json(draft / hugging_face_folder.PREPROCESSOR, preprocessor)
 
 
-def config(model: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """config.json of the `model` of TAO's spec."""
+def network_config(model: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the content of config.json for the `model` of TAO's spec and the names of the classes."""
     swin, head, decoder = model["backbone"]["swin"], model["sem_seg_head"], model["mask_former"]
     stages = [f"stage{number}" for number in range(1, 5)]
     return {
@@ -69,8 +73,8 @@ def config(model: dict[str, Any], names: list[str]) -> dict[str, Any]:
     }
 
 
-def preprocessor(dataset: dict[str, Any], num_labels: int) -> dict[str, Any]:
-    """preprocessor_config.json: the size that TAO validates at, and its normalisation."""
+def preprocessor_config(dataset: Mapping[str, Any], num_labels: int) -> dict[str, Any]:
+    """Return the content of preprocessor_config.json: the size that TAO validates at, and its normalisation."""
     sizes = dataset["augmentation"]
     return {
         "image_processor_type": "Mask2FormerImageProcessor",
@@ -84,17 +88,15 @@ def preprocessor(dataset: dict[str, Any], num_labels: int) -> dict[str, Any]:
 
 def main() -> None:
     """Command line of `make hugging-face`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--label-map", type=Path, required=True, help="label_map.json that convert wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
-    try:
-        build(args.checkpoint, args.label_map, args.out)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
-    print(f"{args.out}: {reading.SAFETENSORS}, {reading.CONFIG}, {reading.PREPROCESSOR}")
+    build(args.checkpoint, args.label_map, args.out)
+    written = hugging_face_folder.SAFETENSORS, hugging_face_folder.CONFIG, hugging_face_folder.PREPROCESSOR
+    print(f"{args.out}: {', '.join(written)}")
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,8 +1,8 @@
-"""Names and layouts of Mask2Former's parameters in TAO, in the original code and in Hugging Face's transformers.
+"""Converts Mask2Former's parameters between TAO, the original code and Hugging Face's transformers.
 
-TAO kept the original's names (github.com/facebookresearch/Mask2Former), and moved the class no-object from the last
-row of class_embed to the first. transformers has names of its own, in the form that its files have on disk; it splits
-the backbone's and the self-attention's fused projections into query, key and value.
+TAO has the original's names (github.com/facebookresearch/Mask2Former), but has the class no-object in the first row of
+the class head, not in the last. transformers has other names and splits the fused projections of the backbone and of
+self-attention into query, key and value. The names here are those of its files, which differ from those in memory.
 """
 
 import re
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    State = dict[str, torch.Tensor]
+type StateDict = dict[str, torch.Tensor]
+"""Parameters by name."""
 
-CLASSES = "sem_seg_head.predictor.class_embed"
-STATIC_QUERY = "static_query", "query_feat"
-"""What early checkpoints of the original call the queries; TAO never does."""
+CLASS_HEAD = "sem_seg_head.predictor.class_embed"
+"""Linear layer of the classes: weight [1 + C, D] and bias [1 + C]."""
+STATIC_QUERY, QUERY = "static_query", "query_feat"
+"""Names of the queries: in early checkpoints of the original, and in all others."""
 _UNUSED = re.compile(
     r"\.relative_position_index$|^criterion\.|^model\.pixel_level_module\.encoder\.(swin\.)?layernorm\."
 )
-"""Buffers that a network computes itself, what belongs to training alone, and a norm that transformers never uses."""
+"""Names of what no prediction depends on: buffers that networks compute, the loss, a norm that transformers ignores."""
 
 _SWIN, _DECODER = "model.pixel_level_module.encoder", "model.pixel_level_module.decoder"
 _BLOCK, _HF_BLOCK = "backbone.layers.#.blocks.#", f"{_SWIN}.encoder.layers.#.blocks.#"
@@ -64,82 +66,82 @@ RENAMED = {
     f"{_FFN}.norm": f"{_HF_LAYER}.final_layer_norm",
     f"{_PREDICTOR}.decoder_norm": f"{_TRANSFORMER}.decoder.layernorm",
     f"{_PREDICTOR}.mask_embed.layers.#": f"{_TRANSFORMER}.decoder.mask_predictor.mask_embedder.#.0",
-    CLASSES: "class_predictor",
+    CLASS_HEAD: "class_predictor",
 }
-"""TAO's beginning of a name -> Hugging Face's; # is a number. The rest of the name is the same."""
+"""Start of a name in TAO -> start in transformers; # stands for a number. The rest of the name is the same."""
 SPLIT = {
     f"{_BLOCK}.attn.qkv.": [f"{_HF_BLOCK}.attention.self.{x}." for x in ("query", "key", "value")],
     f"{_SELF}.self_attn.in_proj_": [f"{_HF_LAYER}.self_attn.{x}_proj." for x in "qkv"],
 }
-"""TAO's beginning of a name -> those of the three that Hugging Face has for it, along the first axis."""
+"""Start of the name of a fused projection in TAO -> starts of its three parts in transformers, along the first axis."""
 
 
-def used(state: "Mapping[str, torch.Tensor]") -> "State":
-    """What an answer depends on: without buffers that a network computes itself, and what is of training alone."""
+def without_unused[Value](state: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the entries that predictions depend on: no buffers that networks compute, nothing of the loss."""
     return {k: v for k, v in state.items() if not _UNUSED.search(k)}
 
 
-def from_original(state: "Mapping[str, torch.Tensor]") -> "State":
-    """TAO's parameters from the original code's."""
-    return _rotated({k.replace(*STATIC_QUERY): v for k, v in used(state).items()}, 1)
+def from_original(state: "Mapping[str, torch.Tensor]") -> StateDict:
+    """Convert the original code's parameters to TAO's."""
+    return _roll_classes({k.replace(STATIC_QUERY, QUERY): v for k, v in without_unused(state).items()}, 1)
 
 
-def from_hugging_face(state: "Mapping[str, torch.Tensor]") -> "State":
-    """TAO's parameters from those of transformers' Mask2FormerForUniversalSegmentation.
+def from_hugging_face(state: "Mapping[str, torch.Tensor]") -> StateDict:
+    """Convert the parameters of transformers' Mask2FormerForUniversalSegmentation to TAO's.
 
-    Raises ValueError naming one that no Mask2Former with a Swin backbone has, and one whose parts are not all there.
+    Raises ValueError naming a parameter that no Mask2Former with a Swin backbone has, or a fused projection of which a
+    part is missing.
     """
     import torch
 
-    state = used(state)
     parts: dict[str, list[torch.Tensor | None]] = {}
-    result: State = {}
+    result: StateDict = {}
     renames = _patterns((theirs, ours) for ours, theirs in RENAMED.items())
     splits = _patterns((name, (ours, place)) for ours, names in SPLIT.items() for place, name in enumerate(names))
-    for name, value in state.items():
+    for name, value in without_unused(state).items():
         for pattern, (ours, place) in splits:
             if found := pattern.match(name):
-                fused = _filled(ours, found) + name[found.end() :]
+                fused = _fill(ours, found) + name[found.end() :]
                 parts.setdefault(fused, [None] * 3)[place] = value
                 break
         else:
-            result[_renamed(name, renames)] = value
+            result[_rename(name, renames)] = value
     for name, values in parts.items():
         present = [value for value in values if value is not None]
         if len(present) < 3:
-            raise ValueError(f"the weights hold {len(present)} of the three parts of {name}; get the file anew")
+            raise ValueError(f"found {len(present)} of the three parts of {name}; download the weights again")
         result[name] = torch.cat(present)
-    return _rotated(result, 1)
+    return _roll_classes(result, 1)
 
 
-def to_hugging_face(state: "Mapping[str, torch.Tensor]") -> "State":
-    """The reverse of `from_hugging_face`."""
-    result: State = {}
+def to_hugging_face(state: "Mapping[str, torch.Tensor]") -> StateDict:
+    """Convert TAO's parameters to transformers', the reverse of `from_hugging_face`."""
+    result: StateDict = {}
     renames, splits = _patterns(RENAMED.items()), _patterns(SPLIT.items())
-    for name, value in _rotated(used(state), -1).items():
+    for name, value in _roll_classes(without_unused(state), -1).items():
         for pattern, theirs in splits:
             if found := pattern.match(name):
                 for target, part in zip(theirs, value.chunk(3), strict=True):
-                    result[_filled(target, found) + name[found.end() :]] = part.contiguous()
+                    result[_fill(target, found) + name[found.end() :]] = part.contiguous()
                 break
         else:
-            result[_renamed(name, renames)] = value
+            result[_rename(name, renames)] = value
     return result
 
 
-def reordered(state: "State", order: list[int]) -> "State":
-    """TAO's parameters with classes in another order: class i becomes what class order[i] was, both from 0."""
+def reorder_classes(state: StateDict, order: list[int]) -> StateDict:
+    """Reorder the classes of TAO's parameters: class i of the result is class order[i] of `state`, both from 0."""
     rows = [0, *(1 + old for old in order)]
-    return {k: v[rows] if k.startswith(f"{CLASSES}.") else v for k, v in state.items()}
+    return {k: v[rows] if k.startswith(f"{CLASS_HEAD}.") else v for k, v in state.items()}
 
 
-def _rotated(state: "State", by: int) -> "State":
-    """With the rows of class_embed moved on by `by`: no-object is TAO's first class and the others' last."""
-    return {k: v.roll(by, 0) if k.startswith(f"{CLASSES}.") else v for k, v in state.items()}
+def _roll_classes(state: StateDict, by: int) -> StateDict:
+    """Shift the rows of the class head by `by`: 1 moves no-object from the last row to the first, -1 back."""
+    return {k: v.roll(by, 0) if k.startswith(f"{CLASS_HEAD}.") else v for k, v in state.items()}
 
 
 def _patterns[Target](pairs: Iterable[tuple[str, Target]]) -> list[tuple[re.Pattern[str], Target]]:
-    """Of beginnings of names, # any number. They end where a part of the name does."""
+    """Compile starts of names to patterns. # matches any number; a match ends at a dot or at the end of the name."""
     result = []
     for name, target in pairs:
         end = "" if name.endswith((".", "_")) else r"(?=\.|$)"
@@ -147,13 +149,16 @@ def _patterns[Target](pairs: Iterable[tuple[str, Target]]) -> list[tuple[re.Patt
     return result
 
 
-def _filled(name: str, found: "re.Match[str]") -> str:
+def _fill(name: str, found: "re.Match[str]") -> str:
+    """Put the numbers that a pattern of `_patterns` matched in place of each # of `name`."""
     numbers = iter(found.groups())
     return re.sub("#", lambda _: next(numbers), name)
 
 
-def _renamed(name: str, renames: list[tuple[re.Pattern[str], str]]) -> str:
+def _rename(name: str, renames: list[tuple[re.Pattern[str], str]]) -> str:
     for pattern, target in renames:
         if found := pattern.match(name):
-            return _filled(target, found) + name[found.end() :]
-    raise ValueError(f"{name!r} is no parameter of a Mask2Former with a Swin backbone; other networks can't be taken")
+            return _fill(target, found) + name[found.end() :]
+    raise ValueError(
+        f"{name!r} is not a parameter of a Mask2Former with a Swin backbone; set model.weights to such a network"
+    )
