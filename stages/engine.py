@@ -1,7 +1,7 @@
 """engine@TARGET: graph -> an engine for one target, with engine.json beside it.
 
-Checks this host and the graph against the target before any work. Cost: seconds to minutes. Not deterministic:
-builders choose by timing, so an engine is an immutable artifact that its manifest describes.
+Checks that this host and the graph are what the target needs before it builds. Cost: seconds to minutes. Not
+deterministic, because builders choose kernels by their timings. The manifest describes how an engine was built.
 """
 
 import logging
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache: Path) -> None:
     """Build the engine of target `name` from graph/graph.onnx into the folder `out`.
 
-    `timing_cache` is a file that TensorRT reads, where it exists, and writes. Raises RuntimeError when this host or
-    the graph is not what the target needs, or with the builder's message.
+    timing_cache: file of TensorRT's timings, which is read if it exists, and written. Raises RuntimeError if this host
+    or the graph is not what the target needs, or if the builder fails, with its message.
     """
     manifest.check_host(name, target)
     about = description.read(graph)
@@ -37,7 +37,7 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()
         if about.steps:
-            # An engine of a CPU needs nothing of it; dvc.yaml relies on that.
+            # Imported here, because dvc.yaml does not list it as a dependency of CPU engines, which don't need it.
             from stages.engines.cuda import bundle_builder
 
             bundle_builder.build(backend, graph, about.steps, engine, target, timing_cache)

@@ -1,11 +1,11 @@
-"""evaluate: run a TAO checkpoint on the validation set; write its maps and its figures.
+"""evaluate: run a TAO checkpoint on the validation set; write its maps and its metrics.
 
-TAO's PyTorch network and TAO's own post-processing run as they are deployed: maps have the size of deploy's frames, and
-are scaled to each picture's size for the comparison with the truth. A panoptic network gets all figures with the same
-weights: PQ, SQ and RQ; mIoU and pixel accuracy of semantic inference; COCO's AP of instance inference. A network of
-another mode gets the figures of that mode. The figures of TAO's last validation are written beside them.
+TAO's PyTorch network and post-processing run at the deployed sizes: maps have the size of deploy's frames, and are
+scaled to each picture's size to be compared with the annotations. A panoptic network gets the metrics of all modes: PQ,
+SQ and RQ; mIoU and pixel accuracy of semantic inference; COCO's AP of instance inference. Networks of other modes get
+the metrics of their mode. The metrics of TAO's last validation are written beside them.
 
-Cost: seconds a picture on a CPU. A GPU is used where there is one. Deterministic.
+Cost: seconds per picture on a CPU. A GPU is used if there is one. Deterministic.
 """
 
 import csv
@@ -35,15 +35,15 @@ TableRow = dict[str, str | float]
 COLUMNS = ("class", "isthing", "pq", "sq", "rq", "tp", "fp", "fn", "iou", "ap")
 """Columns of per_class.csv."""
 TAO_FIGURES = ("val_miou", "val_pixel_accuracy", "val_map", "val_map50")
-"""Columns of history.csv that hold TAO's figures."""
+"""Columns of history.csv that hold TAO's metrics."""
 
 
 def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Config) -> None:
     """Evaluate checkpoint/model.pth on the split that convert wrote to `coco`.
 
     Writes the maps of deploy.mode as out/panoptic.json and out/panoptic/*.png, out/per_class.csv, the JSON file
-    `metrics`, and out/confusion.csv unless the network learned instances alone. Raises FileNotFoundError or ValueError
-    for an input that is absent or can't be read.
+    `metrics`, and out/confusion.csv unless the network learned instances only. Raises FileNotFoundError or ValueError
+    if an input is missing or can't be read.
     """
     from stages.reference.tao_model import Checkpoint, best_device
 
@@ -73,7 +73,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Co
 
 
 class Figures:
-    """Collects the figures of a network that learned `mode`."""
+    """Collects the metrics of a network that learned `mode`."""
 
     def __init__(self, coco: Path, categories: list[Category], mode: config.Mode) -> None:
         self.categories = categories
@@ -94,7 +94,7 @@ class Figures:
             self.precision.add(entry.image_id, found.masks, found.scores, found.category_ids)
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures over all classes, 0 to 100."""
+        """Return the metrics over all classes, 0 to 100."""
         result: dict[str, Any] = {}
         if config.Mode.panoptic in self.modes:
             result |= self.quality.summary(self.categories)
@@ -105,9 +105,9 @@ class Figures:
         return result
 
     def per_class(self) -> list[TableRow]:
-        """Return a row for each class that truth or prediction holds; figures are 0 to 100.
+        """Return a row for each class that annotations or predictions hold. Values are 0 to 100.
 
-        A figure that a class does not have is left out.
+        Metrics that a class does not have are left out.
         """
         rows: list[TableRow] = []
         by_class = self.precision.evaluate()[1] if config.Mode.instance in self.modes else {}
@@ -127,16 +127,16 @@ class Figures:
 
 
 def headline(result: dict[str, Any]) -> str:
-    """Return PQ, mIoU and AP as text, those that the content of evaluate.json has."""
+    """Return PQ, mIoU and AP as text, as far as `result`, the content of evaluate.json, has them."""
     figures = [("PQ", "all", "pq"), ("mIoU", "semantic", "miou"), ("AP", "instance", "ap")]
     parts = [f"{name} {result[part][key]:.1f}" for name, part, key in figures if key in result.get(part, {})]
     return ", ".join(parts)
 
 
 def _tao_figures(history: Path) -> dict[str, float]:
-    """Return the figures of TAO's last validation, 0 to 100.
+    """Return the metrics of TAO's last validation, 0 to 100.
 
-    TAO computes them on its crops, and mIoU at a quarter of the crops' resolution.
+    TAO computes them on its crops, and mIoU at a quarter of their resolution.
     """
     with history.open(newline="") as file:
         validated = [row for row in csv.DictReader(file) if row.get("val_loss")]
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
     parser.add_argument("--out", type=Path, required=True, help="folder for the predicted maps")
-    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
     build(args.checkpoint, args.coco, args.out, args.metrics, config.load())
 

@@ -1,8 +1,9 @@
 """export@FORM: TAO checkpoint -> ONNX of the deployed graph, with one form of deformable attention.
 
-By PyTorch's TorchScript exporter, as TAO's own. Inputs and outputs: docs/outputs.md; here the network's logits are
-outputs too, for the comparisons of the next stages. Fails when the graph holds an operator whose output shape depends
-on data, or does not answer as TAO's network with TAO's post-processing. Cost: seconds. Deterministic.
+Uses PyTorch's TorchScript exporter, as TAO does. docs/outputs.md describes inputs and outputs; the exported graph also
+outputs the network's logits, which the next stages compare. Fails if the graph holds an operator whose output shape
+depends on data, or if its predictions differ from those of TAO's network with TAO's post-processing. Cost: seconds.
+Deterministic.
 """
 
 import io
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DATA_DEPENDENT = {"NonZero", "ScatterND", "Compress", "Unique", "NonMaxSuppression"}
+"""Operators whose output shapes depend on data, and ScatterND, which PyTorch exports with NonZero.
+
+Builders of static engines can't take them.
+"""
 
 
 def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.Sampler, cfg: config.Deploy) -> None:
     """Export checkpoint/model.pth to the folder `out`; write node counts and differences to `metrics`.
 
-    Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's answer on the first pictures of the split at
-    `coco`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
-    differs from TAO's answer by more than deploy allows.
+    Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's predictions on the first pictures of the split
+    at `coco`. Raises RuntimeError if the graph holds a data-dependent operator, naming it, or if its predictions differ
+    from TAO's by more than deploy allows.
     """
     from stages.onnx_graph import artifact
     from stages.reference import comparison
@@ -49,12 +54,13 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
             raise RuntimeError(
-                f"the exported graph holds {found}, whose shapes depend on data; see stages/network/network.py"
+                f"the exported graph holds {found}, expected no operator whose shape depends on data; change "
+                "the module in stages/network that it comes from"
             )
         artifact.save(model, draft, about, cut=False)
         result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
         if form is config.Sampler.kernels:
-            # Only a simplified graph tells the shapes that its parts need.
+            # Partitioning needs the shapes of all tensors, which are known after simplification only.
             result["compared"] = "not yet: by simplify@kernels"
         else:
             result |= comparison.check(model, reference_file, about, comparison.differences)
@@ -64,7 +70,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
 
 
 def answer(tao: Any, paths: list[Path], out: Path) -> None:
-    """Write what a tao_model.Checkpoint answers on pictures to `out`, a file of stages/reference/comparison.py."""
+    """Write the predictions of a tao_model.Checkpoint on pictures to the reference file `out`; see comparison.py."""
     import numpy as np
 
     from stages.reference import comparison
@@ -79,7 +85,7 @@ def answer(tao: Any, paths: list[Path], out: Path) -> None:
 
 
 def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
-    """The graph of deploy in float32, from TAO's MaskFormerModel; as Fused or TaoShaped."""
+    """Export the graph of deploy.graph (network.Fused or TaoShaped) in float32, from TAO's MaskFormerModel `tao`."""
     import onnx
     import torch
 
@@ -93,12 +99,12 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
         example = torch.zeros(cfg.batch_size, *cfg.frame_size, 3, dtype=torch.uint8)
     file = io.BytesIO()
     with torch.inference_mode(), warnings.catch_warnings():
-        # Shapes are fixed on purpose; the tracer warns wherever it makes one constant.
+        # The tracer warns about each shape that it makes a constant. Here all shapes are meant to be constants.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             deployed,
             (example,),
-            file,  # type: ignore[arg-type]  # any binary file will do
+            file,  # type: ignore[arg-type]  # Any binary file works.
             input_names=[deployed.input_name],
             output_names=list(deployed.output_names),
             opset_version=cfg.opset,

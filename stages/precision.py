@@ -1,8 +1,9 @@
 """precision@FORM-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts left in float32.
 
-Precision is baked into the ONNX file, so that it is a hashed artifact and serves strongly typed builders. int8 is
-fp16 with the backbone's and the encoder's products of weights in int8 (stages/onnx_graph/int8.py). Inputs and outputs
-keep their types. Compared with TAO's answer in ONNX Runtime. Cost: seconds, for int8 a minute. Deterministic.
+The ONNX file has the types of the lower precision, so that precision is part of a hashed artifact and strongly typed
+builders can compile it. int8 is fp16 with the products of weights of backbone and encoder in int8
+(stages/onnx_graph/int8.py). Inputs and outputs keep their types. The result is compared with TAO's predictions, in ONNX
+Runtime. Cost: seconds; a minute for int8. Deterministic.
 """
 
 import logging
@@ -36,9 +37,9 @@ def build(
 ) -> None:
     """Convert graph/graph.onnx to `precision` into the folder `out`; write differences to `metrics`.
 
-    `calibration`, for int8: a split that convert wrote. Raises ValueError where it is missing or an entry of
-    deploy.keep_float32 matches nothing in the graph, and RuntimeError when probabilities differ from TAO's by more than
-    deploy.max_score_difference; `metrics` is written all the same.
+    calibration: a split that convert wrote, needed for int8. Raises ValueError if it is missing or an entry of
+    deploy.keep_float32 matches no node, and RuntimeError, after writing `metrics`, if probabilities differ from TAO's
+    by more than deploy.max_score_difference.
     """
     import onnx
 
@@ -68,16 +69,19 @@ def to_int8(
     about: description.Description,
     cfg: config.Deploy,
 ) -> "onnx.ModelProto":
-    """A model with int8 where stages/onnx_graph/int8.py puts it. Raises ValueError without `calibration`."""
+    """Return a copy of a model with int8 where stages/onnx_graph/int8.py puts it.
+
+    Raises ValueError without `calibration`, or if ONNX Runtime can't run the graph.
+    """
     from stages.onnx_graph import fp16, int8
     from stages.reference import comparison
 
     if not calibration:
-        raise ValueError("int8 takes its ranges from real pictures; name their split by --coco")
+        raise ValueError("int8 needs real pictures for calibration, found none; give their split by --coco")
     if not comparison.runs(about):
         raise ValueError(
-            f"int8 is calibrated in ONNX Runtime, which has no {about.deformable_attention}; "
-            "take grid_sample or gather for targets with precision int8"
+            f"int8 is calibrated in ONNX Runtime: found deformable_attention {about.deformable_attention}, which it "
+            "does not have, expected grid_sample or gather; set one of them for targets with precision int8"
         )
     shape = replace(about.config, calibration_pictures=cfg.calibration_pictures)
     inputs = int8.calibration_input(calibration, shape)
@@ -85,7 +89,7 @@ def to_int8(
 
 
 def differences(expected: "comparison.Reference", found: "comparison.Answer") -> dict[str, Any]:
-    """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1]."""
+    """Return the agreement of the maps in percent, and differences of class and mask probabilities, in [0, 1]."""
     from scipy.special import expit, softmax
 
     from stages.reference import comparison
@@ -102,15 +106,15 @@ def differences(expected: "comparison.Reference", found: "comparison.Answer") ->
 
 
 def require_close(found: dict[str, Any], cfg: config.Deploy) -> None:
-    """Raise RuntimeError naming the key unless `differences` are within deploy's limit; NaN is not."""
+    """Raise RuntimeError, naming the parameter, unless `differences` are within deploy's limit. NaN is not."""
     if "compared" in found:
         return
-    # NumPy's max and not Python's, which loses NaN.
+    # NumPy's max propagates NaN, Python's does not.
     worst = np.max([found["class_probability_difference_p999"], found["mask_probability_difference_p999"]])
     if not worst <= cfg.max_score_difference:
         raise RuntimeError(
-            f"lower precision moves probabilities by {worst:.4f} (99.9th percentile), allowed: "
-            f"deploy.max_score_difference {cfg.max_score_difference}; add to deploy.keep_float32 what "
+            f"lower precision changes probabilities by {worst:.4f} (99.9th percentile), expected at most "
+            f"deploy.max_score_difference {cfg.max_score_difference}; add to deploy.keep_float32 the nodes that "
             "`make bench-precision` finds sensitive"
         )
 

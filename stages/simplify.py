@@ -1,8 +1,8 @@
 """simplify@FORM: exported ONNX -> the deployed graph in float32, by onnxsim.
 
-Constants are folded and redundant operators removed; the result computes the same, which is checked against TAO's
-answer on real frames: onnxsim's own check feeds noise in [0, 1), which is black in uint8. The logits, which export
-keeps for that comparison, are outputs no more. Cost: seconds; minutes for the large networks. Deterministic.
+onnxsim folds constants and removes redundant operators. The result is compared with TAO's predictions on real frames;
+onnxsim's own check is not used, because it feeds noise in [0, 1), which is black in uint8. The logits, which export
+outputs for comparisons, are removed from the outputs. Cost: seconds; minutes for large networks. Deterministic.
 """
 
 import logging
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
-    """Simplify exported/graph.onnx into the folder `out`; write node counts and the difference to TAO to `metrics`.
+    """Simplify exported/graph.onnx into the folder `out`; write node counts and differences to `metrics`.
 
-    Raises RuntimeError when the result differs from TAO's answer by more than deploy allows.
+    Raises RuntimeError if the result's predictions differ from TAO's by more than deploy allows.
     """
     import onnx
 
@@ -47,7 +47,7 @@ def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
 
 
 def simplify(model: "onnx.ModelProto", cfg: config.Deploy) -> "onnx.ModelProto":
-    """The deployed graph of an exported one, which is not changed."""
+    """Return the deployed graph of an exported graph, which is not changed."""
     import onnx
     import onnxsim
 

@@ -132,7 +132,7 @@ def program(folder: Path, name: str, script: str) -> None:
     [
         (None, "docker not found on PATH; install Docker Engine"),
         ("echo no daemon >&2; exit 1", "Docker does not answer: no daemon"),
-        ("echo '{\"runc\": {}}'", r"runtimes \['runc'\] and not nvidia.*nvidia-ctk"),
+        ("echo '{\"runc\": {}}'", r"runtimes \['runc'\], expected nvidia.*nvidia-ctk"),
         ('[ "$1" = image ] && exit 1; echo "{\\"nvidia\\": {}}"', "docker login nvcr.io"),
     ],
 )

@@ -1,6 +1,6 @@
-"""graph.json, beside each deployable ONNX file: everything that a machine without the parameters must know to run it.
+"""Reads graph.json, which lies beside each deployable ONNX file and tells a device all that it needs to run it.
 
-Read on machines without onnx.
+Devices have neither the parameters nor the package onnx.
 """
 
 from collections.abc import Mapping
@@ -16,33 +16,33 @@ from stages.inference.steps import Constants, Part, Step
 
 ONNX, NAME = "graph.onnx", "graph.json"
 CONSTANTS = "constants.npz"
-"""File of the arrays that our kernels read, by the names of their tensors."""
+"""File of the constants that our kernels read, by the names of their tensors."""
 
 PROVENANCE = "provenance"
 """Key of the ONNX metadata that holds Description.provenance as JSON."""
 
 FUSED_INPUT, TAO_INPUT = "frame", "inputs"
-"""Names of the graph's input: of the fused graph, and of the graph of TAO's exporter."""
+"""Names of the input: of the fused graph, and of the graph of TAO's exporter."""
 
 
 @dataclass
 class Description:
-    """A graph: its inputs and outputs, and where it came from."""
+    """Content of graph.json."""
 
     deploy: dict[str, Any]
-    """The parameters `deploy` that shape it, as in params.yaml."""
+    """The parameters `deploy` that the graph was exported with, as in params.yaml."""
     deformable_attention: str
     """A value of config.Sampler."""
     categories: list[Category]
     """COCO categories, things first; category_id - 1 is the network's class."""
     provenance: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of data, spec and checkpoint that it came from."""
+    """SHA-256 of the data, spec and checkpoint that the graph was made from."""
     precision: str = "fp32"
     """A value of config.Precision."""
     sha256: str = ""
     """SHA-256 of the ONNX file."""
     steps: list[Step] = field(default_factory=list)
-    """Parts and kernel calls of a graph with kernels of ours, in the order in which they run; else empty."""
+    """Parts and kernel calls of a graph with our kernels, in the order in which they run; empty for other graphs."""
 
     @property
     def num_things(self) -> int:
@@ -56,7 +56,7 @@ class Description:
 
 
 def parse(content: Mapping[str, Any]) -> Description:
-    """The content of a graph.json. Raises ValueError for unknown keys, missing ones, and steps of another form."""
+    """Parse the content of a graph.json. Raises ValueError for unknown or missing keys and for malformed steps."""
     names = [f.name for f in fields(Description)]
     if unknown := sorted(content.keys() - {*names}):
         raise ValueError(f"unknown keys {unknown}; expected {', '.join(names)}")
@@ -69,7 +69,7 @@ def parse(content: Mapping[str, Any]) -> Description:
 def read(folder: Path) -> Description:
     """Read folder/graph.json.
 
-    Raises RuntimeError where it is missing, has another form, or describes another file than the one beside it.
+    Raises RuntimeError if it is missing or malformed, or if a file that it describes is missing or has another SHA-256.
     """
     path = folder / NAME
     if not path.exists():
@@ -77,10 +77,10 @@ def read(folder: Path) -> Description:
     content = files.read_json(path)
     try:
         if not isinstance(content, dict):
-            raise ValueError(f"an object is expected, found {type(content).__name__}")
+            raise ValueError(f"found {type(content).__name__}, expected an object")
         found = parse(content)
     except ValueError as error:
-        raise RuntimeError(f"{path}: {error}; run `dvc repro` to write it anew") from error
+        raise RuntimeError(f"{path}: {error}; run `dvc repro` to write it again") from error
     described = {ONNX: found.sha256}
     described |= {step.file: step.sha256 for step in found.steps if isinstance(step, Constants | Part)}
     for name, sha256 in described.items():

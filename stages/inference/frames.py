@@ -1,7 +1,7 @@
-"""Pictures into frames, and frames into the network's input, with NumPy and OpenCV alone.
+"""Fits pictures into frames, and makes the network's input of frames, with NumPy and OpenCV only.
 
-A frame is what an engine takes: uint8 [H, W, 3], RGB, of the size deploy.frame_height_px x deploy.frame_width_px.
-Pictures of another size are brought to it here, for the checkpoint and for engines alike.
+A frame is the input of an engine: uint8 [H, W, 3], RGB, of the size deploy.frame_height_px x deploy.frame_width_px.
+The checkpoint gets pictures of other sizes through the same functions as the engines.
 """
 
 from typing import Any
@@ -22,7 +22,10 @@ Size = tuple[int, int]
 
 
 def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pad) -> Size:
-    """What a picture of `size` takes of `into`: all of it if stretched, else scaled to fit, its aspect ratio kept."""
+    """Return the size that a picture of `size` gets in a frame of the size `into`.
+
+    That is `into` if it is stretched. Else it is scaled to fit, and keeps its aspect ratio.
+    """
     if resize is config.Resize.stretch:
         return into
     scale = min(into[0] / size[0], into[1] / size[1])
@@ -31,15 +34,14 @@ def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pa
 
 
 def frame_in_input(cfg: config.Deploy) -> Size:
-    """What a frame takes of the network's input."""
+    """Return the size that a frame gets in the network's input; the rest is padding."""
     return fitted_size(cfg.frame_size, cfg.input_size, cfg.resize)
 
 
 def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
     """Scale a picture to fit into a frame and pad it with 0 at the bottom and the right.
 
-    Returns the frame, which is the picture itself where it has that size, and the (height, width) that the picture
-    takes of it.
+    Returns the frame and the (height, width) of the picture in it. A picture of the frame's size is not copied.
     """
     height, width = fitted_size((picture.shape[0], picture.shape[1]), cfg.frame_size)
     if picture.shape[:2] == cfg.frame_size:
@@ -50,7 +52,10 @@ def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
 
 
 def to_picture(labels: npt.NDArray[Any], used: Size, picture: Size, cfg: config.Deploy) -> npt.NDArray[Any]:
-    """Undo `fit` for a graph's map of labels [H, W]: what the picture takes of it, at the picture's size, unblended."""
+    """Undo `fit` for a graph's map of labels [H, W]: cut off the padding and scale to the size `picture`.
+
+    `used` is the size that `fit` returned. Scaling takes the nearest pixel, so labels are not blended.
+    """
     if cfg.graph is config.GraphKind.tao:
         # Its maps have the size of the network's input, not the frame's.
         labels = _cut(labels, frame_in_input(cfg), cfg.frame_size)
@@ -63,9 +68,9 @@ def _cut(labels: npt.NDArray[Any], used: Size, size: Size) -> npt.NDArray[Any]:
 
 
 def network_input(frames: npt.NDArray[np.uint8], cfg: config.Deploy) -> Floats:
-    """Input of the graph that TAO exports: uint8 [B, H, W, 3] -> float32 [B, 3, height_px, width_px], normalised.
+    """Make the input of the graph that TAO exports: uint8 [B, H, W, 3] -> float32 [B, 3, height_px, width_px].
 
-    By PIXEL_MEAN and PIXEL_STD. The same values as inside the fused graph.
+    Normalised by PIXEL_MEAN and PIXEL_STD. The fused graph computes the same values inside.
     """
     height, width = frame_in_input(cfg)
     result = np.zeros((len(frames), *cfg.input_size, 3), np.float32)

@@ -1,4 +1,4 @@
-"""How the network's input is normalised: (x / 255 - mean) / std of RGB."""
+"""Constants that normalise the network's input: (x / 255 - mean) / std, for RGB in [0, 255]."""
 
 PIXEL_MEAN = [0.485, 0.456, 0.406]
 """ImageNet mean of RGB in [0, 1]; TAO Deploy hard-codes it."""

@@ -21,7 +21,7 @@ class Predictor:
         description: Description,
         input_buffer: Callable[[], npt.NDArray[Any]] | None = None,
     ) -> None:
-        """`infer` takes a whole batch. `description` describes the engine's graph. `input_buffer`: see Runtime."""
+        """`infer` runs the engine on a whole batch. `input_buffer` returns its input memory; see class Runtime."""
         self.infer, self.description, self._input_buffer = infer, description, input_buffer
         self.cfg, self.num_things = description.config, description.num_things
 

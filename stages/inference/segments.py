@@ -1,7 +1,7 @@
-"""Decodes the outputs of an engine into maps of segments, with NumPy and OpenCV alone.
+"""Decodes the outputs of an engine into maps of segments, with NumPy and OpenCV only.
 
-The answer on a picture is one map of segments in every mode, so that checkpoint, engines and modes can be compared by
-one function. Instance masks may overlap: those with a score above deploy.object_mask_threshold are drawn, the one with
+The result for a picture is one map of segments in every mode, so that one function compares checkpoint, engines and
+modes. Instance masks may overlap: those with a score above deploy.object_mask_threshold are drawn, the one with
 the best score on top.
 """
 
@@ -42,8 +42,8 @@ class _MergeInput(NamedTuple):
 
     scores: Floats
     """float32 [Q]."""
-    classes: npt.NDArray[Any]
-    """[Q], from 0."""
+    classes: npt.NDArray[np.integer]
+    """int [Q], from 0."""
     size: frames.Size
     mask: Callable[[int], tuple[Floats, npt.NDArray[np.bool_]]]
     """Returns the mask probability of a query, float32 [H, W], and where it is 0.5 or more, bool [H, W]."""
@@ -52,7 +52,7 @@ class _MergeInput(NamedTuple):
 def merges_on_host(outputs: Collection[str], tensors: Collection[str]) -> bool:
     """Return whether a CPU engine of a graph with these outputs and inner tensors leaves the merge to `decode`.
 
-    The host skips queries below the score threshold. A graph of fixed shapes has to merge all of them.
+    That is faster, because the host skips queries below the score threshold and a graph of fixed shapes can't.
     """
     return "query_ids" in outputs and all(name in tensors for name in LOGITS)
 
@@ -81,6 +81,7 @@ def decode(outputs: Outputs, index: int, cfg: config.Deploy, num_things: int) ->
 def _panoptic(
     query_ids: npt.NDArray[np.uint8], areas: npt.NDArray[np.int32], category_ids: npt.NDArray[np.int32]
 ) -> Segments:
+    """Number the segments of the fused graph's map: query_ids [H, W], and areas and category_ids [Q] of the queries."""
     segment_of = np.zeros(VOID_QUERY + 1, np.int32)
     found = np.flatnonzero(areas)
     segment_of[found] = np.arange(1, len(found) + 1)
@@ -94,7 +95,10 @@ def semantic(class_ids: npt.NDArray[np.uint8]) -> Segments:
 
 
 def instances(
-    masks: npt.NDArray[np.bool_], scores: npt.NDArray[Any], category_ids: npt.NDArray[Any], cfg: config.Deploy
+    masks: npt.NDArray[np.bool_],
+    scores: npt.NDArray[np.floating],
+    category_ids: npt.NDArray[np.integer],
+    cfg: config.Deploy,
 ) -> Segments:
     """Draw masks, bool [K, H, W], on one map, from the lowest score above the threshold to the best."""
     ids = np.zeros(masks.shape[1:], np.int32)
@@ -160,5 +164,5 @@ def _merge(queries: _MergeInput, cfg: config.Deploy, num_things: int) -> Segment
 
 
 def _look_up(segment_of: npt.NDArray[np.int32], ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    # OpenCV's look-up is several times faster than NumPy's index.
+    # OpenCV's LUT is several times faster than indexing in NumPy.
     return cv2.LUT(ids, segment_of).astype(np.int32, copy=False)

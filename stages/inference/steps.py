@@ -1,7 +1,7 @@
-"""The steps of a graph that TensorRT can't take whole: parts for a builder, and calls of our own kernels between them.
+"""Steps of a graph with our own kernels: parts that a builder compiles, and calls of kernels between them.
 
-graph.json lists them in the order in which they run. An engine's own list, with launches in place of attributes, is in
-stages/engines/cuda/bundle.py. Read on machines without onnx.
+graph.json lists the steps in the order in which they run. The manifest of an engine has a list of its own, with
+launches in place of attributes; see stages/engines/cuda/bundle.py. Devices read both without the package onnx.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ import numpy as np
 AttributeValue = int | float | str | list[int]
 
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32")
-"""Types of tensors, by NumPy's names."""
+"""NumPy's names of the types that tensors may have."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TensorSpec:
 
     @property
     def numpy_dtype(self) -> "np.dtype[np.generic]":
-        """The type for NumPy."""
+        """The type as NumPy's dtype."""
         return np.dtype(self.dtype)
 
     @property
@@ -36,31 +36,31 @@ class TensorSpec:
 
 
 class Attributes(dict[str, AttributeValue]):
-    """Attributes of an operator's node, read with their types. Each method raises ValueError for another type."""
+    """Attributes of an operator's node. Each method reads one, and raises ValueError if it has another type."""
 
     def integer(self, name: str) -> int:
-        """An integer."""
+        """Read an integer."""
         return cast(int, self._read(name, "an integer", _is_integer(self.get(name))))
 
     def number(self, name: str) -> float:
-        """A float; an integer is converted."""
+        """Read a float. An integer is converted."""
         value = self.get(name)
         return float(cast(float, self._read(name, "a number", isinstance(value, float) or _is_integer(value))))
 
     def text(self, name: str) -> str:
-        """A string."""
+        """Read a string."""
         return cast(str, self._read(name, "a string", isinstance(self.get(name), str)))
 
     def choice(self, name: str, among: Collection[str]) -> str:
-        """A string that is one of `among`."""
+        """Read a string that must be one of `among`."""
         return cast(str, self._read(name, f"one of {', '.join(among)}", self.get(name) in among))
 
     def names(self, name: str) -> list[str]:
-        """A string of names with commas between them."""
+        """Read a list of names from a string in which commas separate them."""
         return [part for part in self.text(name).split(",") if part]
 
     def integers(self, name: str, length: int | None = None) -> list[int]:
-        """A list of integers, of `length` if that is given."""
+        """Read a list of integers, of the length `length` if that is given."""
         value = self.get(name)
         holds = isinstance(value, list) and all(map(_is_integer, value)) and length in (None, len(value))
         return cast("list[int]", self._read(name, f"a list of {length or 'any number of'} integers", holds))
@@ -73,7 +73,7 @@ class Attributes(dict[str, AttributeValue]):
 
 @dataclass(frozen=True)
 class Constants:
-    """A file of the arrays that kernels read, by the names of their tensors."""
+    """A .npz file of the constants that kernels read, by the names of their tensors."""
 
     file: str
     sha256: str
@@ -82,7 +82,7 @@ class Constants:
 
 @dataclass(frozen=True)
 class Part:
-    """An ONNX file that a builder compiles."""
+    """An ONNX file that a builder compiles to an engine."""
 
     file: str
     sha256: str
@@ -91,12 +91,12 @@ class Part:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """A node of one of our operators."""
+    """A node of one of our operators, which a kernel computes."""
 
     operator: str
     attributes: Attributes
     inputs: tuple[str, ...]
-    """Names of the tensors that it reads, in the operator's order; one tensor may be two inputs."""
+    """Names of the tensors that it reads, in the operator's order. A name may appear more than once."""
     outputs: tuple[str, ...]
     """Names of the tensors that it writes, in the operator's order."""
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
@@ -123,7 +123,7 @@ _KINDS: dict[object, type[Constants] | type[Part] | type[KernelCall]] = {
 
 
 def parse(content: object) -> list[Step]:
-    """The steps of graph.json. Raises ValueError, naming the step, for anything but what `asdict` makes of steps."""
+    """Parse the steps of graph.json, each made by `dataclasses.asdict`. Raises ValueError naming a malformed step."""
     if not isinstance(content, list):
         raise ValueError(f"steps must be a list, found {type(content).__name__}")
     found: list[Step] = []
@@ -152,7 +152,10 @@ def _parse_step(content: object) -> Step:
 
 
 def parse_tensors(content: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, TensorSpec]]:
-    """The keys inputs, outputs and tensors of a kernel's step. Raises ValueError where they don't fit together."""
+    """Parse the keys inputs, outputs and tensors of a kernel's step.
+
+    Raises ValueError unless `tensors` has the shape and dtype of exactly the inputs and outputs.
+    """
     lists = []
     for key in ("inputs", "outputs"):
         names = content[key]
@@ -168,7 +171,7 @@ def parse_tensors(content: Mapping[str, object]) -> tuple[tuple[str, ...], tuple
 
 
 def parse_spec(content: object) -> TensorSpec:
-    """A tensor's shape and dtype. Raises ValueError for another form, an unknown type or a size below 1."""
+    """Parse a tensor's shape and dtype. Raises ValueError if they are malformed, of an unknown type or below 1."""
     shape, dtype = (content.get("shape"), content.get("dtype")) if isinstance(content, dict) else (None, None)
     if not isinstance(shape, list | tuple) or not all(_is_integer(n) and n > 0 for n in shape) or dtype not in DTYPES:
         raise ValueError(
@@ -184,7 +187,7 @@ def require_keys(content: Mapping[str, object], wanted: Collection[str]) -> None
 
 
 def is_file_name(value: object) -> bool:
-    """Whether a JSON value is the name of a file, without a folder."""
+    """Return whether a JSON value is the name of a file without a folder."""
     return isinstance(value, str) and value not in ("", ".", "..") and not {"/", "\\", "\0"} & set(value)
 
 

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) in several forms; see config.Sampler.
 
-All forms compute the same, by operators that different builders have. Sampling is bilinear at pixel centres, with zeros
-outside.
+All forms compute the same function with different operators, because builders support different ones. Sampling is
+bilinear between pixel centres, with zeros outside.
 """
 
 from collections.abc import Callable
@@ -34,25 +34,29 @@ def attend(
     padding_mask: torch.Tensor | None = None,
     export: bool = False,
 ) -> torch.Tensor:
-    """TAO's MSDeformAttn.forward over the layer's weights: query [B, S, C] and stacked levels [B, S, C] -> [B, S, C].
+    """Compute TAO's MSDeformAttn.forward with a layer's weights.
 
-    TAO masks no padding, so reference_points are the levels' own pixel centres; they and the last three arguments
-    change nothing here.
+    query and stacked (all levels) are [B, S, C], and so is the result. reference_points and the last three arguments
+    are ignored: TAO masks no padding, so the reference points are always the levels' pixel centres.
     """
-    # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
+    # Sizes are tensors while a graph is traced. The sizes of the deployed graph are fixed.
     sizes = [(int(h), int(w)) for h, w in spatial_shapes]
     value, offsets, logits = layer.value_proj(stacked), layer.sampling_offsets(query), layer.attention_weights(query)
     return layer.output_proj(sample(layer.sampler, value, offsets, logits, sizes, layer.n_heads, layer.n_points))  # type: ignore[no-any-return]
 
 
 class Corners(nn.Module):
-    """The four pixels around each sample. A module of its own, since half precision can't number all pixels."""
+    """Finds the four pixels around each sample.
+
+    It is a module, so that its nodes have a place of their own (see onnx_graph/fp16.py): they stay in float32, because
+    half precision can't represent all numbers of pixels.
+    """
 
     def forward(self, locations: torch.Tensor, sizes: Sizes) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Find the corners of samples at `locations`, as GridSample takes them.
 
-        Returns for each corner the index of its pixel in the level, int64 [B, Q, M, L, P], and its weight in the
-        sample, 0 to 1, and 0 outside the level.
+        Returns for each of four corners the index of its pixel in the level, int64 [B, Q, M, L, P], and its weight in
+        the sample, float32 of the same shape, 0 to 1. The weight is 0 outside the level.
         """
         width, height = (
             torch.tensor([size[axis] for size in sizes], dtype=torch.float32, device=locations.device).view(-1, 1)
@@ -74,7 +78,7 @@ class Corners(nn.Module):
 
 
 class Gather(nn.Module):
-    """Sample by gathering rows of D channels at the four corners of each sample."""
+    """Samples by gathering the D channels of the four pixels around each sample."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,10 +87,10 @@ class Gather(nn.Module):
     def forward(
         self, value: torch.Tensor, sizes: Sizes, locations: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """See GridSample.forward."""
+        """Sample as GridSample.forward does; see there for shapes."""
         batch, stacked, heads, depth = value.shape
         length = locations.shape[1]
-        # A row for each batch, head and position; the first row of each batch and head, and of each level in it.
+        # The table has a row per batch, head and position. `first` is the first row of each batch, head and level.
         table = value.permute(0, 2, 1, 3).reshape(-1, depth)
         heads_start = torch.arange(batch * heads, device=value.device) * stacked
         levels_start = torch.tensor([sum(h * w for h, w in sizes[:i]) for i in range(len(sizes))], device=value.device)
@@ -99,7 +103,7 @@ class Gather(nn.Module):
 
 
 class Plugin(nn.Module):
-    """Sample by TensorRT's plugin."""
+    """Samples with TensorRT's plugin."""
 
     def __init__(self, version: str) -> None:
         """`version` of the plugin: 1 or 2."""
@@ -109,7 +113,7 @@ class Plugin(nn.Module):
     def forward(
         self, value: torch.Tensor, sizes: Sizes, locations: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """See GridSample.forward."""
+        """Sample as GridSample.forward does; see there for shapes."""
         starts = [sum(h * w for h, w in sizes[:i]) for i in range(len(sizes))]
         shapes, start_index = (torch.tensor(values, dtype=torch.int32) for values in (sizes, starts))
         result: torch.Tensor = _plugin_node(value, shapes, start_index, locations, weights, self.version)
@@ -125,7 +129,7 @@ def _plugin_node(
     weights: torch.Tensor,
     version: str,
 ) -> torch.Tensor:
-    """Compute by gathers what the plugin does; exported as a node of the plugin."""
+    """Compute what the plugin computes, with gathers in PyTorch. Exported as a node of the plugin."""
     sizes = [(int(h), int(w)) for h, w in shapes]
     return Gather()(value, sizes, locations, weights).clone()  # type: ignore[no-any-return]
 
@@ -133,7 +137,7 @@ def _plugin_node(
 def _plugin_symbolic(
     g: Any, value: Any, shapes: Any, start_index: Any, locations: Any, weights: Any, version: Any
 ) -> Any:
-    # TensorRT's parser ignores the domain. Without it ONNX would look for an operator of its own.
+    # TensorRT's parser ignores the domain. Without a domain, ONNX would expect one of its own operators.
     text = schema.constant(version, "s")
     inputs = value, shapes, start_index, locations, weights
     output = g.op(f"trt::{config.PLUGIN}", *inputs, plugin_version_s=text, plugin_namespace_s="")
@@ -150,7 +154,7 @@ CUSTOM_OPSETS = {
     config.Sampler.kernels: {schema.DOMAIN: schema.VERSION},
     **{form: {"trt": 1} for form in config.PLUGINS},
 }
-"""Form -> the ONNX domains that it needs in addition to the standard one, with their versions."""
+"""Form -> versions of the ONNX domains that it needs besides the standard one."""
 
 SAMPLERS: dict[config.Sampler, Callable[[], nn.Module]] = {
     config.Sampler.grid_sample: GridSample,

@@ -1,8 +1,8 @@
-"""The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
+"""The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by our own kernels.
 
-The builder compiles one convolution, that of the patches. The answer is that of stages/network/network.py. Two more
-things are computed at export: gains and shifts of LayerNorms before a linear layer are folded into its weights, and
-the position and level embeddings of keys and values are constants.
+It computes the same function as stages/network/network.py. Builders compile only the convolution of the patches. Two
+more things are computed at export: scale and shift of a LayerNorm before a linear layer are folded into the layer's
+weights, and the position and level embeddings of keys and values are constants.
 """
 
 import copy
@@ -23,7 +23,7 @@ from stages.operators.masked_attention import masked_attention
 from stages.operators.resize import resize
 from stages.operators.window_attention import window_attention
 
-MEND = "take another form in conf/target"
+FIX = "set another form in conf/target"
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,29 @@ class Feature:
     tokens: torch.Tensor
     """[B, height * width, C]."""
     norm: nn.LayerNorm
-    """LayerNorm that the tokens must go through before they are used."""
+    """LayerNorm that must be applied to the tokens before use."""
     size: Size
 
 
 class Network(nn.Module):
-    """See stages.network.network.Network. In panoptic mode mask logits are [B, Q, H/4 * W/4], for PanopticMerge."""
+    """Computes the same as network.Network. Mask logits are [B, Q, H/4 * W/4] in panoptic mode, for PanopticMerge."""
 
     def __init__(self, tao: nn.Module, cfg: config.Deploy) -> None:
         """Wrap a copy of TAO's MaskFormerModel, which is not changed.
 
-        Raises ValueError for what there is no kernel for.
+        Raises ValueError for a network that our kernels can't compute.
         """
         super().__init__()
         self.plane = None if cfg.mode is config.Mode.panoptic else cfg.mask_size
         network: Any = copy.deepcopy(tao)
         if network.backbone.ape:
-            raise ValueError(f"deformable_attention `kernels` serves Swin without ape; {MEND}")
+            raise ValueError(f"deformable_attention `kernels`: found a Swin with ape, expected one without; {FIX}")
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
         self.decoder = Decoder(network.sem_seg_head.predictor, network.sem_seg_head.pixel_decoder.mask_features)
 
     def features(self, pixels: torch.Tensor) -> dict[str, Feature]:
-        """Run the backbone; returns the output of each stage by TAO's names, res2 to res5."""
+        """Run the backbone; return the output of each stage by TAO's name, res2 to res5."""
         x = self.backbone.patch_embed(pixels)
         height, width = int(x.shape[2]), int(x.shape[3])
         x, found = x.flatten(2).transpose(1, 2), {}
@@ -77,10 +77,10 @@ class Network(nn.Module):
 
 
 def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """TAO's SwinTransformerBlock.forward: [B, height * width, C] -> the same."""
+    """Compute TAO's SwinTransformerBlock.forward: [B, height * width, C] -> the same shape."""
     layer, mlp = block.attn, block.mlp
     qkv = Linear(layer.qkv.weight, layer.qkv.bias, pre_norm=block.norm1)(x)
-    # Tokens that fill up a window are zeros after the LayerNorm, so their qkv is the bias.
+    # Padding tokens of a window are zeros after the LayerNorm, so their qkv is the bias.
     bias = layer.qkv.bias if layer.qkv.bias is not None else torch.zeros(qkv.shape[-1])
     count = layer.window_size[0] * layer.window_size[1]
     # [N * N, M] -> [M, N, N]: a constant of the graph.
@@ -94,30 +94,35 @@ def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Te
 
 
 class PixelDecoder(nn.Module):
-    """TAO's pixel decoder (MSDeformAttnPixelDecoder) but for its last convolution."""
+    """TAO's pixel decoder (MSDeformAttnPixelDecoder) without its last convolution."""
 
     def __init__(self, tao: Any) -> None:
-        """Raises ValueError for what there is no kernel for."""
+        """Take TAO's module. Raises ValueError for one that our kernels can't compute."""
         super().__init__()
         self.tao: Any = tao
         levels = len(tao.transformer_in_features), tao.maskformer_num_feature_levels
         if levels != (3, 3):
-            raise ValueError(f"deformable_attention `kernels` serves three levels, found {levels}; {MEND}")
+            raise ValueError(f"deformable_attention `kernels`: found {levels} levels, expected (3, 3); {FIX}")
         convolutions = (*tao.lateral_convs, *tao.output_convs)
         if not all(isinstance(conv.norm, nn.GroupNorm) for conv in convolutions):
-            raise ValueError(f"deformable_attention `kernels` serves pixel decoders with GroupNorm; {MEND}")
+            raise ValueError(
+                f"deformable_attention `kernels`: found a pixel decoder without GroupNorm, expected GroupNorm; {FIX}"
+            )
         shapes = {(c.kernel_size, c.stride, c.padding, c.dilation, c.groups) for c in tao.output_convs}
         if shapes - {((3, 3), (1, 1), (1, 1), (1, 1), 1)}:
-            what = "pixel decoders with plain 3 x 3 convolutions"
-            raise ValueError(f"deformable_attention `kernels` serves {what}, found {sorted(shapes)}; {MEND}")
+            raise ValueError(
+                f"deformable_attention `kernels`: found output convolutions {sorted(shapes)} (kernel, stride, padding, "
+                f"dilation, groups), expected plain 3 x 3; {FIX}"
+            )
 
     def forward(
         self, features: dict[str, Feature], next_pos_embed: Callable[[Sizes], torch.Tensor]
     ) -> tuple[torch.Tensor, Size, torch.Tensor, torch.Tensor, Sizes]:
-        """Decode the features of the backbone; next_pos_embed gives the embedding [S, C] that the decoder adds.
+        """Decode the features of the backbone.
 
-        Returns pixel features [B, H/4 * W/4, C] and their size, the levels' tokens [B, S, C], coarse to fine, the same
-        with the decoder's embedding added, and the levels' sizes.
+        next_pos_embed: returns the embedding [S, C] that the decoder adds to levels of given sizes. Returns pixel
+        features [B, H/4 * W/4, C] and their size; the levels' tokens [B, S, C], coarse to fine; the same with the
+        decoder's embedding added; and the levels' sizes.
         """
         tao, transformer = self.tao, self.tao.transformer
         used = [features[name] for name in tao.transformer_in_features[::-1]]
@@ -144,23 +149,23 @@ class PixelDecoder(nn.Module):
 
 
 def level_pos_embed(pe_layer: Any, level_embed: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """TAO's position embedding of each token plus the embedding [L, C] of its level: [S, C]."""
-    # The layer reads nothing of a picture but its size.
+    """Return TAO's position embedding of each token plus the embedding of its level, level_embed [L, C]: [S, C]."""
+    # The layer reads only the size of its input.
     fixed = [pe_layer(torch.zeros(1, 1, *size))[0].flatten(1).T for size in sizes]
     return torch.cat([one + level for one, level in zip(fixed, level_embed, strict=True)])
 
 
 def project(conv: nn.Conv2d, feature: Feature) -> torch.Tensor:
-    """Apply a feature's LayerNorm and a 1 x 1 convolution: [B, S, C]."""
+    """Apply a feature's LayerNorm and a 1 x 1 convolution; return tokens [B, S, C]."""
     return Linear(conv.weight.flatten(1), conv.bias, pre_norm=feature.norm)(feature.tokens)
 
 
 def encoder_layer(
     layer: Any, levels: torch.Tensor, with_pos_embed: torch.Tensor, next_pos_embed: torch.Tensor, sizes: Sizes
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """TAO's encoder layer on levels [B, S, C] and the same with their embedding added.
+    """Compute TAO's encoder layer of levels [B, S, C]. with_pos_embed: the levels plus their embedding.
 
-    Returns the layer's output, and the same with next_pos_embed [S, C] added.
+    Returns the layer's output, and the output plus next_pos_embed [S, C].
     """
     own = layer.self_attn
     value = Linear(own.value_proj.weight, own.value_proj.bias)(levels)
@@ -177,15 +182,17 @@ class Decoder(nn.Module):
     """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2)."""
 
     def __init__(self, tao: Any, mask_features: nn.Conv2d) -> None:
-        """Take TAO's MultiScaleMaskedTransformerDecoder, and of its pixel decoder the last convolution.
+        """Take TAO's MultiScaleMaskedTransformerDecoder and the last convolution of TAO's pixel decoder.
 
-        Raises ValueError for what there is no kernel for.
+        Raises ValueError for a decoder that our kernels can't compute.
         """
         super().__init__()
         blocks = (*tao.transformer_cross_attention_layers, *tao.transformer_ffn_layers)
         if any(block.normalize_before for block in blocks) or any(len(list(p.parameters())) for p in tao.input_proj):
-            what = "decoders without pre_norm and with as many channels as the pixel decoder"
-            raise ValueError(f"deformable_attention `kernels` serves {what}; {MEND}")
+            raise ValueError(
+                "deformable_attention `kernels`: found a decoder with pre_norm or with other channels than the pixel "
+                f"decoder, expected neither; {FIX}"
+            )
         self.tao, self.heads = tao, tao.num_heads
         self.channels = tao.query_feat.weight.shape[1]
         *hidden, last = tao.mask_embed.layers
@@ -194,18 +201,18 @@ class Decoder(nn.Module):
             Linear(layer.weight, layer.bias, pre_norm=norm, activation="relu")
             for layer, norm in zip(hidden, norms, strict=False)
         ]
-        # The convolution that makes the mask features is 1 x 1, so it is folded into the last layer. Its bias becomes
-        # a column of its own. Seven columns of zeros fill the vector of eight.
+        # The convolution that computes the mask features is 1 x 1, so it is folded into the last layer. Its bias adds a
+        # column. Seven columns of zeros pad that to the eight values that a kernel loads at once.
         kernel = torch.cat([mask_features.weight.flatten(1).T, mask_features.bias[None]])  # type: ignore[index]
         kernel = F.pad(kernel, (0, 0, 0, 7))
         self.to_embedding.append(Linear(kernel @ last.weight, kernel @ last.bias))
 
     def pos_embed(self, sizes: Sizes) -> torch.Tensor:
-        """Embedding that keys have added to the tokens of all levels, coarse to fine: [S, C]."""
+        """Return the embedding [S, C] that is added to the keys' tokens of all levels, coarse to fine."""
         return level_pos_embed(self.tao.pe_layer, self.tao.level_embed.weight, sizes)
 
     def embedding(self, queries: torch.Tensor) -> torch.Tensor:
-        """Queries [B, Q, C] -> mask embeddings, a constant for each query, and seven zeros: [B, Q, C + 8]."""
+        """Compute mask embeddings of queries [B, Q, C]: [B, Q, C + 8], that is C values, a constant, seven zeros."""
         for layer in self.to_embedding:
             queries = layer(queries)
         return queries
@@ -213,7 +220,7 @@ class Decoder(nn.Module):
     def memory(
         self, levels: torch.Tensor, with_pos_embed: torch.Tensor, sizes: Sizes
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each level for all layers that attend to it, side by side: [B, h * w, layers * C]."""
+        """Return keys and values of each level, [B, h * w, layers * C], side by side for all layers that read it."""
         found, first_row = [], 0
         # A decoder with few layers uses the first levels only.
         for level, (height, width) in enumerate(sizes[: self.tao.num_layers]):
@@ -237,7 +244,7 @@ class Decoder(nn.Module):
         with_pos_embed: torch.Tensor,
         sizes: Sizes,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode what PixelDecoder returns: class logits [B, Q, 1 + C] and mask logits [B, Q, H/4 * W/4]."""
+        """Decode the output of PixelDecoder; return class logits [B, Q, 1 + C] and mask logits [B, Q, H/4 * W/4]."""
         tao, batch, width = self.tao, int(levels.shape[0]), self.channels
         memory = self.memory(levels, with_pos_embed, sizes)
         seen = [resize(pixels, 0, list(size), list(level)) for level in sizes]

@@ -1,4 +1,4 @@
-"""Linear layers of the network with kernels of ours, each exported as one node of the operator Linear."""
+"""Linear layers of the network with our kernels. Each is exported as one node of our operator Linear."""
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ class Linear:
         activation: str = "none",
         post_norm: nn.LayerNorm | None = None,
     ) -> None:
-        """Take weight [N, K] and bias [N]. Gains and shifts of pre_norm are folded into both."""
+        """Take weight [N, K] and bias [N]. Scale and shift of pre_norm are folded into them."""
         self.weight, self.activation = weight, activation
         self.optional: dict[str, torch.Tensor] = {} if bias is None else {"bias": bias}
         norm = pre_norm or post_norm
@@ -37,21 +37,24 @@ class Linear:
     def __call__(
         self, x: torch.Tensor, residual: torch.Tensor | None = None, first_row: int = 0, rows: int | None = None
     ) -> torch.Tensor:
-        """[B, S, K] -> [B, rows, N], from the rows of x that begin at first_row; all rows unless given."""
+        """Apply the layer to `rows` rows of x from first_row on, by default all: [B, S, K] -> [B, rows, N]."""
         return self._apply(x, residual, first_row, int(x.shape[1]) if rows is None else rows, "none", [])
 
     def patch_merging(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """[B, height * width, K / 4] -> [B, ceil(height / 2) * ceil(width / 2), N], from 2 x 2 tokens each."""
+        """Apply the layer to each 2 x 2 tokens.
+
+        [B, height * width, K / 4] -> [B, ceil(height / 2) * ceil(width / 2), N].
+        """
         return self._apply(x, None, 0, -(-height // 2) * -(-width // 2), "patch_merging", [height, width])
 
     def conv3x3(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """[B, height * width, K / 9] -> [B, height * width, N], from the 3 x 3 tokens around each."""
+        """Apply the layer to the 3 x 3 tokens around each: [B, height * width, K / 9] -> [B, height * width, N]."""
         return self._apply(x, None, 0, height * width, "conv3x3", [height, width])
 
     def with_pos_embed(
         self, x: torch.Tensor, pos_embed: torch.Tensor, residual: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """[B, S, K] -> [B, S, N], and the same with pos_embed [S, N] added."""
+        """Apply the layer, [B, S, K] -> [B, S, N]; return the result, and the result plus pos_embed [S, N]."""
         options = self.activation, self.epsilon, 0, int(x.shape[1]), "none", list[int]()
         found: tuple[torch.Tensor, torch.Tensor] = operator.linear_with_pos_embed(
             x, self.weight, *self._optional(residual), pos_embed, *options
@@ -66,13 +69,16 @@ class Linear:
         return result
 
     def _optional(self, residual: torch.Tensor | None) -> list[torch.Tensor | None]:
-        """The optional inputs but for pos_embed, which is the last."""
+        """Return the optional inputs in order, without the last one, pos_embed."""
         given = {**self.optional, "residual": residual}
         return [given.get(name) for name in operator.OPTIONAL_INPUTS[:-1]]
 
 
 def products(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """[B, R, K + 8] and [B, N, K] -> [B, R, N]: products of rows, with column K of x added to each value of its row."""
+    """Multiply rows of x, [B, R, K + 8], by rows of weight, [B, N, K]: [B, R, N].
+
+    Column K of x is added to each value of its row. The seven columns after it are padding.
+    """
     nothing = [None] * len(operator.OPTIONAL_INPUTS)
     result: torch.Tensor = operator.linear(x, weight, *nothing, "none", 0.0, 0, int(x.shape[1]), "none", [])
     return result

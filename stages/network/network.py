@@ -1,15 +1,15 @@
 """The deployed network: TAO's Mask2Former from camera bytes to maps, without operators of data-dependent shapes.
 
-Weights and answers are those of TAO's model in eval mode. Five things differ:
-- TAO unmasks queries that may attend nowhere by index assignment, which exports as NonZero + ScatterND;
-  here it is a logical AND with the same effect.
-- TAO computes each layer's full mask and resizes it to the attention's resolution. Resizing and the product with
-  the queries are both linear, so here the features are resized, once per level.
-- The convolution that makes the mask features is 1 x 1, so here it is applied to the queries' embeddings, of which
-  there are hundreds, and not to the pixels, of which there are tens of thousands.
-- TAO assigns Swin's shifted-window masks slice by slice in each forward pass, which exports as ScatterND; they depend
-  on sizes alone, so here they are constants.
-- The merge that TAO does in Python, query by query, is part of the graph: stages/network/merge.py.
+It has the weights of TAO's model in eval mode and computes the same function. Five things are computed in another way:
+- If a query may attend to no pixel, TAO lets it attend to all by an indexed assignment, which is exported as NonZero
+  and ScatterND. Here it is a logical AND.
+- TAO computes the full mask of each layer and resizes it to the attention's resolution. Resizing and the product with
+  the queries are both linear, so here the features are resized instead, once per level.
+- The convolution that computes the mask features is 1 x 1, so here it is applied to the embeddings of a few hundred
+  queries instead of tens of thousands of pixels.
+- TAO assigns Swin's shifted-window masks slice by slice in each forward pass, which is exported as ScatterND. They
+  depend on sizes only, so here they are constants.
+- TAO merges the masks in Python, query by query. Here the merge is part of the graph: stages/network/merge.py.
 """
 
 import copy
@@ -30,9 +30,10 @@ from stages.operators.window_attention import shifted_window_mask
 
 
 class Network(nn.Module):
-    """float32 [B, 3, H, W], normalised -> class logits [B, Q, 1 + C], no-object at 0, and mask logits [B, Q, H/4, W/4].
+    """Computes what TAO's MaskFormerModel computes.
 
-    What TAO's MaskFormerModel computes.
+    Its input is normalised RGB, float32 [B, 3, H, W]. It returns class logits [B, Q, 1 + C], with no-object at 0, and
+    mask logits [B, Q, H/4, W/4].
     """
 
     def __init__(self, tao: nn.Module, sampler: config.Sampler) -> None:
@@ -54,9 +55,9 @@ class Network(nn.Module):
 
 
 class Fused(nn.Module):
-    """uint8 [B, H, W, 3] RGB frames -> the outputs of deploy.mode, and after them class and mask logits.
+    """Computes the outputs of deploy.mode, then class and mask logits, of RGB frames uint8 [B, H, W, 3].
 
-    The logits are for comparisons; `simplify` removes them from the deployed graph.
+    The stages compare the logits with TAO's. `simplify` removes them from the deployed graph's outputs.
     """
 
     mean: torch.Tensor
@@ -75,8 +76,8 @@ class Fused(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
 
     def normalise(self, frame: torch.Tensor) -> torch.Tensor:
-        """TAO's input of frames: scaled, padded with black, normalised; float32 [B, 3, height_px, width_px]."""
-        # TensorRT takes uint8 only as the input of a Cast, so the transpose comes after it.
+        """Scale frames, pad them with black and normalise them, as TAO does: float32 [B, 3, height_px, width_px]."""
+        # TensorRT accepts uint8 only as the input of a Cast, so the transpose comes after it.
         pixels = frame.to(torch.float32).permute(0, 3, 1, 2)
         if self.scaled != pixels.shape[2:]:
             pixels = F.interpolate(pixels, size=self.scaled, mode="bilinear", align_corners=False)
@@ -92,11 +93,11 @@ class Fused(nn.Module):
 
 
 class TaoShaped(nn.Module):
-    """The graph of TAO's own exporter, of the same names, shapes and meaning, and after its outputs the logits.
+    """Computes the outputs of TAO's own exporter, with the same names, shapes and meaning, then the logits.
 
-    float32 [B, 3, height_px, width_px], normalised -> by deploy.mode, at that size: panoptic prob_masks and
-    pred_masks [B, Q, H, W], pred_scores and pred_classes [B, Q]; semantic pred_masks [B, C, H, W]; instance
-    pred_masks [B, K, H, W], pred_scores and pred_classes [B, K].
+    Its input is normalised RGB, float32 [B, 3, H, W], with H and W deploy.height_px and width_px. Outputs by
+    deploy.mode: panoptic prob_masks and pred_masks [B, Q, H, W], pred_scores and pred_classes [B, Q]; semantic
+    pred_masks [B, C, H, W]; instance pred_masks [B, K, H, W], pred_scores and pred_classes [B, K].
     """
 
     OUTPUTS = {  # noqa: RUF012  # a constant
@@ -106,7 +107,7 @@ class TaoShaped(nn.Module):
     }
 
     def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
-        """See Fused. `num_things` is not used, since TAO's graph does not merge."""
+        """Take the arguments of Fused. `num_things` is not used, because TAO's graph does not merge."""
         super().__init__()
         self.network = Network(tao, sampler)
         self.input_name, self.output_names = description.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *segments.LOGITS)
@@ -133,7 +134,7 @@ GRAPHS: dict[config.GraphKind, Any] = {config.GraphKind.fused: Fused, config.Gra
 
 
 class PixelDecoder(nn.Module):
-    """TAO's pixel decoder: features -> pixel features [B, C, H/4, W/4], and three levels, coarse to fine."""
+    """TAO's pixel decoder. Returns pixel features [B, C, H/4, W/4] and three levels [B, C, h, w], coarse to fine."""
 
     def __init__(self, tao: Any) -> None:
         """Take TAO's pixel decoder without its last convolution, `mask_features`."""
@@ -143,7 +144,7 @@ class PixelDecoder(nn.Module):
         self.tao: Any = tao
 
     def forward(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Run TAO's forward_features; the coarsest level, which TAO returns twice, is returned once."""
+        """Run TAO's forward_features. TAO returns the coarsest level twice; this returns it once."""
         pixel_features, _, levels = self.tao.forward_features(features)
         return pixel_features, levels
 
@@ -151,8 +152,8 @@ class PixelDecoder(nn.Module):
 def swin_stage(
     layer: Any, x: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, int, int, torch.Tensor, int, int]:
-    """One of Swin's four stages over TAO's blocks: [B, height * width, C] -> the return value of TAO's BasicLayer."""
-    # While a graph is traced, sizes arrive as tensors; the deployed ones are fixed.
+    """Compute one of Swin's four stages of x [B, height * width, C]; return what TAO's BasicLayer.forward returns."""
+    # Sizes are tensors while a graph is traced. The sizes of the deployed graph are fixed.
     height, width = int(height), int(width)
     mask = shifted_window_mask(height, width, layer.window_size, layer.shift_size)
     for block in layer.blocks:
@@ -164,16 +165,16 @@ def swin_stage(
 
 
 class Decoder(nn.Module):
-    """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2) over TAO's layers and weights."""
+    """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2), with TAO's layers and weights."""
 
     def __init__(self, tao: nn.Module, mask_features: nn.Conv2d) -> None:
-        """Take TAO's MultiScaleMaskedTransformerDecoder, and of its pixel decoder the last convolution."""
+        """Take TAO's MultiScaleMaskedTransformerDecoder and the last convolution of TAO's pixel decoder."""
         super().__init__()
         self.tao: Any = tao
         self.mask_features = mask_features
 
     def masks(self, queries: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-        """Mask logits [B, Q, S] of queries [Q, B, D] at S pixels with features [B, C, S]."""
+        """Return mask logits [B, Q, S] of queries [Q, B, D] at S pixels with features [B, C, S]."""
         embedding = self.tao.mask_embed(queries.transpose(0, 1))
         # The bias adds a constant for each query, which resizing does not change.
         constant = embedding @ self.mask_features.bias[:, None]  # type: ignore[index]  # it has one
@@ -181,7 +182,7 @@ class Decoder(nn.Module):
         return logits
 
     def forward(self, levels: list[torch.Tensor], pixel_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """levels: three float32 [B, D, h, w], coarse to fine. pixel_features: [B, C, H/4, W/4]. Returns as Network."""
+        """Return logits as Network. levels: three [B, D, h, w], coarse to fine. pixel_features: [B, C, H/4, W/4]."""
         tao, (batch, _, *size) = self.tao, pixel_features.shape
         memory, position, attended = [], [], []
         for i, level in enumerate(levels):

@@ -1,4 +1,4 @@
-"""GroupNorm of tokens [B, S, C], each exported as one node of the operator GroupNorm."""
+"""GroupNorm of tokens [B, S, C]. Each call is exported as one node of our operator GroupNorm."""
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ def normalise(
 ) -> torch.Tensor:
     """Normalise each level [B, S_l, C] by its own GroupNorm and join them to [B, S, C]; then add residual [B, S, C].
 
-    Raises ValueError where the norms have different groups.
+    Raises ValueError if the norms have different groups or epsilons.
     """
     scale, shift, groups, epsilon = _weights(norms)
     result: torch.Tensor = operator.group_norm(levels, scale, shift, residual, groups, epsilon, activation)
@@ -28,7 +28,7 @@ def normalise(
 def normalise_with_pos_embed(
     levels: list[torch.Tensor], norms: list[nn.GroupNorm], pos_embed: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalise as `normalise` does; return that, and the same with pos_embed [S, C] added."""
+    """Normalise as `normalise` does; return the result, and the result plus pos_embed [S, C]."""
     scale, shift, groups, epsilon = _weights(norms)
     found: tuple[torch.Tensor, torch.Tensor] = operator.group_norm_with_pos_embed(
         levels, scale, shift, pos_embed, groups, epsilon, "none"
@@ -40,8 +40,8 @@ def _weights(norms: list[nn.GroupNorm]) -> tuple[torch.Tensor, torch.Tensor, int
     kinds = {(norm.num_groups, norm.eps) for norm in norms}
     if len(kinds) > 1:
         raise ValueError(
-            f"deformable_attention `kernels` normalises levels in one, found groups and epsilons {sorted(kinds)}; take "
-            "another form in conf/target"
+            f"deformable_attention `kernels`: found the groups and epsilons {sorted(kinds)}, expected the same in all "
+            "levels; set another form in conf/target"
         )
     ((groups, epsilon),) = kinds
     return torch.stack([n.weight for n in norms]), torch.stack([n.bias for n in norms]), groups, epsilon

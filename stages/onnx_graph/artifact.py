@@ -1,4 +1,4 @@
-"""The folder of a deployable graph: graph.onnx, graph.json and, for a graph with kernels of ours, its parts."""
+"""Writes the folder of a deployable graph: graph.onnx, graph.json and, for a graph with our kernels, its parts."""
 
 import json
 from dataclasses import asdict, replace
@@ -16,7 +16,8 @@ from stages.onnx_graph import partition
 def save(model: onnx.ModelProto, folder: Path, about: description.Description, *, cut: bool = True) -> None:
     """Check a model and write folder/graph.onnx, with its provenance inside, and folder/graph.json.
 
-    With `cut` a graph with kernels of ours is written in parts too; its shapes must be known then.
+    With `cut`, a graph with our kernels is also written in parts, for which the shapes of all its tensors must be
+    known. Raises ValueError if a kernel can't compute its node.
     """
     onnx.helper.set_model_props(model, {description.PROVENANCE: json.dumps(about.provenance)})
     onnx.checker.check_model(model)
@@ -27,6 +28,7 @@ def save(model: onnx.ModelProto, folder: Path, about: description.Description, *
 
 
 def _save_steps(model: onnx.ModelProto, folder: Path) -> list[Step]:
+    """Write the parts and constants of a graph with our kernels to `folder`; return its steps."""
     if not any(map(partition.is_kernel, model.graph.node)):
         return []
     steps: list[Step] = []
@@ -45,11 +47,11 @@ def _save_steps(model: onnx.ModelProto, folder: Path) -> list[Step]:
             steps.append(Part(file.name, files.sha256(file)))
             continue
         known |= partition.output_specs(step, known)
-        # Its kernel reads weights before the kernel in front of it has ended.
+        # The kernel of Linear starts to read its weights before the kernel before it has ended.
         if step.op_type == "Linear" and len(known[step.input[1]].shape) == 2 and step.input[1] not in constants:
             raise ValueError(
-                f"{step.name or step.output[0]}: the weight {step.input[1]} must be a constant, found a computed "
-                "tensor; give it as an initializer, or as [B, N, K]"
+                f"{step.name or step.output[0]}: the weight {step.input[1]} is computed, expected a constant; give it "
+                "as an initializer, or as [B, N, K]"
             )
         inputs, outputs = tuple(step.input), tuple(step.output)
         specs = {name: known[name] for name in (*inputs, *outputs)}

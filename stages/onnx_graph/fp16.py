@@ -1,7 +1,4 @@
-"""Half precision: choose the nodes of a graph that stay in float32, and convert the others.
-
-Casts stand at the borders between both.
-"""
+"""Converts a graph to half precision, except for chosen nodes, with Cast nodes between the two types."""
 
 from collections.abc import Collection
 
@@ -14,25 +11,26 @@ from stages.inference import segments
 from stages.onnx_graph import partition
 
 ALWAYS_FLOAT32 = ("GridSample", config.PLUGIN, "/corners/")
-"""Operators and places where pixels are sampled. Builders lack GridSample in half precision, and TensorRT 8.6's plugin
-has only float32. Gathers number the pixels, and half precision skips integers beyond 2048. The coordinates that these
-nodes read stay in float32 too."""
+"""Operators and places that sample pixels. They stay in float32, and so do the coordinates that they read.
+
+Builders have no GridSample in half precision, and TensorRT 8.6's plugin has float32 only. Gathers compute numbers of
+pixels, and half precision can't represent all integers above 2048."""
 
 COORDINATES = {"GridSample": [1], config.PLUGIN: [3]}
-"""Operator -> numbers of its inputs that are coordinates. Of other operators all inputs are."""
+"""Operator -> indices of the inputs that are coordinates. All inputs of other operators are."""
 
 FLOAT32_INPUTS = {"Resize": (1, 2)}
-"""Operator -> numbers of inputs that ONNX has only in float32: Resize's region and scales."""
+"""Operator -> indices of the inputs that ONNX allows in float32 only: Resize's region and scales."""
 
 MIXED = ("PanopticMerge",)
-"""Operators of ours that read either type, compute in float32 and always write the same types."""
+"""Our operators that read either type, compute in float32 and always write the same types."""
 
 
 def kept_names(model: onnx.ModelProto, keep: list[str]) -> list[str]:
-    """Names of the nodes that stay in float32.
+    """Return the names of the nodes that stay in float32.
 
-    An entry of `keep`, or of ALWAYS_FLOAT32, is an operator or a piece of a node's place; see `places`. Raises
-    ValueError for an entry of `keep` that matches nothing.
+    An entry of `keep` (deploy.keep_float32) or ALWAYS_FLOAT32 is an operator, or a part of a node's place; see
+    `places`. Raises ValueError for an entry of `keep` that matches no node.
     """
     nodes, place = model.graph.node, places(model.graph)
 
@@ -41,15 +39,19 @@ def kept_names(model: onnx.ModelProto, keep: list[str]) -> list[str]:
 
     if unknown := [entry for entry in keep if not match(entry)]:
         operators = sorted({node.op_type for node in nodes})
-        raise ValueError(f"deploy.keep_float32: nothing in the graph matches {unknown}; its operators are {operators}")
+        raise ValueError(
+            f"deploy.keep_float32: found {unknown}, which match no node; expected operators of the graph, {operators}, "
+            "or parts of its nodes' places; correct or remove them"
+        )
     sampling = {name for entry in ALWAYS_FLOAT32 for name in match(entry)}
     return sorted({name for entry in keep for name in match(entry)} | sampling | coordinates(model.graph, sampling))
 
 
 def coordinates(graph: onnx.GraphProto, sampling: Collection[str]) -> set[str]:
-    """Names of the nodes that compute the coordinates which the nodes in `sampling` read, after the last product.
+    """Return the names of the nodes that compute the coordinates that the nodes in `sampling` read.
 
-    In half precision these few sums caused two fifths of all pixels that changed (docs/benchmarks.md).
+    The search ends at the last matrix product or convolution before them. In half precision these few sums caused two
+    fifths of all pixels that changed (docs/benchmarks.md).
     """
     writers = {name: node for node in graph.node for name in node.output}
     found: set[str] = set()
@@ -69,10 +71,11 @@ def coordinates(graph: onnx.GraphProto, sampling: Collection[str]) -> set[str]:
 
 
 def places(graph: onnx.GraphProto) -> dict[str, str]:
-    """Name of each node -> its place in the network, as PyTorch's exporter names nodes: /network/decoder/Einsum.
+    """Map the name of each node to its place in the network, such as /network/decoder/Einsum.
 
-    onnxsim gives numbers to the nodes that it makes, such as a Gemm in place of MatMul and Add. Their place is that of
-    the tensor that they write, by its name, or else that of the node that reads it first.
+    PyTorch's exporter names nodes by their place. onnxsim numbers the nodes that it creates, such as a Gemm for MatMul
+    and Add. Their place is in the name of the tensor that they write, or else it is that of the first node that reads
+    the tensor.
     """
     found: dict[str, str] = {}
     readers: dict[str, str] = {}
@@ -86,11 +89,11 @@ def places(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def convert(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
-    """A copy of a model in half precision, except for Cast and the nodes named in `kept`.
+    """Return a copy of a model in half precision, except for Cast nodes and the nodes named in `kept`.
 
-    Casts stand where a node reads a tensor of the other type, so tensors between two kept nodes are never rounded.
-    Inputs and outputs of the graph keep their types. (onnxconverter-common rounds wherever a tensor of a kept node has
-    several readers.)
+    A Cast is inserted wherever a node reads a tensor of the other type, so tensors between two kept nodes are not
+    rounded. Inputs and outputs of the graph keep their types. onnxconverter-common is not used, because it rounds every
+    tensor of a kept node that has several readers.
     """
     single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
     result = partition.infer_shapes(model)
@@ -162,7 +165,7 @@ def convert(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
 
 
 def _to_half(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float16]:
-    """Round float32 constants to float16. Finite ones stay finite, and only zero becomes zero."""
+    """Round float32 constants to float16. Finite values stay finite, and values other than 0 do not become 0."""
     limits = np.finfo(np.float16)
     finite = np.where(np.isfinite(array), np.clip(array, limits.min, limits.max), array).astype(np.float16)
     tiny = (finite == 0) & (array != 0)

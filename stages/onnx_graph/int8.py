@@ -1,14 +1,15 @@
-"""int8 by NVIDIA Model Optimizer: QuantizeLinear and DequantizeLinear around products with weights.
+"""Quantises products with weights to int8, with NVIDIA Model Optimizer.
 
-Ranges of activations are the largest values on real frames; weights have a scale for each channel and are stored in 8
-bits. Sums of residual paths, norms, softmax and the merge stay as they are, for they lose most (docs/benchmarks.md).
+It inserts QuantizeLinear and DequantizeLinear. An activation's range is its largest absolute value on real frames;
+weights have a scale per channel and are stored in 8 bits. Residual sums, norms, softmax and the merge keep their type,
+because they lose the most accuracy (docs/benchmarks.md).
 """
 
 import re
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,19 @@ from stages.inference import frames
 if TYPE_CHECKING:
     import onnx
 
+Inputs = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""Frames for the fused graph, or the network's input for the graph `tao`."""
 OPERATORS = ["Conv", "Gemm"]
-"""Products with weights; onnxsim makes a Gemm of each linear layer."""
+"""Products with weights. onnxsim turns each linear layer into a Gemm."""
 PLACES = ("/network/backbone/layers.", "/network/pixel_decoder/input_proj", "/network/pixel_decoder/transformer/")
-"""Places where they are quantised. Patch embedding, FPN and decoder would cost 0.2 to 0.4 % of pixels each."""
+"""Places where OPERATORS are quantised. Patch embedding, FPN and decoder would change 0.2 to 0.4 % of pixels each."""
 
 
-def calibration_input(coco: Path, cfg: config.Deploy) -> npt.NDArray[Any]:
-    """The graph's input for the first deploy.calibration_pictures of the split at `coco`, in whole batches."""
+def calibration_input(coco: Path, cfg: config.Deploy) -> Inputs:
+    """Return the graph's input for the first deploy.calibration_pictures of the split at `coco`, in whole batches.
+
+    uint8 [N, H, W, 3] frames, or float32 [N, 3, h, w] for the graph `tao`.
+    """
     entries = panoptic.read(coco).entries[: cfg.calibration_pictures]
     pictures = [frames.fit(picture_files.read_rgb(entry.image), cfg)[0] for entry in entries]
     pictures += pictures[-1:] * (-len(pictures) % cfg.batch_size)
@@ -39,12 +45,12 @@ def calibration_input(coco: Path, cfg: config.Deploy) -> npt.NDArray[Any]:
 
 
 def quantize(
-    model: "onnx.ModelProto", places: dict[str, str], kept: Collection[str], inputs: npt.NDArray[Any]
+    model: "onnx.ModelProto", places: dict[str, str], kept: Collection[str], inputs: Inputs
 ) -> "onnx.ModelProto":
-    """A model with int8 around the nodes of OPERATORS in PLACES that are not named in `kept`.
+    """Return a copy of a model in which the nodes of OPERATORS in PLACES compute in int8, unless named in `kept`.
 
-    `places` has the place of each node, `inputs` the values of the graph's one input for calibration. The result has
-    opset 19. Raises ValueError where there is nothing to quantise.
+    places: node -> place, from fp16.places. inputs: values of the graph's only input, for calibration. The result has
+    opset 19. Raises ValueError if there is no node to quantise.
     """
     import onnx
     from modelopt.onnx import quantization
@@ -55,9 +61,11 @@ def quantize(
         if node.op_type in OPERATORS and node.name not in kept and places[node.name].startswith(PLACES)
     ]
     if not chosen:
-        raise ValueError(f"int8: the graph has no {OPERATORS} outside deploy.keep_float32 in {PLACES}")
+        raise ValueError(
+            f"int8: found no {OPERATORS} in {PLACES} that deploy.keep_float32 does not exclude; shorten that list"
+        )
     with tempfile.TemporaryDirectory() as name:
-        # Model Optimizer writes to its input file too, so it gets a copy.
+        # Model Optimizer also writes to its input file, so it gets a copy.
         folder = Path(name)
         onnx.save(model, folder / "float.onnx")
         quantization.quantize(

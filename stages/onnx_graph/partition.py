@@ -1,11 +1,11 @@
-"""Partition of a graph at the nodes of our own operators, into parts that a builder compiles.
+"""Partitions a graph at the nodes of our own operators, into parts that a builder compiles.
 
-The parts and the nodes between them, in the order in which they run, are the graph's steps.
+The steps of a graph are its parts and the nodes between them, in the order in which they run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper, shape_inference
@@ -15,23 +15,23 @@ from stages.onnx_graph import passes
 from stages.operators import registry, schema
 
 Step = onnx.ModelProto | onnx.NodeProto
-"""A part, or a node that a kernel of ours computes."""
+"""A part, or a node that one of our kernels computes."""
 
 LARGE_BYTES = 1024
-"""Constants beyond this are weights. Shape inference reads smaller ones, which may be shapes."""
+"""Larger constants are weights. Smaller ones may be shapes, which shape inference reads."""
 
 
 def is_kernel(node: onnx.NodeProto) -> bool:
-    """Whether a node is of one of our operators."""
+    """Return whether a node is of one of our operators."""
     return node.domain == schema.DOMAIN
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model with shapes and types of all tensors, outputs of our operators included."""
+    """Return a copy of a model with the shapes and types of all tensors, outputs of our operators included."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     passes.constants_to_initializers(result.graph)
-    # Inference copies the whole model, so weights are turned into inputs for as long as it takes.
+    # ONNX's inference copies the whole model, so it gets one in which weights are inputs without values.
     weights = [i for i in result.graph.initializer if len(i.raw_data) > LARGE_BYTES]
     light = onnx.ModelProto()
     light.CopyFrom(result)
@@ -42,7 +42,7 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     known = tensors(light.graph)
     for node in [node for node in light.graph.node if is_kernel(node)]:
         if any(name not in known for name in node.input):
-            # The outputs of our operators, known by now, let ONNX's inference go on.
+            # ONNX's inference stopped at our operators. It can continue, since their outputs are known now.
             light = shape_inference.infer_shapes(light)
             known = tensors(light.graph)
         outputs = output_specs(node, known)
@@ -57,16 +57,16 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def output_specs(node: onnx.NodeProto, known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """Specs of a node's outputs by name, where those of its inputs are among `known`.
+    """Return the specs of the outputs of a node of ours, by name. `known` has those of its inputs.
 
-    Raises ValueError for a node that breaks its operator's rules.
+    Raises ValueError if attributes or inputs are not what the operator accepts.
     """
     specs = registry.output_specs(node.op_type, attributes(node), [known[name] for name in node.input])
     return dict(zip(node.output, specs, strict=True))
 
 
 def tensors(graph: onnx.GraphProto) -> dict[str, TensorSpec]:
-    """Specs of the tensors whose shapes are known and fixed, by name."""
+    """Return the specs of all tensors with known, fixed shapes, by name."""
     found = {}
     for constant in graph.initializer:
         dtype = str(helper.tensor_dtype_to_np_dtype(constant.data_type))
@@ -80,12 +80,12 @@ def tensors(graph: onnx.GraphProto) -> dict[str, TensorSpec]:
 
 
 def value_info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
-    """ONNX's description of a tensor."""
+    """Return ONNX's description of a tensor."""
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(spec.numpy_dtype), spec.shape)
 
 
 def attributes(node: onnx.NodeProto) -> Attributes:
-    """Attributes of a node of ours: numbers, strings and lists of integers."""
+    """Return the attributes of a node of ours: numbers, strings and lists of integers."""
     found: dict[str, AttributeValue] = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
@@ -96,11 +96,12 @@ def attributes(node: onnx.NodeProto) -> Attributes:
 
 
 def split(model: onnx.ModelProto) -> list[Step]:
-    """The steps of a model.
+    """Partition a model into its steps.
 
-    Each node is in the last part that serves all its readers, so that few tensors cross borders, unless another part
-    can do all the work of a part. A tensor that one part computes and a later step reads is an output of the one and
-    an input of the other. The graph's inputs and outputs keep their names.
+    Each node goes to the last part from which all its readers can still get its outputs, so that few tensors pass
+    between parts. A part whose nodes can all run in an earlier part is merged into it. A tensor that one part computes
+    and a later step reads is an output of that part and an input of the step. The graph's inputs and outputs keep
+    their names.
     """
     inferred = infer_shapes(model)
     graph, known = inferred.graph, tensors(inferred.graph)
@@ -131,17 +132,17 @@ def split(model: onnx.ModelProto) -> list[Step]:
     return steps
 
 
-def constants(model: onnx.ModelProto, steps: Sequence[Step]) -> dict[str, npt.NDArray[Any]]:
-    """The constants that kernels among the steps of a model read, by name."""
+def constants(model: onnx.ModelProto, steps: Sequence[Step]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the constants that the kernels among the steps of a model read, by name."""
     values = {i.name: i for i in model.graph.initializer}
     values |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
     read = {name for step in steps if isinstance(step, onnx.NodeProto) for name in step.input}
-    # Copied, since ONNX's arrays are read-only and PyTorch warns of those.
+    # Copied, because ONNX's arrays are read-only, and PyTorch warns about those.
     return {name: numpy_helper.to_array(values[name]).copy() for name in sorted(read & values.keys())}
 
 
 def _parts(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int]:
-    """A function from a node to the number of its part, 0 to `count`; see `split`."""
+    """Return a function that gives the number of a node's part, 0 to `count`; see `split`."""
     latest: dict[str, int] = {}
     number, found = count, {}
     for node in reversed(graph.node):
@@ -154,7 +155,7 @@ def _parts(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int
         for name in node.input:
             latest[name] = min(latest.get(name, count), last)
 
-    # Tensor -> the first part that can read it: a part's outputs itself, a kernel's the part after the kernel.
+    # Tensor -> the first part that can read it: the part that computes it, or the part after the kernel that does.
     ready: dict[str, int] = {}
     settled: list[int] = []
     kernels = [node for node in graph.node if is_kernel(node)]

@@ -1,6 +1,4 @@
-"""Small rewrites of ONNX graphs, each named after what it matches."""
-
-from typing import Any
+"""Small rewrites of ONNX graphs, each named after what it changes."""
 
 import numpy as np
 import onnx
@@ -10,8 +8,8 @@ from onnx import numpy_helper
 def float64_to_float32(graph: onnx.GraphProto) -> None:
     """Turn every float64 constant, cast and value of a graph into float32, in place.
 
-    PyTorch's exporter divides integer shapes in float64; ONNX Runtime refuses that in GridSample, and no GPU
-    wants it.
+    PyTorch's exporter divides integer shapes in float64, which ONNX Runtime does not accept in GridSample and which is
+    slow on GPUs.
     """
     double, single = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
 
@@ -48,9 +46,9 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
 
 
 def expand_instance_normalization(model: onnx.ModelProto) -> None:
-    """Write each InstanceNormalization as means and elementary operators, in place.
+    """Replace each InstanceNormalization by means and elementwise operators, in place.
 
-    TensorRT 8 computes the operator by a plugin that needs cuDNN. x: [N, C, *], scale and bias: [C], as ONNX's
+    TensorRT 8 computes the operator with a plugin that needs cuDNN. x: [N, C, *], scale and bias: [C], as ONNX's
     InstanceNormalization-6; ranks come from the graph's value_info. Raises ValueError for an input of unknown rank.
     """
     graph = model.graph
@@ -60,7 +58,9 @@ def expand_instance_normalization(model: onnx.ModelProto) -> None:
     for node in graph.node:
         if node.op_type == "InstanceNormalization":
             if not ranks.get(node.input[0]):
-                raise ValueError(f"{node.name}: the rank of {node.input[0]} is unknown; infer shapes first")
+                raise ValueError(
+                    f"{node.name}: the rank of {node.input[0]} is unknown, expected in value_info; infer shapes first"
+                )
             nodes += _instance_normalization(graph, node, ranks[node.input[0]], opset)
         else:
             nodes.append(node)
@@ -71,6 +71,7 @@ def expand_instance_normalization(model: onnx.ModelProto) -> None:
 def _instance_normalization(
     graph: onnx.GraphProto, node: onnx.NodeProto, rank: int, opset: int
 ) -> list[onnx.NodeProto]:
+    """Return the nodes that replace an InstanceNormalization; add their constants to the graph."""
     epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
     prefix = f"{node.name}/InstanceNormalization"
     by_channel = [1, -1, *[1] * (rank - 2)]
@@ -83,13 +84,13 @@ def _instance_normalization(
     x, scale, bias = node.input
     made: list[onnx.NodeProto] = []
 
-    def add(operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def add(operator: str, inputs: list[str], output: str, axes: list[int] | None = None) -> str:
         out = output if output in node.output else f"{prefix}/{output}"
-        made.append(onnx.helper.make_node(operator, inputs, [out], name=f"{prefix}/{len(made)}", **attributes))
+        made.append(onnx.helper.make_node(operator, inputs, [out], name=f"{prefix}/{len(made)}", axes=axes))
         return out
 
     def mean(name: str, output: str) -> str:
-        # The axes were an attribute before opset 18.
+        # ReduceMean's axes are an attribute before opset 18, and an input since.
         if opset >= 18:
             return add("ReduceMean", [name, f"{prefix}/axes"], output)
         return add("ReduceMean", [name], output, axes=list(range(2, rank)))
@@ -104,18 +105,18 @@ def _instance_normalization(
 
 
 def remove_outputs(graph: onnx.GraphProto, names: tuple[str, ...]) -> None:
-    """Take outputs off a graph, in place; the tensors stay, under their names."""
+    """Remove outputs from a graph, in place. The tensors stay in the graph under their names."""
     kept = [output for output in graph.output if output.name not in names]
     del graph.output[:]
     graph.output.extend(kept)
 
 
 def boolean_assignment_to_and(graph: onnx.GraphProto) -> int:
-    """Rewrite each `x[where(rows)] = False` as `x and not rows`, in place; return how many there were.
+    """Rewrite each `x[where(rows)] = False` as `x and not rows`, in place; return the number of rewrites.
 
-    PyTorch exports the assignment as ScatterND at the indices of a NonZero, whose shape depends on data. Matched is a
-    ScatterND of bool into x [..., N] of constants False at indices that come from one NonZero, over rows [...]. TAO's
-    own exporter leaves one in each decoder layer; TensorRT-RTX refuses them.
+    PyTorch exports the assignment as a ScatterND at the indices of a NonZero, whose shape depends on data. TAO's own
+    exporter leaves one in each decoder layer, and TensorRT-RTX does not accept them. The pass matches a ScatterND that
+    writes the constant False into x, bool [..., N], at the indices of one NonZero of rows, bool [...].
     """
     producers = {name: node for node in graph.node for name in node.output}
     constants = {i.name: i for i in graph.initializer}
@@ -124,7 +125,7 @@ def boolean_assignment_to_and(graph: onnx.GraphProto) -> int:
             constants[node.output[0]] = node.attribute[0].t
 
     def first(name: str, operators: tuple[str, ...]) -> onnx.NodeProto | None:
-        """The producer of `name`, past shape operators, if it is one of `operators`."""
+        """Return the node that computes `name`, before operators that only reshape, if it is one of `operators`."""
         node = producers.get(name)
         while node is not None and node.op_type not in operators:
             if node.op_type not in ("Concat", "Unsqueeze", "Squeeze", "Expand", "Split", "Transpose", "Reshape"):

@@ -1,8 +1,10 @@
-"""The answer of TAO's own network on a few real frames, with which every graph made from it is compared.
+"""Compares an exported graph with TAO's own network on a few real frames.
 
-A .npz file holds it: frames uint8 [N, H, W, 3]; class_logits float32 [N, Q, 1 + C] and mask_logits float32 [N, Q, h, w]
-of TAO's network; ids int32 [N, H, W] and category_ids int32 [N, 256] (by id, 0 where there is no such segment), the
-answer of TAO's post-processing in the deployed mode, at the frame's size.
+The reference is a .npz file of N frames and TAO's predictions on them:
+- frames: uint8 [N, H, W, 3], RGB
+- class_logits: float32 [N, Q, 1 + C], and mask_logits: float32 [N, Q, h, w], of TAO's network
+- ids: int32 [N, H, W], the segment ids of TAO's post-processing in deploy.mode, at the frame's size
+- category_ids: int32 [N, 256], category_id by segment id, 0 for ids without a segment
 """
 
 from collections.abc import Callable, Mapping
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
 Reference = Mapping[str, Array]
-"""The arrays of a .npz file as above."""
+"""Arrays of a reference file by name; see the module."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A graph's answer on the reference frames, by ONNX Runtime."""
+    """Predictions of a graph on the reference frames."""
 
     class_logits: Array
     """float32 [N, Q, 1 + C]."""
@@ -40,7 +42,7 @@ class Answer:
 
 
 def save(path: Path, frames: Array, class_logits: Array, mask_logits: Array, answers: list[Segments]) -> None:
-    """Write the .npz."""
+    """Write a reference file. `answers` are TAO's maps of the frames, in order."""
     categories = np.zeros((len(answers), 256), np.int32)
     for row, answer in zip(categories, answers, strict=True):
         for segment, category in answer.category_ids.items():
@@ -53,7 +55,10 @@ def save(path: Path, frames: Array, class_logits: Array, mask_logits: Array, ans
 
 
 def run(model: "onnx.ModelProto", frames: Array, description: Description) -> Answer:
-    """Run a graph on frames uint8 [N, H, W, 3], in batches of the graph's size."""
+    """Run a graph on frames, uint8 [N, H, W, 3], in batches of the graph's size, with ONNX Runtime on the CPU.
+
+    PyTorch computes the nodes of our own operators.
+    """
     compute = _runner(model)
     logits: dict[str, list[Array]] = {name: [] for name in LOGITS}
 
@@ -73,7 +78,7 @@ def run(model: "onnx.ModelProto", frames: Array, description: Description) -> An
 
 
 def _runner(model: "onnx.ModelProto") -> Callable[[Array], Tensors]:
-    """A function from a batch to a graph's outputs and logits: ONNX Runtime, and PyTorch for operators of ours."""
+    """Return a function that computes a graph's outputs and logits by name from a batch."""
     import onnx
 
     from stages.onnx_graph import partition
@@ -83,7 +88,7 @@ def _runner(model: "onnx.ModelProto") -> Callable[[Array], Tensors]:
     exposed.CopyFrom(model)
     shown = {output.name for output in exposed.graph.output}
     exposed.graph.output.extend(onnx.ValueInfoProto(name=hidden) for hidden in LOGITS if hidden not in shown)
-    # A graph without operators of ours is one part, whose inner shapes need not be known.
+    # Partitioning needs the shapes of all tensors, so a graph without our operators is left whole.
     cut = partition.split(exposed) if any(map(partition.is_kernel, model.graph.node)) else [exposed]
     steps = [_kernel(step) if isinstance(step, onnx.NodeProto) else _session(step) for step in cut]
     constants = partition.constants(model, cut)
@@ -99,7 +104,10 @@ def _runner(model: "onnx.ModelProto") -> Callable[[Array], Tensors]:
 
 
 def _kernel(node: "onnx.NodeProto") -> Callable[[Tensors], Tensors]:
-    """A function from the inputs of a node of ours, among other tensors, to its outputs, by PyTorch."""
+    """Return a function that computes the outputs of a node of our operators with PyTorch.
+
+    It takes tensors by name, those that the node reads among them.
+    """
     import torch
 
     from stages.onnx_graph import partition
@@ -115,7 +123,10 @@ def _kernel(node: "onnx.NodeProto") -> Callable[[Tensors], Tensors]:
 
 
 def _session(model: "onnx.ModelProto") -> Callable[[Tensors], Tensors]:
-    """A function from the inputs of a model, among other tensors, to its outputs, by ONNX Runtime."""
+    """Return a function that computes the outputs of a model with ONNX Runtime.
+
+    It takes tensors by name, the model's inputs among them.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,7 +138,7 @@ def _session(model: "onnx.ModelProto") -> Callable[[Tensors], Tensors]:
 
 
 def runs(description: Description) -> bool:
-    """Whether ONNX Runtime can run a graph. It can't run one with a plugin of TensorRT."""
+    """Return whether ONNX Runtime can run a graph. It can't run TensorRT's plugins."""
     return config.Sampler(description.deformable_attention) not in config.PLUGINS
 
 
@@ -137,9 +148,9 @@ def check(
     description: Description,
     measure: Callable[[Reference, Answer], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Figures of `measure` on the reference and a graph's answer, for the metrics.
+    """Run a graph on the reference frames and return the metrics that `measure` computes from both predictions.
 
-    Where ONNX Runtime can't run the graph there is one key instead, `compared`, which says so.
+    If ONNX Runtime can't run the graph, the result has the key `compared` only, which says so.
     """
     if not runs(description):
         return {"compared": "not on this host: ONNX Runtime has no plugin of TensorRT; verify@TARGET compares"}
@@ -148,9 +159,9 @@ def check(
 
 
 def differences(expected: Reference, found: Answer) -> dict[str, Any]:
-    """Differences to the reference: of logits, the 99th percentile and the largest, and agreement of the maps."""
+    """Return 99th percentile and maximum of the logits' differences, and the agreement of the maps in percent."""
     gaps = [np.abs(getattr(found, name) - expected[name]) for name in LOGITS]
-    # NumPy's max and not Python's, which loses NaN.
+    # NumPy's max propagates NaN, Python's does not.
     return {
         "logit_difference_p99": float(np.max([np.percentile(gap, 99) for gap in gaps])),
         "logit_difference_max": float(np.max([gap.max() for gap in gaps])),
@@ -159,7 +170,7 @@ def differences(expected: Reference, found: Answer) -> dict[str, Any]:
 
 
 def agreement_pct(expected: Reference, found: list[Segments]) -> float:
-    """Pixels with the same segment in the reference's maps and in `found`, in percent of all."""
+    """Return the share of pixels that have the same segment in the reference's maps and in `found`, in percent."""
     agreeing = 0
     for wanted, ours in zip(answers(expected), found, strict=True):
         agreeing += agreement.agreeing_pixels(wanted.ids, wanted.category_ids, ours.ids, ours.category_ids)
@@ -167,24 +178,26 @@ def agreement_pct(expected: Reference, found: list[Segments]) -> float:
 
 
 def answers(expected: Reference) -> list[Segments]:
-    """The maps of a reference."""
+    """Return the maps of a reference."""
     rows = zip(expected["ids"], expected["category_ids"], strict=True)
     return [Segments(ids, {i: int(c) for i, c in enumerate(row) if c}) for ids, row in rows]
 
 
 def require_equal(folder: Path, found: dict[str, Any], cfg: config.Deploy) -> None:
-    """Raise RuntimeError naming the key unless the figures of `check` are within deploy's limits; NaN is not."""
+    """Raise RuntimeError, naming the parameter, unless `found`, from `check`, is within deploy's limits. NaN is not."""
     if "compared" in found:
         return
     difference, agreed = found["logit_difference_p99"], found["pixel_agreement_pct"]
-    mend = "another version of torch, onnx-simplifier or onnxruntime may compute something else"
+    fix = (
+        "restore the locked versions of torch, onnxsim and onnxruntime (`make env`), or change the limit in conf/deploy"
+    )
     if not difference <= cfg.max_logit_difference:
         raise RuntimeError(
-            f"{folder} differs from TAO's network by {difference} in logits at the 99th percentile, allowed: "
-            f"deploy.max_logit_difference {cfg.max_logit_difference}; {mend}"
+            f"{folder} differs from TAO's network by {difference} in logits at the 99th percentile, expected at most "
+            f"deploy.max_logit_difference {cfg.max_logit_difference}; {fix}"
         )
     if not agreed >= cfg.min_pixel_agreement_pct:
         raise RuntimeError(
-            f"{folder} agrees with TAO's post-processing on {agreed:.4f} % of pixels, required: "
-            f"deploy.min_pixel_agreement_pct {cfg.min_pixel_agreement_pct}; {mend}"
+            f"{folder} agrees with TAO's post-processing on {agreed:.4f} % of pixels, expected at least "
+            f"deploy.min_pixel_agreement_pct {cfg.min_pixel_agreement_pct}; {fix}"
         )

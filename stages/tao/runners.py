@@ -1,8 +1,8 @@
 """Commands that start TAO's training outside this process: torchrun, TAO's container and TAO's launcher.
 
-All paths are absolute, and containers see the repository under the path that it has on the host. The container's
-command is TAO's own, `mask2former train` (docs.nvidia.com/tao); the launcher's settings are those of nvidia-tao 6.26's
-mounts file.
+All paths are absolute, and containers mount the repository at the path that it has on the host. The container runs
+TAO's own command, `mask2former train` (docs.nvidia.com/tao). The launcher reads its settings from a mounts file in the
+format of nvidia-tao 6.26.
 """
 
 import json
@@ -25,7 +25,7 @@ RENDEZVOUS_PORT = 29500
 
 @dataclass(frozen=True)
 class Run:
-    """Files of one training."""
+    """Paths of one training."""
 
     spec: Path
     """spec.yaml, as TAO validates it."""
@@ -34,7 +34,7 @@ class Run:
     coco: Path
     """Folder that convert wrote."""
     start: Path | None = None
-    """Pickle of weights to start from, in the form that TAO's loader of original weights takes."""
+    """Pickle of weights to start from, in the format of the original Mask2Former's model zoo."""
     resume: Path | None = None
     """Checkpoint to resume from."""
 
@@ -120,8 +120,8 @@ def launcher(run: Run, cfg: config.Config) -> list[str]:
     for word in command:
         if shlex.quote(word) != word:
             raise ValueError(
-                f"{word}: TAO's launcher takes no such path; move the repository to one of letters, digits, - . _ / "
-                "alone, or set train.runner: docker"
+                f"{word}: TAO's launcher can't take this path, expected letters, digits, - . _ / only; move the "
+                "repository, or set train.runner: docker"
             )
     return command
 
@@ -135,28 +135,28 @@ def mounts_file(train: config.Train, root: Path, mounts: list[Path]) -> dict[str
             "user": f"{os.getuid()}:{os.getgid()}",
             "shm_size": f"{train.container.shm_size_gib}G",
             "ulimits": {"memlock": -1, "stack": 67108864},
-            # A stage of DVC has no terminal.
+            # DVC runs a stage without a terminal.
             "tty": False,
         },
     }
 
 
 def outside(coco: Path, root: Path) -> list[Path]:
-    """List folders outside `root` that links in the data lead to: DVC's cache if it is elsewhere, a linked set."""
+    """List the folders outside `root` that links in the data point to, such as DVC's cache or a linked set."""
     found = set()
     for split in ("train", "val"):
         with (coco / split / "semantic.jsonl").open(encoding="utf-8") as lines:
             places = [(coco / split / name).resolve() for line in lines for name in json.loads(line).values()]
         for place in places:
             if not place.is_relative_to(root):
-                # A file of DVC's cache is at files/md5/XX/YYY; else a folder holds many pictures.
+                # A file of DVC's cache is at files/md5/XX/YYY: mount all of the cache. Else mount the file's folder.
                 cache = next((p for p in place.parents if p.name == "files"), None)
                 found.add(cache or place.parent)
     return sorted(found)
 
 
 def require_docker(image: str) -> None:
-    """Raise RuntimeError with the fix unless Docker runs, has the NVIDIA runtime, and has or may pull `image`."""
+    """Raise RuntimeError, with the fix, unless Docker runs, has the NVIDIA runtime, and has `image` or may pull it."""
     if not shutil.which("docker"):
         raise RuntimeError(
             "docker not found on PATH; install Docker Engine and the NVIDIA Container Toolkit, or set "
@@ -165,23 +165,23 @@ def require_docker(image: str) -> None:
     info = _output("docker", "info", "--format={{json .Runtimes}}")
     if info.returncode:
         raise RuntimeError(
-            f"Docker does not answer: {info.stderr.strip()}; start its service, and put your user into the group docker"
+            f"Docker does not answer: {info.stderr.strip()}; start its service, and add your user to the group docker"
         )
     if "nvidia" not in json.loads(info.stdout):
         raise RuntimeError(
-            f"Docker has the runtimes {sorted(json.loads(info.stdout))} and not nvidia; install the NVIDIA Container "
-            "Toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker`, and restart Docker"
+            f"Docker has the runtimes {sorted(json.loads(info.stdout))}, expected nvidia among them; install the "
+            "NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker`, and restart Docker"
         )
     here = image and _output("docker", "image", "inspect", image).returncode == 0
     if not here and not _logged_in("nvcr.io"):
         raise RuntimeError(
             f"{image or 'the image of TAO'} is not on this machine, and ~/.docker/config.json has no login to nvcr.io; "
-            "make a key at ngc.nvidia.com and run `docker login nvcr.io --username '$oauthtoken'` with it"
+            "create a key at ngc.nvidia.com and run `docker login nvcr.io --username '$oauthtoken'` with it"
         )
 
 
 def require_launcher() -> None:
-    """Raise RuntimeError with the fix unless TAO's launcher can run. Checks Docker too."""
+    """Raise RuntimeError, with the fix, unless TAO's launcher and Docker can run."""
     if not shutil.which("tao"):
         raise RuntimeError(
             "tao not found on PATH; install TAO's launcher in an environment of its own (`pip install nvidia-tao`) "

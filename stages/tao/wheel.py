@@ -40,7 +40,7 @@ HARMLESS = (
     "Future Hydra versions will no longer change working directory",
     "The '(train|val)_dataloader' does not have many workers",
 )
-"""Beginnings of warnings that the wheel and Lightning give on every run and that need no action."""
+"""Starts of warnings that the wheel and Lightning give on every run. None of them needs action."""
 
 
 class _Unavailable(ModuleType):
@@ -104,7 +104,7 @@ def prepare() -> None:
 
 
 def _tolerate_missing_op() -> None:
-    """Let TAO use PyTorch's deformable attention where its compiled op, which it loads even on a CPU, is missing."""
+    """Let TAO use PyTorch's deformable attention if its compiled op is missing; TAO loads the op even on a CPU."""
     modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.mask2former_modules")
     load_ops = modules.load_ops
     warned = False
@@ -123,7 +123,7 @@ def _tolerate_missing_op() -> None:
 
 
 def _keep_lowest_class() -> None:
-    """Keep the lowest class of a mask without void: TAO's semantic loader drops the lowest value as if it were void."""
+    """Keep the lowest class of a mask without void. TAO's semantic loader drops the lowest value, assuming void."""
     import numpy as np
 
     datasets: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.datasets")
@@ -140,7 +140,7 @@ def _keep_lowest_class() -> None:
 
 
 def _keep_swin_sizes() -> None:
-    """Take embed_dim, depths and num_heads from the spec: TAO overwrites them from a table by swin.type."""
+    """Take embed_dim, depths and num_heads from the spec. TAO replaces them with those of a table, by swin.type."""
     model = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
 
     def build(self: Any, cfg: Any) -> Any:
@@ -154,8 +154,8 @@ def _keep_swin_sizes() -> None:
 def build_network(spec: Path) -> "torch.nn.Module":
     """Build TAO's MaskFormerModel from a spec file, with random weights.
 
-    float32 [B, 3, H, W] normalised RGB -> {pred_logits [B, Q, 1 + C] with no-object at 0, pred_masks
-    [B, Q, H/4, W/4] logits}.
+    Its input is normalised RGB, float32 [B, 3, H, W]. Its output is a dict of logits, float32: pred_logits
+    [B, Q, 1 + C] with no-object at 0, and pred_masks [B, Q, H/4, W/4].
     """
     prepare()
     from omegaconf import OmegaConf

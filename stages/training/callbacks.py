@@ -1,4 +1,4 @@
-"""Additions to TAO's training: CPU support, curves, time left, early stopping, exact resumption, fewer kernel launches.
+"""Extends TAO's training: CPU support, curves, time left, early stopping, exact resumption, fewer kernel launches.
 
 The wheel itself is not changed. stages.training.program imports this module after it has made TAO importable.
 """
@@ -27,8 +27,8 @@ class SeededLoader(DataLoader[Any]):
     """Seeds the random numbers of each epoch by the epoch's number.
 
     A checkpoint does not hold the state of random number generators. With seeds by epoch, a resumed training draws the
-    same order, crops and dropped paths as one that was never interrupted. A Lightning hook would come too late: the
-    first epoch's iteration begins before all hooks.
+    same order, crops and dropped paths as one that was never interrupted. A Lightning hook would come too late, because
+    the first epoch's iteration begins before all hooks.
     """
 
     seed = staticmethod(lambda: 0)
@@ -49,7 +49,7 @@ class _DropOldCheckpoints(Callback):
 
 
 class _LogEpochs(Callback):
-    """Logs a line per epoch where there is no terminal for a progress bar."""
+    """Logs a line per epoch. Used if there is no terminal for a progress bar."""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._start = time.monotonic()
@@ -80,8 +80,8 @@ def merge_param_groups(configure: Callable[[Any], dict[str, Any]]) -> Callable[[
     """Wrap TAO's `configure_optimizers`: merge parameter groups of equal learning rate and weight decay into one.
 
     TAO makes a group per parameter, hundreds in all, and the optimizer launches its kernels once per group. Every
-    parameter keeps its rates. TAO logs the first group's rate as `lr_backbone` and the last group's as `lr`: where the
-    rates differ, the first group is still of the backbone and the last is not.
+    parameter keeps its rates. TAO logs the first group's rate as `lr_backbone` and the last group's as `lr`. That
+    stays true: if the rates differ, the first group is still of the backbone and the last is not.
     """
 
     def configure_optimizers(module: Any) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from stages.tao import runners, wheel
 
 
 def train(run: runners.Run, cfg: config.Config) -> None:
-    """Train by TAO's own entry point from a written spec, in this process: the only one, or one of several.
+    """Train with TAO's entry point and the spec file of `run`, in this process, which may be one of several.
 
-    Raises the exceptions that TAO raises.
+    TAO's exceptions pass through.
     """
     from stages.training import callbacks
 
@@ -42,7 +42,7 @@ def train(run: runners.Run, cfg: config.Config) -> None:
 
 def main() -> None:
     """Command line of a process that torchrun starts."""
-    parser = argparse.ArgumentParser(description="Train by TAO's wheel as one process of torchrun's.")
+    parser = argparse.ArgumentParser(description="Train with TAO's wheel, as one of torchrun's processes.")
     for name, about in (
         ("spec", "spec.yaml"),
         ("results", "folder for what TAO writes"),

@@ -1,4 +1,4 @@
-"""Resuming a training that was interrupted: whether that is possible, and from which checkpoint."""
+"""Finds the checkpoint that an interrupted training can resume from, and reads TAO's history of the epochs."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from stages.foundation import files
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-"""File of the work folder that says which training its checkpoints belong to. Deleted when the training ends."""
+"""File in the work folder that identifies the training of its checkpoints. Deleted when the training ends."""
 
 
 def identity(sources: dict[str, Path], pictures: list[Path]) -> dict[str, str]:
@@ -27,14 +27,14 @@ def identity(sources: dict[str, Path], pictures: list[Path]) -> dict[str, str]:
 def prepare(work: Path, wanted: dict[str, str]) -> Path | None:
     """Prepare the folder `work` for the training with the identity `wanted`.
 
-    Returns the checkpoint to resume from, or None to start anew. Deletes what a training with another identity left,
-    and checkpoints that can't be resumed from.
+    Returns the checkpoint to resume from, or None to start from the beginning. Deletes files of trainings with another
+    identity, and checkpoints that can't be resumed from.
     """
     if _same(work / RUN, wanted):
         for path in checkpoints(work / "train"):
             reason = defect(path)
             if not reason:
-                log.info("resuming from %s, left by a training that was interrupted", path)
+                log.info("resuming from %s, which an interrupted training left", path)
                 return path
             log.warning("%s: %s; trying the checkpoint before it", path, reason)
             path.unlink()
@@ -45,6 +45,7 @@ def prepare(work: Path, wanted: dict[str, str]) -> Path | None:
 
 
 def _same(path: Path, wanted: dict[str, str]) -> bool:
+    """Return whether a JSON file holds `wanted`; False if it is missing or damaged."""
     try:
         return bool(files.read_json(path) == wanted)
     except (OSError, ValueError):
@@ -65,9 +66,9 @@ def defect(checkpoint: Path) -> str:
 
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        # TAO also writes a checkpoint when an exception ends an epoch half way.
+        # TAO also writes a checkpoint when an exception ends an epoch early.
         whole = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
-    except Exception as error:  # PyTorch raises anything on a file that is cut short.
+    except Exception as error:  # PyTorch raises exceptions of many types on a truncated file.
         return f"it can't be read ({str(error).splitlines()[0][:80] or type(error).__name__})"
     return "" if whole else "it was written in the middle of an epoch"
 
@@ -96,8 +97,8 @@ def history(status: Path) -> list[dict[str, Any]]:
     """Read TAO's status.json: a row per epoch with epoch (from 1), train_loss and, if it was validated, COLUMNS.
 
     TAO appends a JSON line per event and repeats old figures in unrelated events. Within an epoch the validation's line
-    comes first, then the line with the epoch's number, then the training's. A resumption can repeat an epoch; then the
-    last row counts.
+    comes first, then the line with the epoch's number, then the training's. If a resumption repeats an epoch, the last
+    row counts.
     """
     rows: dict[int, dict[str, Any]] = {}
     validated: dict[str, float] = {}
@@ -105,7 +106,7 @@ def history(status: Path) -> list[dict[str, Any]]:
     for line in status.read_text(encoding="utf-8").splitlines():
         try:
             event = json.loads(line)
-        except json.JSONDecodeError:  # a kill cut the line short
+        except json.JSONDecodeError:  # The line is incomplete because the training was killed.
             continue
         message, kpi = event.get("message", ""), event.get("kpi") or {}
         if message.startswith("Starting Training Loop"):
@@ -128,4 +129,4 @@ COLUMNS = {
     "val_mAP": "val_map",
     "val_mAP50": "val_map50",
 }
-"""TAO's name of a validation metric -> ours. Values are in [0, 1], at a quarter of the crop's resolution."""
+"""TAO's name of a validation metric -> column. Values are in [0, 1], at a quarter of the crop's resolution."""
