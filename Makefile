@@ -28,7 +28,7 @@ VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME JOBS DEVICE_PYTHON
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
 
-REFERENCE := data/onnx/kernels/exported/reference.npz
+REFERENCE := data/onnx/cuda/exported/reference.npz
 
 .PHONY: help
 help: ## List the targets
@@ -101,8 +101,8 @@ bench-convert: env ## Time convert against pycocotools and against decoding alon
 
 .PHONY: bench-precision
 bench-precision: env ## Find what half precision moves most, by parts of the network; writes data/bench/precision.json
-	@python -W ignore -m benchmarks.precision --graph data/onnx/grid_sample/fp32 \
-		--reference data/onnx/grid_sample/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
+	@python -W ignore -m benchmarks.precision --graph data/onnx/onnx/fp32 \
+		--reference data/onnx/onnx/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
 
 .PHONY: bench
 bench: env ## Time an engine on this GPU and what else one would run; writes data/bench/TARGET*.json, .svg [TARGET=id]
@@ -111,7 +111,7 @@ bench: env ## Time an engine on this GPU and what else one would run; writes dat
 		echo "error: $$DEVICE_PYTHON can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
 		exit 1; }
 	@python -W ignore -m benchmarks.peers --params="$$PARAMS" --checkpoint data/checkpoint --reference $(REFERENCE) \
-		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
+		--categories data/onnx/cuda/fp16/graph.json --onnx data/onnx/onnx/fp32/graph.onnx \
 		--tao-graph data/bench/tao --out="data/bench/$${TARGET}_peers.json"
 	@"$$DEVICE_PYTHON" -m benchmarks.engines --params="$$PARAMS" --target="$$TARGET" \
 		--engine="data/engines/$$TARGET" --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 \

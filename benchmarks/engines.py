@@ -1,7 +1,7 @@
 """Check and time one engine on the machine that it is for, without DVC, ONNX or PyTorch.
 
 Run: python3 -m benchmarks.engines --params params.json --target h100 --engine data/engines/h100
---reference data/onnx/kernels/exported/reference.npz --out data/bench/h100.json
+--reference data/onnx/cuda/exported/reference.npz --out data/bench/h100.json
 
 Agreement is of the engine's maps with those of TAO's PyTorch network and post-processing on the reference's frames.
 Times are from a frame's bytes in host memory to the graph's outputs there, and with the maps decoded; `in_place_` from

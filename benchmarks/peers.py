@@ -1,7 +1,7 @@
 """Time what stands in an engine's place today, on this machine's GPU: PyTorch, ONNX Runtime, Hugging Face's merge.
 
 Run: python3 -m benchmarks.peers --params params.json --checkpoint data/checkpoint
---reference data/onnx/kernels/exported/reference.npz --categories data/onnx/kernels/fp16/graph.json --out peers.json
+--reference data/onnx/cuda/exported/reference.npz --categories data/onnx/cuda/fp16/graph.json --out peers.json
 
 Each from a frame's bytes in host memory to its panoptic map there, one frame at a time; scaled, padded and normalised
 on the GPU. Peers take turns. What a machine lacks is named in the results and left out.
@@ -121,8 +121,8 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
-    parser.add_argument("--categories", type=Path, required=True, help="graph.json of any form, for the categories")
-    parser.add_argument("--onnx", type=Path, help="graph.onnx of the form grid_sample, for ONNX Runtime")
+    parser.add_argument("--categories", type=Path, required=True, help="graph.json of any variant, for the categories")
+    parser.add_argument("--onnx", type=Path, help="graph.onnx of the variant onnx, for ONNX Runtime")
     parser.add_argument("--tao-graph", type=Path, help="folder to write TAO's own ONNX file to, for TensorRT")
     parser.add_argument("--rounds", type=int, default=30, help="frames of each peer, after five for warm-up")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes")

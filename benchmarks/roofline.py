@@ -1,6 +1,6 @@
-"""Estimate the least time that a graph of the form `kernels` can take on a GPU, from what its steps compute and move.
+"""Estimate the least time that a graph of the variant `cuda` can take on a GPU, from what its steps compute and move.
 
-Run: python -m benchmarks.roofline --graph data/onnx/kernels/fp16 --measured-ms 4.86
+Run: python -m benchmarks.roofline --graph data/onnx/cuda/fp16 --measured-ms 4.86
 
 A step takes as long as its arithmetic on the tensor cores in half precision, or as its tensors through device memory,
 whichever is longer; caches, launches and what is not arithmetic on tensor cores are left out. Steps are not overlapped.
@@ -65,7 +65,7 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
 def main() -> None:
     """Command line; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--graph", type=Path, required=True, help="folder of a graph of the form kernels, in fp16")
+    parser.add_argument("--graph", type=Path, required=True, help="folder of a graph of the variant cuda, in fp16")
     parser.add_argument("--measured-ms", type=float, required=True, help="milliseconds on an H100's GPU")
     args = parser.parse_args()
     found = steps(args.graph)

@@ -443,20 +443,20 @@ class Resize(Enum):
     stretch = "stretch"
 
 
-class Sampler(Enum):
-    """How the pixel decoder's deformable attention reads its samples."""
+class Variant(Enum):
+    """Which graph of the network is compiled; its checkpoint and its answer are the same."""
 
-    grid_sample = "grid_sample"
-    gather = "gather"
-    kernels = "kernels"
-    plugin_v1 = "plugin_v1"
-    plugin_v2 = "plugin_v2"
+    onnx = "onnx"
+    onnx_gather = "onnx_gather"
+    onnx_plugin_v1 = "onnx_plugin_v1"
+    onnx_plugin_v2 = "onnx_plugin_v2"
+    cuda = "cuda"
 
 
 PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
 """TensorRT's own plugin for deformable attention."""
-PLUGINS = {Sampler.plugin_v1: "1", Sampler.plugin_v2: "2"}
-"""Forms that use it -> its version."""
+PLUGIN_VERSIONS = {Variant.onnx_plugin_v1: "1", Variant.onnx_plugin_v2: "2"}
+"""Variants that use it -> its version."""
 
 
 @dataclass
@@ -482,10 +482,10 @@ class Deploy:
     resize: Resize = Resize.pad
     """From frame to network input. pad: scaled to fit, zeros at the bottom and the right. stretch: each axis scaled by
     itself, as TAO Deploy does."""
-    deformable_attention: list[Sampler] = field(default_factory=lambda: [Sampler.grid_sample])
-    """Forms of the graph that are made; each target takes one."""
+    variants: list[Variant] = field(default_factory=lambda: [Variant.onnx])
+    """Variants of the graph that are exported; each target takes one."""
     lower_precisions: list[Precision] = field(default_factory=lambda: [Precision.fp16])
-    """Precisions below fp32 that are made of each form; each target takes fp32 or one of these."""
+    """Precisions below fp32 that are made of each variant; each target takes fp32 or one of these."""
     opset: int = 17
     """ONNX opset, 17 to 20: from 17 LayerNorm is one operator, which half precision needs."""
     object_mask_threshold: float = 0.4
@@ -535,10 +535,10 @@ class Deploy:
             require(getattr(self, key) >= 32, f"deploy.{key}", "32 or more", getattr(self, key))
         _divisible("deploy.height_px", self.height_px, 32)
         _divisible("deploy.width_px", self.width_px, 32)
-        require(bool(self.deformable_attention), "deploy.deformable_attention", "one form or more", [])
+        require(bool(self.variants), "deploy.variants", "one variant or more", [])
         if self.graph is GraphKind.tao:
-            rule = "without kernels for the graph tao, which is one ONNX file for other runtimes"
-            require(Sampler.kernels not in self.deformable_attention, "deploy.deformable_attention", rule, "kernels")
+            rule = "without cuda for the graph tao, which is one ONNX file for other runtimes"
+            require(Variant.cuda not in self.variants, "deploy.variants", rule, "cuda")
         lower = [p.value for p in self.lower_precisions]
         require(Precision.fp32 not in self.lower_precisions, "deploy.lower_precisions", "without fp32", lower)
         require(17 <= self.opset <= 20, "deploy.opset", "17 to 20", self.opset)
@@ -611,11 +611,12 @@ class Target:
     compute_capabilities: list[str] = field(default_factory=list)
     """CUDA compute capabilities that the engine holds code for; empty for a CPU target, one for standard TensorRT."""
     precision: Precision = Precision.fp32
-    """Which ONNX file is compiled: data/onnx/<deformable_attention>/<precision>."""
-    deformable_attention: Sampler = Sampler.grid_sample
-    """grid_sample: ONNX's operator. gather: bilinear sampling by gathers, for TensorRT versions that get GridSample
-    wrong. kernels: our own CUDA kernels for all of the network after its first layer; GPUs alone. plugin_v1,
-    plugin_v2: standard TensorRT's MultiscaleDeformableAttnPlugin_TRT in that version; 2 from TensorRT 10.11 on."""
+    """Which ONNX file is compiled: data/onnx/<variant>/<precision>."""
+    variant: Variant = Variant.onnx
+    """onnx: standard ONNX operators; deformable attention samples by GridSample. cuda: our CUDA operators for the
+    network after its first layer; GPUs only. onnx_gather: as onnx, but samples by Gather, for TensorRT versions whose
+    GridSample is wrong. onnx_plugin_v1, onnx_plugin_v2: as onnx, but samples by standard TensorRT's
+    MultiscaleDeformableAttnPlugin_TRT of that version; version 2 needs TensorRT 10.11 or later."""
     typing: Typing = Typing.strong
     """Standard TensorRT alone. strong: the ONNX file's types, from 10.12 on. weak: the builder may choose lower types
     as precision allows, but for what the file has in float32; up to 10.x."""
@@ -654,12 +655,12 @@ class Target:
             require(len(found) == 1, where, "one, such as 8.9", found)
             self._check_tensorrt(key)
         if self.builder is not Builder.tensorrt:
-            sampler = self.deformable_attention
+            variant = self.variant
             rule = f"one without plugins, which {self.builder.value} does not have"
-            require(sampler not in PLUGINS, f"{key}.deformable_attention", rule, sampler.value)
+            require(variant not in PLUGIN_VERSIONS, f"{key}.variant", rule, variant.value)
         if self.builder in CPU_BUILDERS:
             rule = "another for a CPU target: our kernels are CUDA's"
-            require(self.deformable_attention is not Sampler.kernels, f"{key}.deformable_attention", rule, "kernels")
+            require(self.variant is not Variant.cuda, f"{key}.variant", rule, "cuda")
 
     def _check_tensorrt(self, key: str) -> None:
         version = version_numbers(self.builder_version)
@@ -673,9 +674,9 @@ class Target:
         if self.external_tactics:
             rule = f"false with TensorRT {self.builder_version}, which has kernels of its own alone"
             require(version < (11,), f"{key}.external_tactics", rule, True)
-        if self.deformable_attention is Sampler.plugin_v2:
+        if self.variant is Variant.onnx_plugin_v2:
             rule = f"another with TensorRT {self.builder_version}: version 2 of the plugin came with 10.11"
-            require(version >= (10, 11), f"{key}.deformable_attention", rule, "plugin_v2")
+            require(version >= (10, 11), f"{key}.variant", rule, "onnx_plugin_v2")
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -745,7 +746,7 @@ class Config:
     deploy: Deploy = field(default_factory=Deploy)
     targets: dict[str, Target] = field(default_factory=dict)
     """Target id (a-z A-Z 0-9 _ -) -> target: an engine is built for each."""
-    measured: list[str] = field(default_factory=list)
+    runnable: list[str] = field(default_factory=list)
     """Targets whose engines this workspace can run: these are verified and benchmarked."""
     verify: Verify = field(default_factory=Verify)
     benchmark: Benchmark = field(default_factory=Benchmark)
@@ -765,14 +766,14 @@ class Config:
         learned, wanted = self.model.mode, self.deploy.mode
         rule = f"{learned.value}, which the network learns (model.mode)"
         require(learned in (Mode.panoptic, wanted), "deploy.mode", rule, wanted.value)
-        for name in self.measured:
-            require(name in self.targets, "measured", f"among the targets {sorted(self.targets)}", name)
+        for name in self.runnable:
+            require(name in self.targets, "runnable", f"among the targets {sorted(self.targets)}", name)
 
     def _check_graph(self, name: str, target: Target) -> None:
-        forms = [form.value for form in self.deploy.deformable_attention]
-        form = target.deformable_attention.value
-        rule = f"among deploy.deformable_attention {forms}"
-        require(form in forms, f"targets.{name}.deformable_attention", rule, form)
+        variants = [variant.value for variant in self.deploy.variants]
+        variant = target.variant.value
+        rule = f"among deploy.variants {variants}"
+        require(variant in variants, f"targets.{name}.variant", rule, variant)
         precisions = ["fp32", *(p.value for p in self.deploy.lower_precisions)]
         found = target.precision.value
         rule = f"fp32 or among deploy.lower_precisions {precisions[1:]}"

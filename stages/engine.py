@@ -24,12 +24,12 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
     """
     manifest.check_host(name, target)
     about = description.read(graph)
-    for key in ("precision", "deformable_attention"):
+    for key in ("precision", "variant"):
         wanted, found = getattr(target, key).value, getattr(about, key)
         if found != wanted:
             raise RuntimeError(
                 f"target {name} needs a graph with {key} {wanted}, found {found} in {graph / description.NAME}; give "
-                f"--graph data/onnx/{target.deformable_attention.value}/{target.precision.value}"
+                f"--graph data/onnx/{target.variant.value}/{target.precision.value}"
             )
     backend = interface.backend(target)
     with files.atomic_write(out) as draft:

@@ -1,4 +1,4 @@
-"""export@FORM: TAO checkpoint -> ONNX of the deployed graph, with one form of deformable attention.
+"""export@VARIANT: TAO checkpoint -> ONNX of the deployed graph, in one variant.
 
 By PyTorch's TorchScript exporter, as TAO's own. Inputs and outputs: docs/outputs.md; here the network's logits are
 outputs too, for the comparisons of the next stages. Fails when the graph holds an operator whose output shape depends
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 DATA_DEPENDENT = {"NonZero", "ScatterND", "Compress", "Unique", "NonMaxSuppression"}
 
 
-def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.Sampler, cfg: config.Deploy) -> None:
+def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: config.Variant, cfg: config.Deploy) -> None:
     """Export checkpoint/model.pth to the folder `out`; write node counts and differences to `metrics`.
 
     Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's answer on the first pictures of the split at
@@ -38,14 +38,14 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
 
     truth = panoptic.read(coco)
     provenance = files.read_json(checkpoint / "provenance.json")
-    about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
+    about = description.Description(config.plain(cfg), variant.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
     paths = [entry.image for entry in truth.entries[: cfg.reference_frames]]
     with files.atomic_write(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
         answer(tao, paths, reference_file)
-        model = trace(tao.net, form, truth.num_things, cfg)
+        model = trace(tao.net, variant, truth.num_things, cfg)
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
             raise RuntimeError(
@@ -53,9 +53,9 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
             )
         artifact.save(model, draft, about, cut=False)
         result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
-        if form is config.Sampler.kernels:
+        if variant is config.Variant.cuda:
             # Only a simplified graph tells the shapes that its parts need.
-            result["compared"] = "not yet: by simplify@kernels"
+            result["compared"] = "not yet: by simplify@cuda"
         else:
             result |= comparison.check(model, reference_file, about, comparison.differences)
         files.write_json(metrics, result)
@@ -78,7 +78,7 @@ def answer(tao: Any, paths: list[Path], out: Path) -> None:
     comparison.save(out, np.stack(shown), class_logits, mask_logits, maps)
 
 
-def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
+def trace(tao: Any, variant: config.Variant, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
     """The graph of deploy in float32, from TAO's MaskFormerModel; as Fused or TaoShaped."""
     import onnx
     import torch
@@ -86,7 +86,7 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
     from stages.network import deformable, network
     from stages.onnx_graph import passes
 
-    deployed = network.GRAPHS[cfg.graph](tao, form, num_things, cfg).eval()
+    deployed = network.GRAPHS[cfg.graph](tao, variant, num_things, cfg).eval()
     if cfg.graph is config.GraphKind.tao:
         example = torch.zeros(cfg.batch_size, 3, *cfg.input_size)
     else:
@@ -103,7 +103,7 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
             output_names=list(deployed.output_names),
             opset_version=cfg.opset,
             do_constant_folding=True,
-            custom_opsets=deformable.CUSTOM_OPSETS.get(form),
+            custom_opsets=deformable.CUSTOM_OPSETS.get(variant),
             dynamo=False,
         )
     model = onnx.load_from_string(file.getvalue())
@@ -116,11 +116,11 @@ def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--form", type=config.Sampler, required=True, help="form of deformable attention")
+    parser.add_argument("--variant", type=config.Variant, required=True, help="variant of the graph")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
-    build(args.checkpoint, args.coco, args.out, args.metrics, args.form, config.load().deploy)
+    build(args.checkpoint, args.coco, args.out, args.metrics, args.variant, config.load().deploy)
 
 
 if __name__ == "__main__":

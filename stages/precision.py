@@ -1,4 +1,4 @@
-"""precision@FORM-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts left in float32.
+"""precision@VARIANT-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts in float32.
 
 Precision is baked into the ONNX file, so that it is a hashed artifact and serves strongly typed builders. int8 is
 fp16 with the backbone's and the encoder's products of weights in int8 (stages/onnx_graph/int8.py). Inputs and outputs
@@ -76,8 +76,8 @@ def to_int8(
         raise ValueError("int8 takes its ranges from real pictures; name their split by --coco")
     if not comparison.runs(about):
         raise ValueError(
-            f"int8 is calibrated in ONNX Runtime, which has no {about.deformable_attention}; "
-            "take grid_sample or gather for targets with precision int8"
+            f"int8 is calibrated in ONNX Runtime, which has no {about.variant}; "
+            "take onnx or onnx_gather for targets with precision int8"
         )
     shape = replace(about.config, calibration_pictures=cfg.calibration_pictures)
     inputs = int8.calibration_input(calibration, shape)

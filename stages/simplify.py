@@ -1,4 +1,4 @@
-"""simplify@FORM: exported ONNX -> the deployed graph in float32, by onnxsim.
+"""simplify@VARIANT: exported ONNX -> the deployed graph in float32, by onnxsim.
 
 Constants are folded and redundant operators removed; the result computes the same, which is checked against TAO's
 answer on real frames: onnxsim's own check feeds noise in [0, 1), which is black in uint8. The logits, which export

@@ -14,7 +14,7 @@ STAGES = {
     "sample": (["--out", "params.yaml/x"], "params.yaml"),
     "evaluate": (["--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"], "no/panoptic.json not found"),
     "export": (
-        ["--form", "grid_sample", "--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"],
+        ["--variant", "onnx", "--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"],
         "no/panoptic.json not found",
     ),
     "simplify": (["--exported", "no", "--out", "o", "--metrics", "m"], "no/graph.json not found"),

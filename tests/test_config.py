@@ -39,7 +39,7 @@ def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
         ("deploy.opset=16", ["deploy.opset", "17 to 20", "16"]),
         ("model.num_object_queries=256", ["model.num_object_queries", "1 to 255", "256"]),
         ("model.backbone.num_heads=[5,2,4,8]", ["model.backbone.num_heads[0]", "divisor of 24", "5"]),
-        ("measured=[gpu]", ["measured", "cpu", "gpu"]),
+        ("runnable=[gpu]", ["runnable", "cpu", "gpu"]),
         ("targets.rtx.compute_capabilities=[]", ["targets.rtx.compute_capabilities", "one or more"]),
         ("targets.rtx.compute_capabilities=['9.0']", ["targets.rtx.compute_capabilities", "8.9", "9.0"]),
         ("targets.cpu.threads=0", ["targets.cpu.threads", "1 or more"]),
@@ -212,9 +212,10 @@ def test_a_fault_in_a_file_is_one_line_with_place_rule_and_value(
 TARGET = """description: RTX 6000 Ada
 builder: tensorrt
 builder_version: VERSION
+device: cuda
 compute_capabilities: ["8.9"]
 precision: fp16
-deformable_attention: kernels
+variant: cuda
 typing: weak
 """
 

@@ -73,7 +73,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     deploy = config.Deploy(frame_height_px=SIZE[0], frame_width_px=SIZE[1], height_px=64, width_px=64)
     (folder / "graph").mkdir()
-    about = description.Description(config.plain(deploy), "grid_sample", CATEGORIES)
+    about = description.Description(config.plain(deploy), "onnx", CATEGORIES)
     artifact.save(bright_is_car(), folder / "graph", about)
     engine.build(folder / "graph", folder / "cpu", "cpu", CPU, folder / "timing.cache")
     return folder / "cpu"

@@ -32,7 +32,7 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
 
 def command(name: str, target: config.Target) -> str:
     """Return the command that builds an engine on a machine without DVC and without a YAML reader, such as a board."""
-    graph = f"data/onnx/{target.deformable_attention.value}/{target.precision.value}"
+    graph = f"data/onnx/{target.variant.value}/{target.precision.value}"
     return (
         f"python3 -m stages.engine --params params.json --target {name} --graph {graph} --out data/engines/{name} "
         f"--timing-cache .timing_cache/{name}"

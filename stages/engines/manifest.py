@@ -99,7 +99,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
         "builder": target.builder.value,
         "builder_version": interface.backend(target).installed_version(),
         "precision": target.precision.value,
-        "deformable_attention": target.deformable_attention.value,
+        "variant": target.variant.value,
         "architecture": target.architecture,
         "compute_capabilities": target.compute_capabilities,
     }

@@ -31,8 +31,8 @@ class Description:
 
     deploy: dict[str, Any]
     """The parameters `deploy` that shape it, as in params.yaml."""
-    deformable_attention: str
-    """A value of config.Sampler."""
+    variant: str
+    """A value of config.Variant."""
     categories: list[Category]
     """COCO categories, things first; category_id - 1 is the network's class."""
     provenance: dict[str, str] = field(default_factory=dict)

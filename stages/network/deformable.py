@@ -1,6 +1,6 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) in several forms; see config.Sampler.
+"""Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) as each config.Variant samples it.
 
-All forms compute the same, by operators that different builders have. Sampling is bilinear at pixel centres, with zeros
+All compute the same, by operators that different builders have. Sampling is bilinear at pixel centres, with zeros
 outside.
 """
 
@@ -17,10 +17,10 @@ from stages.operators import schema
 from stages.operators.deformable_attention import GridSample, Sizes, sample
 
 
-def use(pixel_decoder: Any, sampler: config.Sampler) -> None:
-    """Make each deformable attention layer of TAO's pixel decoder sample by `sampler`."""
+def use(pixel_decoder: Any, variant: config.Variant) -> None:
+    """Make each deformable attention layer of TAO's pixel decoder sample as `variant` does."""
     for layer in pixel_decoder.transformer.encoder.layers:
-        layer.self_attn.sampler = SAMPLERS[sampler]()
+        layer.self_attn.sampler = SAMPLERS[variant]()
         layer.self_attn.forward = partial(attend, layer.self_attn)
 
 
@@ -147,13 +147,13 @@ torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public 
 
 
 CUSTOM_OPSETS = {
-    config.Sampler.kernels: {schema.DOMAIN: schema.VERSION},
-    **{form: {"trt": 1} for form in config.PLUGINS},
+    config.Variant.cuda: {schema.DOMAIN: schema.VERSION},
+    **{variant: {"trt": 1} for variant in config.PLUGIN_VERSIONS},
 }
 """Form -> the ONNX domains that it needs in addition to the standard one, with their versions."""
 
-SAMPLERS: dict[config.Sampler, Callable[[], nn.Module]] = {
-    config.Sampler.grid_sample: GridSample,
-    config.Sampler.gather: Gather,
-    **{form: partial(Plugin, version) for form, version in config.PLUGINS.items()},
+SAMPLERS: dict[config.Variant, Callable[[], nn.Module]] = {
+    config.Variant.onnx: GridSample,
+    config.Variant.onnx_gather: Gather,
+    **{variant: partial(Plugin, version) for variant, version in config.PLUGIN_VERSIONS.items()},
 }

@@ -1,4 +1,4 @@
-"""The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
+"""The network of the variant `cuda`: TAO's layers and weights, computed on tokens [B, S, C] by kernels of ours.
 
 The builder compiles one convolution, that of the patches. The answer is that of stages/network/network.py. Two more
 things are computed at export: gains and shifts of LayerNorms before a linear layer are folded into its weights, and
@@ -23,7 +23,7 @@ from stages.operators.masked_attention import masked_attention
 from stages.operators.resize import resize
 from stages.operators.window_attention import window_attention
 
-MEND = "take another form in conf/target"
+MEND = "take another variant in conf/target"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Network(nn.Module):
         self.plane = None if cfg.mode is config.Mode.panoptic else cfg.mask_size
         network: Any = copy.deepcopy(tao)
         if network.backbone.ape:
-            raise ValueError(f"deformable_attention `kernels` serves Swin without ape; {MEND}")
+            raise ValueError(f"variant `cuda` serves Swin without ape; {MEND}")
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
         self.decoder = Decoder(network.sem_seg_head.predictor, network.sem_seg_head.pixel_decoder.mask_features)
@@ -102,14 +102,14 @@ class PixelDecoder(nn.Module):
         self.tao: Any = tao
         levels = len(tao.transformer_in_features), tao.maskformer_num_feature_levels
         if levels != (3, 3):
-            raise ValueError(f"deformable_attention `kernels` serves three levels, found {levels}; {MEND}")
+            raise ValueError(f"variant `cuda` serves three levels, found {levels}; {MEND}")
         convolutions = (*tao.lateral_convs, *tao.output_convs)
         if not all(isinstance(conv.norm, nn.GroupNorm) for conv in convolutions):
-            raise ValueError(f"deformable_attention `kernels` serves pixel decoders with GroupNorm; {MEND}")
+            raise ValueError(f"variant `cuda` serves pixel decoders with GroupNorm; {MEND}")
         shapes = {(c.kernel_size, c.stride, c.padding, c.dilation, c.groups) for c in tao.output_convs}
         if shapes - {((3, 3), (1, 1), (1, 1), (1, 1), 1)}:
             what = "pixel decoders with plain 3 x 3 convolutions"
-            raise ValueError(f"deformable_attention `kernels` serves {what}, found {sorted(shapes)}; {MEND}")
+            raise ValueError(f"variant `cuda` serves {what}, found {sorted(shapes)}; {MEND}")
 
     def forward(
         self, features: dict[str, Feature], next_pos_embed: Callable[[Sizes], torch.Tensor]
@@ -185,7 +185,7 @@ class Decoder(nn.Module):
         blocks = (*tao.transformer_cross_attention_layers, *tao.transformer_ffn_layers)
         if any(block.normalize_before for block in blocks) or any(len(list(p.parameters())) for p in tao.input_proj):
             what = "decoders without pre_norm and with as many channels as the pixel decoder"
-            raise ValueError(f"deformable_attention `kernels` serves {what}; {MEND}")
+            raise ValueError(f"variant `cuda` serves {what}; {MEND}")
         self.tao, self.heads = tao, tao.num_heads
         self.channels = tao.query_feat.weight.shape[1]
         *hidden, last = tao.mask_embed.layers

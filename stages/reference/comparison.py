@@ -128,7 +128,7 @@ def _session(model: "onnx.ModelProto") -> Callable[[Tensors], Tensors]:
 
 def runs(description: Description) -> bool:
     """Whether ONNX Runtime can run a graph. It can't run one with a plugin of TensorRT."""
-    return config.Sampler(description.deformable_attention) not in config.PLUGINS
+    return config.Variant(description.variant) not in config.PLUGIN_VERSIONS
 
 
 def check(

@@ -107,7 +107,7 @@ def bits(enumeration: object, names: list[str]) -> int:
 
 def _register_plugins(api: ModuleType, target: config.Target) -> None:
     """Load NVIDIA's plugins where the target's graph has one. Raises RuntimeError where that plugin is missing."""
-    if target.deformable_attention not in config.PLUGINS:
+    if target.variant not in config.PLUGIN_VERSIONS:
         return
     errors: list[str] = []
     # The plugins keep using this logger, so it must never be deleted.
@@ -118,11 +118,11 @@ def _register_plugins(api: ModuleType, target: config.Target) -> None:
     # 8.6 has no all_creators, and plugin_creator_list lacks the newer kind that version 2 is.
     creators = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list
     versions = sorted({str(creator.plugin_version) for creator in creators if creator.name == config.PLUGIN})
-    wanted = config.PLUGINS[target.deformable_attention]
+    wanted = config.PLUGIN_VERSIONS[target.variant]
     if wanted not in versions:
         raise RuntimeError(
             f"{config.PLUGIN} version {wanted} is needed, found {', '.join(versions) or 'none'} in TensorRT "
-            f"{api.__version__}; set deformable_attention in conf/target"
+            f"{api.__version__}; set variant in conf/target"
         )
 
 
