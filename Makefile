@@ -140,7 +140,7 @@ format: env ## Format the code and mend what lint can mend
 	@ruff check --fix .
 
 .PHONY: docs
-docs: env ## Write docs/parameters.md from the docstrings of stages/config.py
+docs: env ## Write docs/parameters.md from stages/config
 	@python -m stages.commands.parameters_doc --out docs/parameters.md
 
 .PHONY: docs-site

@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--tao-graph", type=Path, help="graph.onnx that peers.py wrote, to time TAO Deploy's way too")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
-    target = config.load(args.params).target(args.target)
+    target = config.find_target(config.load(args.params), args.target)
     found = manifest.verified_engine(args.engine, args.target, target)
     loaded = interface.backend(target).load(found.path, target)
     predictor = Predictor(loaded.infer, found.description, loaded.input_buffer)

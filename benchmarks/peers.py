@@ -91,7 +91,7 @@ class Peers:
                 threshold=self.cfg.object_mask_threshold,
                 overlap_mask_area_threshold=self.cfg.overlap_threshold,
                 label_ids_to_fuse=set(range(self.num_things, logits.shape[1] - 1)),
-                target_sizes=[self.cfg.frame_size],
+                target_sizes=[frames.frame_size(self.cfg)],
             )
             ids = found["segmentation"].cpu().numpy().astype(np.int32)
             return Segments(np.maximum(ids, 0), {s["id"]: s["label_id"] + 1 for s in found["segments_info"]})

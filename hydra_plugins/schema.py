@@ -1,4 +1,4 @@
-"""Registers stages/config.py with Hydra. DVC loads this folder before it composes conf/.
+"""Registers the dataclasses of stages/config with Hydra. DVC loads this folder before it composes conf/.
 
 By itself OmegaConf makes text of whatever a field of text is given, after YAML or Hydra has made a number of it: 10.10
 became '10.1', 0123 '83' and `no` 'False'. Likewise it makes a truth value of any number. Its flag `convert` turns that

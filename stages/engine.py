@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--timing-cache", type=Path, required=True, help="file of TensorRT's timings, read and written")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     args = parser.parse_args()
-    build(args.graph, args.out, args.target, config.load(args.params).target(args.target), args.timing_cache)
+    build(
+        args.graph, args.out, args.target, config.find_target(config.load(args.params), args.target), args.timing_cache
+    )
 
 
 if __name__ == "__main__":

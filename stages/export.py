@@ -88,9 +88,9 @@ def trace(tao: Any, variant: config.Variant, num_things: int, cfg: config.Deploy
 
     deployed = network.GRAPHS[cfg.graph](tao, variant, num_things, cfg).eval()
     if cfg.graph is config.GraphKind.tao:
-        example = torch.zeros(cfg.batch_size, 3, *cfg.input_size)
+        example = torch.zeros(cfg.batch_size, 3, *frames.input_size(cfg))
     else:
-        example = torch.zeros(cfg.batch_size, *cfg.frame_size, 3, dtype=torch.uint8)
+        example = torch.zeros(cfg.batch_size, *frames.frame_size(cfg), 3, dtype=torch.uint8)
     file = io.BytesIO()
     with torch.inference_mode(), warnings.catch_warnings():
         # Shapes are fixed on purpose; the tracer warns wherever it makes one constant.

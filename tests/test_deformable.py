@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stages import config
+from stages.inference import plugin
 from stages.network import deformable
 from stages.operators.deformable_attention import deformable_attention
 
@@ -93,7 +94,7 @@ def test_grid_sample_and_gather_agree_in_onnx_runtime(tmp_path: Path) -> None:
 def test_plugin_node_is_what_tensorrt_reads(tmp_path: Path, variant: config.Variant, version: str) -> None:
     """Inputs and types: TensorRT's plugin/multiscaleDeformableAttnPlugin; attributes: its ONNX parser."""
     model = export(variant, tmp_path / "x.onnx")
-    (node,) = [n for n in model.graph.node if n.op_type == config.PLUGIN]
+    (node,) = [n for n in model.graph.node if n.op_type == plugin.NAME]
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     assert attributes == {"plugin_version": version.encode(), "plugin_namespace": b""}
     constants = {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}

@@ -105,7 +105,7 @@ def test_parameters_need_no_yaml_reader(device: Path, params: Path, tmp_path: Pa
 def test_the_engine_stage_says_what_is_missing(
     device: Path, params: Path, tmp_path: Path, name: str, message: str
 ) -> None:
-    target = config.load(params).target(name)
+    target = config.find_target(config.load(params), name)
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
     done = on_device(
         device, "-m", "stages.engine", "--params", str(params), "--target", name, "--graph", str(graph),

@@ -16,7 +16,7 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
 
     `only` is a target id, or empty for all targets. Raises ValueError for an unknown id.
     """
-    chosen = {only: cfg.target(only)} if only else cfg.targets
+    chosen = {only: config.find_target(cfg, only)} if only else cfg.targets
     here, elsewhere = [], {}
     for name, target in chosen.items():
         try:

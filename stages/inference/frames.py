@@ -30,9 +30,24 @@ def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pa
     return height, width
 
 
+def frame_size(cfg: config.Deploy) -> Size:
+    """Size of the frames that an engine takes."""
+    return cfg.frame_height_px, cfg.frame_width_px
+
+
+def input_size(cfg: config.Deploy) -> Size:
+    """Size of the network's input."""
+    return cfg.height_px, cfg.width_px
+
+
+def mask_size(cfg: config.Deploy) -> Size:
+    """Size of the network's mask logits: a quarter of its input."""
+    return cfg.height_px // 4, cfg.width_px // 4
+
+
 def frame_in_input(cfg: config.Deploy) -> Size:
-    """What a frame takes of the network's input."""
-    return fitted_size(cfg.frame_size, cfg.input_size, cfg.resize)
+    """Size of the part of the network's input that a frame takes."""
+    return fitted_size(frame_size(cfg), input_size(cfg), cfg.resize)
 
 
 def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
@@ -41,10 +56,11 @@ def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
     Returns the frame, which is the picture itself where it has that size, and the (height, width) that the picture
     takes of it.
     """
-    height, width = fitted_size((picture.shape[0], picture.shape[1]), cfg.frame_size)
-    if picture.shape[:2] == cfg.frame_size:
+    size = frame_size(cfg)
+    height, width = fitted_size((picture.shape[0], picture.shape[1]), size)
+    if picture.shape[:2] == size:
         return picture, (height, width)
-    frame = np.zeros((*cfg.frame_size, 3), np.uint8)
+    frame = np.zeros((*size, 3), np.uint8)
     frame[:height, :width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
     return frame, (height, width)
 
@@ -53,7 +69,7 @@ def to_picture(labels: npt.NDArray[Any], used: Size, picture: Size, cfg: config.
     """Undo `fit` for a graph's map of labels [H, W]: what the picture takes of it, at the picture's size, unblended."""
     if cfg.graph is config.GraphKind.tao:
         # Its maps have the size of the network's input, not the frame's.
-        labels = _cut(labels, frame_in_input(cfg), cfg.frame_size)
+        labels = _cut(labels, frame_in_input(cfg), frame_size(cfg))
     return _cut(labels, used, picture)
 
 
@@ -68,7 +84,7 @@ def network_input(frames: npt.NDArray[np.uint8], cfg: config.Deploy) -> Floats:
     By PIXEL_MEAN and PIXEL_STD. The same values as inside the fused graph.
     """
     height, width = frame_in_input(cfg)
-    result = np.zeros((len(frames), *cfg.input_size, 3), np.float32)
+    result = np.zeros((len(frames), *input_size(cfg), 3), np.float32)
     for frame, out in zip(frames, result, strict=True):
         scaled = frame.astype(np.float32)
         if (height, width) != frame.shape[:2]:

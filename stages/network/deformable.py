@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
+from stages.inference import plugin
 from stages.operators import schema
 from stages.operators.deformable_attention import GridSample, Sizes, sample
 
@@ -136,7 +137,7 @@ def _plugin_symbolic(
     # TensorRT's parser ignores the domain. Without it ONNX would look for an operator of its own.
     text = schema.constant(version, "s")
     inputs = value, shapes, start_index, locations, weights
-    output = g.op(f"trt::{config.PLUGIN}", *inputs, plugin_version_s=text, plugin_namespace_s="")
+    output = g.op(f"trt::{plugin.NAME}", *inputs, plugin_version_s=text, plugin_namespace_s="")
     output.setType(g.original_node.output().type())
     return output
 
@@ -148,12 +149,12 @@ torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public 
 
 CUSTOM_OPSETS = {
     config.Variant.cuda: {schema.DOMAIN: schema.VERSION},
-    **{variant: {"trt": 1} for variant in config.PLUGIN_VERSIONS},
+    **{variant: {"trt": 1} for variant in plugin.VERSIONS},
 }
-"""Form -> the ONNX domains that it needs in addition to the standard one, with their versions."""
+"""Variant -> the ONNX domains that it needs in addition to the standard one, with their versions."""
 
 SAMPLERS: dict[config.Variant, Callable[[], nn.Module]] = {
     config.Variant.onnx: GridSample,
     config.Variant.onnx_gather: Gather,
-    **{variant: partial(Plugin, version) for variant, version in config.PLUGIN_VERSIONS.items()},
+    **{variant: partial(Plugin, version) for variant, version in plugin.VERSIONS.items()},
 }

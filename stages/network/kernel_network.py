@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
+from stages.inference import frames
 from stages.network import merge, tokens
 from stages.network.linear import Linear, products
 from stages.network.tokens import Size
@@ -46,7 +47,7 @@ class Network(nn.Module):
         Raises ValueError for what there is no kernel for.
         """
         super().__init__()
-        self.plane = None if cfg.mode is config.Mode.panoptic else cfg.mask_size
+        self.plane = None if cfg.mode is config.Mode.panoptic else frames.mask_size(cfg)
         network: Any = copy.deepcopy(tao)
         if network.backbone.ape:
             raise ValueError(f"variant `cuda` serves Swin without ape; {MEND}")

@@ -65,7 +65,7 @@ class Fused(nn.Module):
     def __init__(self, tao: nn.Module, variant: config.Variant, num_things: int, cfg: config.Deploy) -> None:
         """`tao`: TAO's MaskFormerModel, which is not changed. Classes 1 to num_things are things."""
         super().__init__()
-        self.input, self.scaled = cfg.input_size, frames.frame_in_input(cfg)
+        self.input, self.scaled = frames.input_size(cfg), frames.frame_in_input(cfg)
         by_kernel = variant is config.Variant.cuda
         self.network = kernel_network.Network(tao, cfg) if by_kernel else Network(tao, variant)
         merges = kernel_network.MERGES if by_kernel else merge.MERGES

@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from stages import config
-from stages.inference import segments
+from stages.inference import plugin, segments
 from stages.onnx_graph import partition
 
-ALWAYS_FLOAT32 = ("GridSample", config.PLUGIN, "/corners/")
+ALWAYS_FLOAT32 = ("GridSample", plugin.NAME, "/corners/")
 """Operators and places where pixels are sampled. Builders lack GridSample in half precision, and TensorRT 8.6's plugin
 has only float32. Gathers number the pixels, and half precision skips integers beyond 2048. The coordinates that these
 nodes read stay in float32 too."""
 
-COORDINATES = {"GridSample": [1], config.PLUGIN: [3]}
+COORDINATES = {"GridSample": [1], plugin.NAME: [3]}
 """Operator -> numbers of its inputs that are coordinates. Of other operators all inputs are."""
 
 FLOAT32_INPUTS = {"Resize": (1, 2)}

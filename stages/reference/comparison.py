@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from stages import config
 from stages.inference.description import Description
+from stages.inference.frames import mask_size
 from stages.inference.predictor import Predictor
 from stages.inference.segments import LOGITS, Segments
 from stages.metrics import agreement
@@ -68,7 +69,7 @@ def run(model: "onnx.ModelProto", frames: Array, description: Description) -> An
         segments += predictor.segments(list(frames[start : start + size]))
     class_logits, mask_logits = (np.concatenate(logits[name])[: len(frames)] for name in LOGITS)
     if mask_logits.ndim == 3:  # [N, Q, h * w] of the operator PanopticMerge
-        mask_logits = mask_logits.reshape(*mask_logits.shape[:2], *description.config.mask_size)
+        mask_logits = mask_logits.reshape(*mask_logits.shape[:2], *mask_size(description.config))
     return Answer(class_logits, mask_logits, segments)
 
 
@@ -128,7 +129,7 @@ def _session(model: "onnx.ModelProto") -> Callable[[Tensors], Tensors]:
 
 def runs(description: Description) -> bool:
     """Whether ONNX Runtime can run a graph. It can't run one with a plugin of TensorRT."""
-    return config.Variant(description.variant) not in config.PLUGIN_VERSIONS
+    return config.Variant(description.variant) not in config.PLUGIN_VARIANTS
 
 
 def check(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages import config
 from stages.engines.cuda import gpu
 from stages.engines.cuda.launch import Launch
+from stages.foundation import versions
 
 LIBRARIES = {13: "libcudart.so.13", 12: "libcudart.so.12", 11: "libcudart.so.11.0"}
 """CUDA's major version -> name of its runtime library."""
@@ -284,9 +284,10 @@ class Module:
         self._functions: dict[str, ctypes.c_void_p] = {}
         found = gpu.current()
         # Launch a kernel before the one in front of it ends; CUDA graphs capture that since 12.3.
-        numbers = config.version_numbers
         self._programmatic = (
-            found is not None and numbers(found.compute_capability) >= (9, 0) and numbers(found.cuda) >= (12, 3)
+            found is not None
+            and versions.numbers(found.compute_capability) >= (9, 0)
+            and versions.numbers(found.cuda) >= (12, 3)
         )
 
     def close(self) -> None:

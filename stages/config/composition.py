@@ -236,7 +236,7 @@ def _no_key(key: str) -> str:
 
 
 def kind_of(key: str) -> Any:
-    """The type of a full key in stages/config.py, such as `train.gpus[0]`; None for one that is unknown or free."""
+    """The type of a full key in stages/config, such as `train.gpus[0]`; None for one that is unknown or free."""
     kind: Any = config.Config
     for name in filter(None, re.split(r"[.\[\]]+", key)):
         if is_dataclass(kind):
@@ -260,7 +260,7 @@ def _nodes(path: Path) -> yaml.Node | None:
 
 
 def _file(path: Path, key: str) -> str:
-    """The first thing in a file that stages/config.py does not take under `key`, or an empty text."""
+    """The first thing in a file that stages/config does not take under `key`, or an empty text."""
     root = _nodes(path)
     if root is None:
         return ""
