@@ -1,4 +1,4 @@
-# The front door. `make` alone lists the targets; `make all` does everything on a fresh machine.
+# All commands of the project. `make` alone lists them; `make all` does everything on a fresh machine.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
-# DVC and uv need a home and a name, which a container's user who is given by number hasn't.
+# DVC and uv need a home and a user name. A container's user who is given by number has neither.
 export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$name")
 export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
@@ -22,8 +22,8 @@ ARGS ?=
 JOBS ?= auto
 DEVICE_PYTHON ?= python
 PARAMS ?= params.yaml
-# They reach the shell by the environment and never as a part of a command's text: a name may hold any character, and
-# $ stays $. ARGS alone is a piece of a command, in the shell's own syntax.
+# Commands read these values from the environment. They are never part of a command's text, so they may hold any
+# character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
 VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME JOBS DEVICE_PYTHON PARAMS
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
@@ -36,7 +36,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: all
-all: params ## From nothing to report and engines: environment, params.yaml, every stage that changed
+all: params ## Environment, params.yaml and every stage that changed, up to report and engines
 	@dvc repro report
 	@python -m stages.commands.summary
 
