@@ -306,7 +306,7 @@ def test_overlay_colours_segments_and_darkens_void() -> None:
     ids[:, :2], ids[:, 2:4] = 5, 9
     segments: list[SegmentInfo] = [{"id": i, "category_id": 1, "iscrowd": 0} for i in (9, 5)]
     car: Category = {"id": 1, "name": "car", "supercategory": "", "isthing": 1, "color": [250, 0, 0]}
-    painter = drawing.Painter([car], drawing.PAGE)
+    painter = drawing.Painter([car], drawing.REPORT_STYLE)
     drawn = pictures.overlay(picture, ids, segments, painter).astype(int)
     swapped = pictures.overlay(picture, np.where(ids == 5, 9, np.where(ids == 9, 5, 0)), segments, painter)
     np.testing.assert_array_equal(swapped, drawn, "shades go by place, not by id")

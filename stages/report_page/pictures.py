@@ -49,7 +49,7 @@ def rows(sources: Sources) -> tuple[list[PictureRow], list[Category]]:
     entries = sources.truth.entries
     sets = [s for s in (sources.truth, sources.checkpoint, *sources.runnable.values()) if s]
     by_image = [{entry.image_id: entry for entry in s.entries} for s in sets]
-    painter = drawing.Painter(list(sources.classes.values()), drawing.PAGE)
+    painter = drawing.Painter(list(sources.classes.values()), drawing.REPORT_STYLE)
     result: list[PictureRow] = []
     shown: set[int] = set()
     for index in spread(len(entries), sources.cfg.report.pictures):
