@@ -78,13 +78,6 @@ def call(name: str, *arguments: Any, allowed: int = 0) -> None:
         raise RuntimeError(f"{name}: {loaded.cudaGetErrorString(status).decode()} (CUDA error {status})")
 
 
-def used_bytes() -> int:
-    """Device memory in use, by all processes on the GPU and CUDA itself."""
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
-    return total.value - free.value
-
-
 def _free(name: str, memory: ctypes.c_void_p) -> None:
     if memory.value:
         address, memory.value = memory.value, None
