@@ -37,6 +37,12 @@ STAGES = {
     "report": (["--data", "no", "--pipeline", "dvc.yaml", "--out", "o"], "no/coco/label_map.json not found"),
     "commands.summary": (["--data", "no"], "no/metrics/evaluate.json not found; run `make all`"),
     "commands.build_engines": (["--target", "nosuch"], "must be among the targets"),
+    "commands.predict": (["--engine", "no", "--source", "a\nb"], r"a\nb not found; give SOURCE a picture"),
+    "commands.infer": (
+        ["--checkpoint", "no", "--label-map", "no", "--source", "params.yaml", "--out", "o"],
+        "params.yaml can't be read as a video by this OpenCV",
+    ),
+    "commands.data": (["--src", "no"], "no not found; give SRC a folder or a zip archive"),
     "commands.parameters_doc": (["--out", "params.yaml/x"], "params.yaml"),
 }
 

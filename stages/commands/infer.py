@@ -33,8 +33,6 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
     Raises ValueError for a source of another kind, for two pictures whose names differ only by the suffix, for an `out`
     that holds the source, and if no picture can be read. Raises OSError if a file can't be read or written.
     """
-    from stages.reference.tao_model import Checkpoint, best_device
-
     pictures = open_source(source)
     if not isinstance(pictures, PictureFiles):
         raise ValueError(
@@ -49,6 +47,9 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
             found = f"two pictures are named {path.stem}, {other.name} and {path.name}"
             raise ValueError(files.printable(f"{source}: {found}, and their results would have one name; rename one"))
     categories: list[Category] = files.read_json(label_map)
+
+    from stages.reference.tao_model import Checkpoint, best_device
+
     model = Checkpoint(checkpoint, sum(c["isthing"] for c in categories), cfg.deploy, best_device())
     painter = Painter(categories)
     modes = tuple(config.Mode) if cfg.model.mode is config.Mode.panoptic else (cfg.model.mode,)
