@@ -39,8 +39,8 @@ STAGES = {
     "commands.build_engines": (["--target", "nosuch"], "must be among the targets"),
     "commands.predict": (["--engine", "no", "--source", "a\nb"], r"a\nb not found; give SOURCE a picture"),
     "commands.infer": (
-        ["--checkpoint", "no", "--label-map", "no", "--source", "params.yaml", "--out", "o"],
-        "params.yaml can't be read as a video by this OpenCV",
+        ["--checkpoint", "no", "--label-map", "no", "--source", "no", "--out", "o"],
+        "no not found; give SOURCE a picture",
     ),
     "commands.data": (["--src", "no"], "no not found; give SRC a folder or a zip archive"),
     "commands.parameters_doc": (["--out", "params.yaml/x"], "params.yaml"),
