@@ -6,11 +6,11 @@ from onnx import numpy_helper
 
 
 def boolean_assignment_to_and(graph: onnx.GraphProto) -> int:
-    """Rewrite each `x[where(rows)] = False` as `x and not rows`, in place; return how many there were.
+    """Rewrite each `x[where(rows)] = False` as `x and not rows`, in place; return the number of rewrites.
 
-    PyTorch exports the assignment as ScatterND at the indices of a NonZero, whose shape depends on data. Matched is a
-    ScatterND of bool into x [..., N] of constants False at indices that come from one NonZero, over rows [...]. TAO's
-    own exporter leaves one in each decoder layer; TensorRT-RTX refuses them.
+    PyTorch exports the assignment as a ScatterND at the indices of a NonZero, whose shape depends on data. TAO's own
+    exporter leaves one in each decoder layer, and TensorRT-RTX does not accept them. The pass matches a ScatterND that
+    writes the constant False into x, bool [..., N], at the indices of one NonZero of rows, bool [...].
     """
     producers = {name: node for node in graph.node for name in node.output}
     constants = {i.name: i for i in graph.initializer}
@@ -19,7 +19,7 @@ def boolean_assignment_to_and(graph: onnx.GraphProto) -> int:
             constants[node.output[0]] = node.attribute[0].t
 
     def first(name: str, operators: tuple[str, ...]) -> onnx.NodeProto | None:
-        """The producer of `name`, past shape operators, if it is one of `operators`."""
+        """Return the node that computes `name`, before operators that only reshape, if it is one of `operators`."""
         node = producers.get(name)
         while node is not None and node.op_type not in operators:
             if node.op_type not in ("Concat", "Unsqueeze", "Squeeze", "Expand", "Split", "Transpose", "Reshape"):

@@ -20,7 +20,7 @@ class Predictor:
     """A graph with the steps before and after it: fit the picture into a frame, run, decode, undo the fit."""
 
     def __init__(self, infer: Callable[..., Outputs], description: Description) -> None:
-        """`infer` takes the graph's input, a whole batch, and returns its outputs. `description` is the graph's."""
+        """`infer` runs the graph on its input, a whole batch. `description` is that of the graph."""
         self.infer, self.description = infer, description
         self.cfg, self.num_things = description.config, description.num_things
 
