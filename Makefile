@@ -1,4 +1,4 @@
-# The front door. `make` alone lists the targets; `make all` does everything on a fresh machine.
+# All commands of the project. `make` alone lists them; `make all` does everything on a fresh machine.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
-# DVC and uv need a home and a name, which a container's user who is given by number hasn't.
+# DVC and uv need a home and a user name. A container's user who is given by number has neither.
 export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$name")
 export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
@@ -22,13 +22,13 @@ ARGS ?=
 JOBS ?= auto
 DEVICE_PYTHON ?= python
 PARAMS ?= params.yaml
-# They reach the shell by the environment and never as a part of a command's text: a name may hold any character, and
-# $ stays $. ARGS alone is a piece of a command, in the shell's own syntax.
+# Commands read these values from the environment. They are never part of a command's text, so they may hold any
+# character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
 VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME JOBS DEVICE_PYTHON PARAMS
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
 
-REFERENCE := data/onnx/kernels/exported/reference.npz
+REFERENCE := data/onnx/cuda/exported/reference.npz
 
 .PHONY: help
 help: ## List the targets
@@ -36,7 +36,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: all
-all: params ## From nothing to report and engines: environment, params.yaml, every stage that changed
+all: params ## Environment, params.yaml and every stage that changed, up to report and engines
 	@dvc repro report
 	@python -m stages.commands.summary
 
@@ -101,8 +101,8 @@ bench-convert: env ## Time convert against pycocotools and against decoding alon
 
 .PHONY: bench-precision
 bench-precision: env ## Find what half precision moves most, by parts of the network; writes data/bench/precision.json
-	@python -W ignore -m benchmarks.precision --graph data/onnx/grid_sample/fp32 \
-		--reference data/onnx/grid_sample/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
+	@python -W ignore -m benchmarks.precision --graph data/onnx/onnx/fp32 \
+		--reference data/onnx/onnx/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
 
 .PHONY: bench
 bench: env ## Time an engine on this GPU and what else one would run; writes data/bench/TARGET*.json, .svg [TARGET=id]
@@ -111,7 +111,7 @@ bench: env ## Time an engine on this GPU and what else one would run; writes dat
 		echo "error: $$DEVICE_PYTHON can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
 		exit 1; }
 	@python -W ignore -m benchmarks.peers --params="$$PARAMS" --checkpoint data/checkpoint --reference $(REFERENCE) \
-		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
+		--categories data/onnx/cuda/fp16/graph.json --onnx data/onnx/onnx/fp32/graph.onnx \
 		--tao-graph data/bench/tao --out="data/bench/$${TARGET}_peers.json"
 	@"$$DEVICE_PYTHON" -m benchmarks.engines --params="$$PARAMS" --target="$$TARGET" \
 		--engine="data/engines/$$TARGET" --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 \
@@ -140,7 +140,7 @@ format: env ## Format the code and mend what lint can mend
 	@ruff check --fix .
 
 .PHONY: docs
-docs: env ## Write docs/parameters.md from the docstrings of stages/config.py
+docs: env ## Write docs/parameters.md from stages/config
 	@python -m stages.commands.parameters_doc --out docs/parameters.md
 
 .PHONY: docs-site

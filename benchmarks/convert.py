@@ -1,10 +1,9 @@
-"""convert on large rasters, side by side with what other converters do and with decoding alone, on one core.
+"""Times the stage convert on large rasters against other ways to convert, and against decoding alone, on one core.
 
 Run: make bench-convert. Prints a table of CPU milliseconds an image and writes data/bench/convert.json.
-Scenes are painted small and enlarged to 3264x2448: the painter is no part of what is timed.
+Scenes are painted small and enlarged to 3264x2448; painting is not timed.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -29,15 +28,15 @@ from stages import config
 from stages.coco import rle
 from stages.conversion import picture, readers, taxonomy
 from stages.engines.manifest import cpu_model
-from stages.foundation import files, parallel
+from stages.foundation import command_line, files, parallel
 from stages.scenes import compose
 from stages.vistas import labels, layout, reader
 
 SIZE = (2448, 3264)
 COPIES = 60
-"""Copies of each picture, by links, with which the whole stage is timed."""
+"""Number of links to each picture, so that the whole stage has enough of them to be timed."""
 ROUNDS = 3
-"""Runs of the whole stage with one worker and with two, in turns; the median of each counts."""
+"""Runs of the whole stage with one worker and with two, in turns. The medians are compared."""
 TABLES = Path("conf/tables")
 FASTEST, OURS = "decode PNG, imagecodecs", "instance JSON, ours"
 LIMITS = {
@@ -47,15 +46,18 @@ LIMITS = {
     "speedup_of_2_workers": (1.8, np.inf),
     "worker_peak_mib": (0, 300),
 }
-"""Limits for two cores or more; the command fails beyond them."""
+"""Figure -> (least, most) on two cores or more. Other figures end the command with an error."""
 THINGS = np.array([label.instances for label in labels.LABELS])
 
 
 def paint(index: int) -> tuple[Any, Any]:
-    """A picture, BGR, of two streets side by side, and its instance raster of about 80 segments."""
+    """Return a picture, uint8 [H, W, 3] in BGR, of two streets side by side, and its instances, uint16 [H, W].
+
+    It has about 80 segments.
+    """
     scenes = [compose.paint((1, side, index + 1), SIZE[0] // 4, SIZE[1] // 8, plaza=False) for side in (0, 1)]
     left, right = map(layout.encode_instances, scenes)
-    # Objects of the two are not the same.
+    # The instance ids of the right street must differ from those of the left one.
     right = np.where(THINGS[right >> 8], right + 128, right).astype(np.uint16)
     bgr = np.hstack([scene.image for scene in scenes])[..., ::-1]
     enlarged = cv2.resize(np.ascontiguousarray(bgr), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
@@ -63,7 +65,7 @@ def paint(index: int) -> tuple[Any, Any]:
 
 
 def write_set(root: Path, images: int) -> float:
-    """A set of these; returns segments an image."""
+    """Write a set in Vistas' layout with `images` pictures for training; return their mean number of segments."""
     segments = 0
     for folder in ("training/images", "training/v2.0/instances", "validation/images", "validation/v2.0/instances"):
         (root / folder).mkdir(parents=True)
@@ -78,7 +80,7 @@ def write_set(root: Path, images: int) -> float:
 
 
 def full_size(png: Path) -> str:
-    """Convert as most converters do: a mask of the whole picture for each object."""
+    """Return the annotations as JSON, made as most converters do: with a mask of the whole picture for each object."""
     raster = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
     found = []
     for value in np.unique(raster):
@@ -89,7 +91,7 @@ def full_size(png: Path) -> str:
 
 
 def cropped(png: Path) -> str:
-    """Convert with masks of each object's bounding box only."""
+    """Return the annotations as JSON, made with a mask of each object's bounding box."""
     raster = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
     values, places = np.unique(raster, return_inverse=True)
     boxes = ndimage.find_objects(places.reshape(raster.shape).astype(np.int32) + 1)
@@ -105,7 +107,7 @@ def cropped(png: Path) -> str:
 
 
 def ours(png: Path) -> str:
-    """Convert by run lengths of all segments at once."""
+    """Return the annotations as JSON, made from the run lengths of all segments at once."""
     segments = rle.encode(rle.runs(reader.instances(png, len(labels.LABELS))))
     return json.dumps(
         [
@@ -117,13 +119,13 @@ def ours(png: Path) -> str:
 
 
 def annotation(value: int, area: int, bbox: list[float], runs: dict[str, Any]) -> dict[str, Any]:
-    """An entry of an instance file."""
+    """Return an entry of an instance file."""
     text = {"size": runs["size"], "counts": runs["counts"].decode("ascii")}
     return {"id": value, "area": area, "bbox": bbox, "segmentation": text}
 
 
 def timed(root: Path, folder: Path, workers: int) -> tuple[float, float]:
-    """Seconds of the whole stage as people run it, start of Python included, and its workers' peak memory in MiB."""
+    """Return the seconds of the whole stage, the start of Python included, and its workers' peak memory in MiB."""
     cfg = config.load()
     cfg.data = config.Data(sources={"vistas": config.Source(taxonomy="vistas_v2_0")}, workers=workers)
     folder.mkdir()
@@ -140,13 +142,13 @@ def timed(root: Path, folder: Path, workers: int) -> tuple[float, float]:
 
 def main() -> None:
     """Command line of `make bench-convert`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=24, help="generated pictures of 3264x2448")
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--images", type=int, default=24, help="number of generated pictures of 3264x2448")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
 
     cv2.setNumThreads(1)
-    # For all alike: else each is timed with the page faults that the one before it leaves.
+    # Otherwise each way is timed with page faults that the one before it caused.
     parallel.keep_memory()
     spent: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -184,7 +186,7 @@ def main() -> None:
                 call(scene)
                 spent.setdefault(name, []).append(1000 * (time.process_time() - start))
 
-        # Enough of them for the time that a worker takes to start to be a small part.
+        # With this many pictures the start of the workers takes only a small part of the time.
         for folder, suffix in ((scenes[0].image.parent, ".jpg"), (scenes[0].instances.parent, ".png")):
             for path in sorted(folder.iterdir()):
                 for copy in range(1, COPIES):
@@ -192,7 +194,7 @@ def main() -> None:
         stage: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
         for _ in range(ROUNDS):
             for workers, runs in stage.items():
-                # From a process of its own: a child's peak memory counts from its parent's.
+                # In a process of its own, because the peak memory of a child starts at that of its parent.
                 with ProcessPoolExecutor(1, get_context("spawn")) as pool:
                     runs.append(pool.submit(timed, root, Path(temporary) / "stage", workers).result())
 
@@ -221,8 +223,8 @@ def main() -> None:
     print(f"{'peak memory of a worker':45} {result['worker_peak_mib']:8.0f} MiB")
     beyond = [f"{name}: {result[name]:.2f}" for name, (low, high) in LIMITS.items() if not low <= result[name] <= high]
     if beyond:
-        raise SystemExit(f"beyond the limits: {', '.join(beyond)}")
+        raise RuntimeError(f"beyond the limits {LIMITS}: {', '.join(beyond)}")
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,14 +1,14 @@
-"""Check and time one engine on the machine that it is for, without DVC, ONNX or PyTorch.
+"""Checks and times one engine on the machine that it is for, without DVC, ONNX and PyTorch.
 
 Run: python3 -m benchmarks.engines --params params.json --target h100 --engine data/engines/h100
---reference data/onnx/kernels/exported/reference.npz --out data/bench/h100.json
+--reference data/onnx/cuda/exported/reference.npz --out data/bench/h100.json
 
-Agreement is of the engine's maps with those of TAO's PyTorch network and post-processing on the reference's frames.
-Times are from a frame's bytes in host memory to the graph's outputs there, and with the maps decoded; `in_place_` from
-bytes that lie in the engine's own memory already (Runtime.input_buffer), as of a video that is decoded there.
+The engine's maps are compared with those of TAO's PyTorch network and post-processing on the reference's frames. Times
+lead from a frame's bytes in host memory to the graph's outputs in host memory (`graph_`), or to the decoded map
+(`decoded_`). With `in_place_` the frame is in the engine's own memory already (Runtime.input_buffer), as a video is
+that was decoded there.
 """
 
-import argparse
 import ctypes
 import resource
 import sys
@@ -19,28 +19,33 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import gpu_timing
 from stages import config
 from stages.engines import interface, manifest
-from stages.engines.cuda import driver, gpu, runtime, tensorrt, tensorrt_common
-from stages.foundation import files
+from stages.engines.cuda import gpu, runtime, tensorrt, tensorrt_common
+from stages.engines.loading import EnginePredictor
+from stages.foundation import command_line, files
 from stages.inference import frames
 from stages.inference.description import Description
-from stages.inference.predictor import Predictor
 from stages.metrics import agreement
 from stages.reference import comparison
 
 WARMUP_SECONDS = 1.0
 
 
-def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, float]:
-    """Milliseconds of a batch, p50, p90, p99 and standard deviation, for about `seconds` after a second of warm-up."""
+def measure(predictor: EnginePredictor, pictures: Any, seconds: float) -> dict[str, float]:
+    """Return percentiles and standard deviation of the milliseconds of a batch.
+
+    Each way to call the engine is timed for `seconds`, after WARMUP_SECONDS that don't count. `pictures` are uint8
+    [N, H, W, 3]; the first one fills the batch.
+    """
     batch = np.repeat(pictures[:1], predictor.cfg.batch_size, 0)
     calls = {"graph": lambda: predictor.run(batch), "decoded": lambda: predictor.segments(list(batch))}
-    if (there := predictor.frame_buffer()) is not None:
-        there[:] = pictures[0]
+    if (buffer := predictor.frame_buffer()) is not None:
+        buffer[:] = pictures[0]
         calls |= {
-            "in_place_graph": lambda: predictor.run(there[None]),
-            "in_place_decoded": lambda: predictor.segments([there]),
+            "in_place_graph": lambda: predictor.run(buffer[None]),
+            "in_place_decoded": lambda: predictor.segments([buffer]),
         }
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for name, call in calls.items():
@@ -57,22 +62,22 @@ def measure(predictor: Predictor, pictures: Any, seconds: float) -> dict[str, fl
 
 
 def spread(spent_ms: list[float], prefix: str = "") -> dict[str, float]:
-    """Percentiles and standard deviation of times, by names that begin with `prefix`."""
+    """Return percentiles and standard deviation of times in ms, under names that begin with `prefix`."""
     found = {f"{prefix}p{p}_ms": round(float(np.percentile(spent_ms, p)), 3) for p in (50, 90, 99)}
     return found | {f"{prefix}std_ms": round(float(np.std(spent_ms)), 3)}
 
 
 def stream(loaded: interface.Runtime, batch: Any, in_flight: int, seconds: float, batches: int) -> dict[str, Any]:
-    """Rate with batches in flight, after a second of warm-up, and milliseconds from a batch's submit to its result.
+    """Measure the rate with `in_flight` batches in flight, and the milliseconds from a batch's submit to its result.
 
-    At least `batches` of them and `seconds`. And clocks at their end, and by how much memory has grown: the device's,
-    and this process's with the list of its times.
+    Runs for at least `seconds` and `batches`, after WARMUP_SECONDS that don't count. The result also has the GPU's
+    clocks at the end, and the growth of the device's memory and of this process's, the list of times included.
     """
     spent: list[float] = []
     begun: list[float] = []
     for wanted, least in ((WARMUP_SECONDS, 0), (seconds, batches)):
         spent.clear()
-        joules_before, device_before, host_before = energy(), driver.used_bytes(), host_bytes()
+        joules_before, device_before, host_before = energy(), gpu_timing.used_bytes(), host_bytes()
         start = time.perf_counter()
         while (more := time.perf_counter() - start < wanted or len(spent) + len(begun) < least) or begun:
             if more:
@@ -84,7 +89,7 @@ def stream(loaded: interface.Runtime, batch: Any, in_flight: int, seconds: float
             spent.append(1000 * (time.perf_counter() - begun.pop(0)))
         rate = len(spent) / (time.perf_counter() - start)
         joules = (energy() - joules_before) / len(spent) if joules_before else None
-    grown = driver.used_bytes() - device_before, host_bytes() - host_before
+    grown = gpu_timing.used_bytes() - device_before, host_bytes() - host_before
     clocks, tenth = clocks_mhz(), max(1, len(spent) // 10)
     return {
         "in_flight": in_flight,
@@ -102,16 +107,16 @@ def stream(loaded: interface.Runtime, batch: Any, in_flight: int, seconds: float
 
 
 def host_bytes() -> int:
-    """Memory of this process, from /proc/self/statm."""
+    """Return the resident memory of this process in bytes, from /proc/self/statm."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
 def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expected: Any) -> dict[str, Any]:
-    """Time the graph of TAO's exporter with TAO Deploy's way to merge, on the reference's frames.
+    """Time the graph of TAO's exporter with the merge of TAO Deploy, on the reference's frames.
 
-    In float32, for targets of lower precision with TF32, as TAO Deploy builds unless told otherwise; in fp16 that graph
-    finds no segment. Both mask tensors go at full size to pinned host memory, and NumPy merges them query by query. TAO
-    Deploy 7.3 runs the engine twice for each picture; here it runs once.
+    The graph is built in float32, with TF32 for targets of lower precision. That is TAO Deploy's default, and in fp16
+    the graph finds no segment. Both mask tensors are copied at full size to pinned host memory, and NumPy merges them
+    query by query. TAO Deploy 7.3 runs the engine twice for each picture; here it runs once.
     """
     api = tensorrt.library()
     flags = tensorrt.bits(
@@ -130,10 +135,10 @@ def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expec
         frame = expected["frames"][round_ % len(expected["frames"])]
         begin = time.perf_counter()
         loaded.submit(frames.network_input(frame[None], cfg))
-        # Not `result`, which copies out of pinned memory, as TAO Deploy does not.
-        (slot,) = loaded._queued
+        # Not by `result`: it copies the outputs out of pinned memory, which TAO Deploy does not do.
+        (slot,) = loaded.queued
         slot.done.synchronize()
-        loaded._queued.clear()
+        loaded.queued.clear()
         copied = time.perf_counter()
         ids, categories = merge_as_tao_deploy({n: b.host[0] for n, b in slot.outputs.items()}, cfg, about.num_things)
         end = time.perf_counter()
@@ -154,7 +159,7 @@ def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expec
 
 
 def merge_as_tao_deploy(outputs: dict[str, Any], cfg: config.Deploy, num_things: int) -> tuple[Any, dict[int, int]]:
-    """Segment ids int32 [H, W] and their categories, from what TAO's graph gives of one picture."""
+    """Merge the outputs of TAO's graph for one picture: segment ids, int32 [H, W], and id -> category_id."""
     kept = outputs["pred_scores"] >= cfg.object_mask_threshold
     probabilities, masks, classes = (outputs[n][kept] for n in ("prob_masks", "pred_masks", "pred_classes"))
     ids = np.zeros(masks.shape[1:], np.int32)
@@ -179,14 +184,14 @@ def merge_as_tao_deploy(outputs: dict[str, Any], cfg: config.Deploy, num_things:
 
 
 def energy() -> float:
-    """Joules that the first GPU has taken since its driver was loaded, by NVML; 0 where it does not tell."""
+    """Return the joules that the first GPU has used since its driver was loaded, or 0 if NVML can't measure them."""
     nvml, device, value = *_nvml(), ctypes.c_ulonglong()
-    told = nvml is not None and not nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(value))
-    return value.value / 1000 if told else 0
+    known = nvml is not None and not nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(value))
+    return value.value / 1000 if known else 0
 
 
 def clocks_mhz() -> dict[str, int]:
-    """Clocks of the first GPU's multiprocessors and memory, now and at most, by NVML; empty where it does not tell."""
+    """Return current and highest clocks in MHz of the first GPU's multiprocessors and memory, those that NVML has."""
     nvml, device, value = *_nvml(), ctypes.c_uint()
     found = {}
     for name, domain in (("sm", 1), ("memory", 2)):
@@ -197,6 +202,7 @@ def clocks_mhz() -> dict[str, int]:
 
 
 def _nvml() -> tuple[Any, ctypes.c_void_p]:
+    """Return NVML's library, or None if it is missing or fails, and its handle of the first GPU."""
     device = ctypes.c_void_p()
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
@@ -206,8 +212,8 @@ def _nvml() -> tuple[Any, ctypes.c_void_p]:
     return None if failed else nvml, device
 
 
-def agree(predictor: Predictor, expected: Any) -> dict[str, Any]:
-    """Agreement of maps in percent of pixels, over all frames and in the worst, and segments in both."""
+def agree(predictor: EnginePredictor, expected: Any) -> dict[str, Any]:
+    """Return the agreement of maps in % of pixels, over all frames and in the worst one, and the segments in both."""
     shares, segments = [], []
     for frame, wanted in zip(expected["frames"], comparison.answers(expected), strict=True):
         (found,) = predictor.segments([frame])
@@ -219,31 +225,31 @@ def agree(predictor: Predictor, expected: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command line; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Command line of the module."""
+    parser = command_line.parser(__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     parser.add_argument("--target", required=True, help="target id, a key of targets in the parameters")
     parser.add_argument("--engine", type=Path, required=True, help="folder that the engine stage wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
-    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of timing")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of timing for each figure")
     parser.add_argument("--in-flight", type=int, nargs="*", default=[], help="batches in flight at once, on a GPU")
-    parser.add_argument("--batches", type=int, default=0, help="at least so many with each of --in-flight")
+    parser.add_argument("--batches", type=int, default=0, help="least number of batches for each of --in-flight")
     parser.add_argument("--profile", type=int, default=0, help="runs over which each layer is timed, on a GPU; 0: none")
-    parser.add_argument("--tao-graph", type=Path, help="graph.onnx that peers.py wrote, to time TAO Deploy's way too")
+    parser.add_argument("--tao-graph", type=Path, help="graph.onnx of benchmarks.peers, to time TAO Deploy's merge")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
-    target = config.load(args.params).target(args.target)
+    target = config.find_target(config.load(args.params), args.target)
     found = manifest.verified_engine(args.engine, args.target, target)
     loaded = interface.backend(target).load(found.path, target)
-    predictor = Predictor(loaded.infer, found.description, loaded.input_buffer)
+    predictor = EnginePredictor(loaded, found.description)
     about = files.read_json(args.engine / manifest.NAME)
     expected = np.load(args.reference)
     one = expected["frames"][: predictor.cfg.batch_size]
-    gpu_ms = loaded.gpu_ms(200) if isinstance(loaded, runtime.GpuRuntime) else []
+    gpu_ms = gpu_timing.batch_ms(loaded, 200) if isinstance(loaded, runtime.GpuRuntime) else []
     result: dict[str, Any] = {
         "measured": {"utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": sys.argv},
         "gpu": asdict(here) if (here := gpu.current()) else None,
-        # Which target, graph, checkpoint and data the engine is of, and who built it.
+        # The manifest: target, graph, checkpoint and data of the engine, and the host that built it.
         "engine": about,
         "warmup_seconds": WARMUP_SECONDS,
         "output_bytes": sum(a.nbytes for a in predictor.run(one).values()),
@@ -252,23 +258,23 @@ def main() -> None:
         **(spread(gpu_ms, "gpu_") if gpu_ms else {}),
     }
     for in_flight in args.in_flight:
-        before = driver.used_bytes()
+        before = gpu_timing.used_bytes()
         other = interface.backend(target).load(found.path, target, in_flight)
         result.setdefault("streams", []).append(
             stream(other, one, in_flight, args.seconds, args.batches)
-            | {"device_mib": (driver.used_bytes() - before) >> 20}
+            | {"device_mib": (gpu_timing.used_bytes() - before) >> 20}
         )
-        # Or the next would be measured with its memory given back.
+        # Frees its memory, which else would be freed during the next measurement.
         del other
     if args.profile and isinstance(loaded, runtime.GpuRuntime):
-        rows = loaded.profile(args.profile)
+        rows = gpu_timing.layer_ms(loaded, args.profile)
         result["layers"] = [{"step": step, "layer": layer, "ms": round(ms, 4)} for step, layer, ms in rows]
     files.write_json(args.out, result)
     if args.tao_graph:
-        # Last, and after the rest is written: it needs standard TensorRT, minutes to build, and two large tensors.
+        # Last, when the other figures are written: it needs standard TensorRT, minutes to build, and much memory.
         try:
             result["tao_deploy"] = tao_deploy(args.tao_graph, target, found.description, expected)
-        except (RuntimeError, ModuleNotFoundError) as error:  # the engine's figures stay
+        except (RuntimeError, ModuleNotFoundError) as error:  # the other figures stay
             result["left_out"] = {"TAO Deploy": str(error)[:300]}
             print(f"TAO Deploy: {error}")
         files.write_json(args.out, result)
@@ -276,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,13 +1,13 @@
-"""Time what stands in an engine's place today, on this machine's GPU: PyTorch, ONNX Runtime, Hugging Face's merge.
+"""Times the alternatives to an engine on this machine's GPU: PyTorch, ONNX Runtime and Hugging Face's merge.
 
 Run: python3 -m benchmarks.peers --params params.json --checkpoint data/checkpoint
---reference data/onnx/kernels/exported/reference.npz --categories data/onnx/kernels/fp16/graph.json --out peers.json
+--reference data/onnx/cuda/exported/reference.npz --categories data/onnx/cuda/fp16/graph.json --out peers.json
 
-Each from a frame's bytes in host memory to its panoptic map there, one frame at a time; scaled, padded and normalised
-on the GPU. Peers take turns. What a machine lacks is named in the results and left out.
+Each time leads from a frame's bytes in host memory to its panoptic map in host memory, one frame at a time. Frames are
+scaled, padded and normalised on the GPU. The alternatives take turns. Those that can't run on a machine are left out
+and named in the results with the reason.
 """
 
-import argparse
 import copy
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks import tao_graph
 from stages import benchmark, config
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import frames, segments
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 from stages.inference.segments import Segments
@@ -34,7 +34,7 @@ Merge = Callable[[torch.Tensor, torch.Tensor], Segments]
 
 
 class Peers:
-    """A checkpoint on the GPU, and the ways to run it."""
+    """A checkpoint on the GPU, and the alternatives to run it."""
 
     def __init__(self, folder: Path, num_things: int, cfg: config.Deploy, device: str) -> None:
         self.cfg, self.num_things, self.device = cfg, num_things, device
@@ -42,7 +42,7 @@ class Peers:
         self._mean, self._std = (255 * torch.tensor(x, device=device).view(3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
 
     def pixels(self, frame: frames.Frame) -> torch.Tensor:
-        """The network's input, [1, 3, H, W]."""
+        """Return the network's input, float32 [1, 3, height_px, width_px], for a frame, uint8 [H, W, 3]."""
         found = torch.from_numpy(frame).to(self.device).permute(2, 0, 1).float()
         height, width = frames.frame_in_input(self.cfg)
         if (height, width) != found.shape[1:]:
@@ -51,11 +51,11 @@ class Peers:
         return ((padded - self._mean) / self._std)[None]
 
     def eager(self, dtype: torch.dtype) -> Network:
-        """TAO's network, unchanged, by autocast in half precision."""
+        """Return TAO's unchanged network, run in `dtype` by autocast."""
         return self._network(self.tao.net, dtype)
 
     def compiled(self, dtype: torch.dtype, mode: str) -> Network:
-        """TAO's network by torch.compile, except for TAO's own operator, whose shapes torch.compile does not know."""
+        """Return TAO's network by torch.compile, without TAO's own operator, whose shapes it does not know."""
         net = copy.deepcopy(self.tao.net)
         for module in net.modules():
             if type(module).__name__ == "MSDeformAttn":
@@ -71,17 +71,17 @@ class Peers:
         return run
 
     def merge_as_tao(self, logits: torch.Tensor, masks: torch.Tensor) -> Segments:
-        """TAO's own evaluation, on the device."""
+        """Merge by TAO's own evaluation code, on the GPU."""
         return self.tao.merge(config.Mode.panoptic, logits, self.tao.at_frame(masks))
 
     def merge_as_hugging_face(self) -> Merge:
-        """Transformers' post_process_panoptic_segmentation, on the device."""
+        """Return the merge of transformers, post_process_panoptic_segmentation, on the GPU."""
         from transformers import Mask2FormerImageProcessor
 
         processor = Mask2FormerImageProcessor()
 
         def merge(logits: torch.Tensor, masks: torch.Tensor) -> Segments:
-            # It knows of no padding, and has no-object last.
+            # It takes masks without padding, and its class no-object is the last one.
             height, width = frames.frame_in_input(self.cfg)
             rows, columns = masks.shape[1:]
             masks = masks[:, : height * rows // self.cfg.height_px, : width * columns // self.cfg.width_px]
@@ -91,7 +91,7 @@ class Peers:
                 threshold=self.cfg.object_mask_threshold,
                 overlap_mask_area_threshold=self.cfg.overlap_threshold,
                 label_ids_to_fuse=set(range(self.num_things, logits.shape[1] - 1)),
-                target_sizes=[self.cfg.frame_size],
+                target_sizes=[frames.frame_size(self.cfg)],
             )
             ids = found["segmentation"].cpu().numpy().astype(np.int32)
             return Segments(np.maximum(ids, 0), {s["id"]: s["label_id"] + 1 for s in found["segments_info"]})
@@ -99,12 +99,16 @@ class Peers:
         return merge
 
     def onnxruntime(self, graph: Path) -> Callable[[frames.Frame], Segments]:
-        """Our own graph in ONNX Runtime's CUDA provider, merge included."""
+        """Return our own graph, which includes the merge, in ONNX Runtime's CUDA provider.
+
+        Raises RuntimeError if this ONNX Runtime has no such provider.
+        """
         import onnxruntime
 
         wanted = "CUDAExecutionProvider"
         if wanted not in onnxruntime.get_available_providers():
-            raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} here has no {wanted}")
+            found = onnxruntime.get_available_providers()
+            raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} has {found}, expected {wanted}")
         session = onnxruntime.InferenceSession(str(graph), providers=[wanted])
         names = [output.name for output in session.get_outputs()]
 
@@ -116,15 +120,15 @@ class Peers:
 
 
 def main() -> None:
-    """Command line; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Command line of the module."""
+    parser = command_line.parser(__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
-    parser.add_argument("--categories", type=Path, required=True, help="graph.json of any form, for the categories")
-    parser.add_argument("--onnx", type=Path, help="graph.onnx of the form grid_sample, for ONNX Runtime")
+    parser.add_argument("--categories", type=Path, required=True, help="graph.json of any variant, for the categories")
+    parser.add_argument("--onnx", type=Path, help="graph.onnx of the variant onnx, for ONNX Runtime")
     parser.add_argument("--tao-graph", type=Path, help="folder to write TAO's own ONNX file to, for TensorRT")
-    parser.add_argument("--rounds", type=int, default=30, help="frames of each peer, after five for warm-up")
+    parser.add_argument("--rounds", type=int, default=30, help="frames of each alternative, after five for warm-up")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
@@ -132,7 +136,7 @@ def main() -> None:
     num_things = sum(c["isthing"] for c in files.read_json(args.categories)["categories"])
     expected = np.load(args.reference)
     if not torch.cuda.is_available():
-        raise SystemExit(f"error: PyTorch {torch.__version__} finds no GPU here, and peers are timed on one")
+        raise RuntimeError(f"PyTorch {torch.__version__} found no GPU, expected one; run it on a machine with a GPU")
     device = "cuda"
     peers = Peers(args.checkpoint, num_things, cfg, device)
     calls: dict[str, Callable[[frames.Frame], Any]] = {}
@@ -146,7 +150,7 @@ def main() -> None:
                 call(expected["frames"][0])
             print(f"{name}: first call {time.perf_counter() - start:.1f} s", flush=True)
             calls[name] = call
-        except Exception as error:  # whatever a peer lacks, the others go on
+        except Exception as error:  # one that can't run must not stop the others
             left_out[name] = f"{type(error).__name__}: {str(error)[:300]}"
             print(f"{name}: {left_out[name]}", flush=True)
 
@@ -172,7 +176,7 @@ def main() -> None:
     if args.onnx:
         add("ONNX Runtime CUDA, our graph", lambda: peers.onnxruntime(args.onnx))
     if not args.no_compile:
-        # Of its modes the default, and the one with CUDA graphs, since eager PyTorch waits for launches.
+        # The default mode, and the one with CUDA graphs, because launches take most of eager PyTorch's time.
         for mode in ("default", "reduce-overhead"):
             add(f"torch.compile fp16, {mode}", partial(compiled, mode))
     with torch.inference_mode():
@@ -197,10 +201,10 @@ def main() -> None:
 
 
 def agreement_pct(call: Callable[[frames.Frame], Any], expected: Any) -> float | None:
-    """Agreement of maps with the reference's in percent of pixels, or None where there is no map."""
+    """Return the agreement of maps with the reference's in % of pixels, or None for a call that returns no map."""
     found = [call(frame) for frame in expected["frames"]]
     return round(comparison.agreement_pct(expected, found), 4) if isinstance(found[0], Segments) else None
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,22 +1,21 @@
-"""Draw what `make bench` measured: milliseconds from a frame's bytes to its map, of an engine and of its peers.
+"""Plots the results of `make bench`: milliseconds from a frame's bytes to its map, for an engine and its alternatives.
 
 Run: python -m benchmarks.plot --engine data/bench/h100.json --peers data/bench/h100_peers.json
 --out data/bench/h100.svg
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.report_page.figures import EAGER, ENGINE, INK, MUTED, STYLE
 
 
 def bars(engine: dict[str, Any], peers: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """Label, p50 and p90 in ms of each that makes a map, the fastest first."""
+    """Return label, p50 and p90 in ms of the engine and of each alternative that returns a map, the fastest first."""
     about = engine["engine"]
     label = f"ours, TensorRT {about['builder_version']}, {about['precision']}"
     found = [(label, engine["decoded_p50_ms"], engine["decoded_p90_ms"])]
@@ -30,7 +29,7 @@ def bars(engine: dict[str, Any], peers: dict[str, Any]) -> list[tuple[str, float
 
 
 def draw(engine: dict[str, Any], peers: dict[str, Any], out: Path) -> None:
-    """Write the plot as SVG: a bar to the median, a line to the 90th percentile, on a logarithmic axis."""
+    """Write the plot as SVG to `out`: a bar to the median, a line to the 90th percentile, on a logarithmic axis."""
     found = bars(engine, peers)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 0.9 + 0.34 * len(found)), layout="constrained")
@@ -53,8 +52,8 @@ def draw(engine: dict[str, Any], peers: dict[str, Any], out: Path) -> None:
 
 
 def main() -> None:
-    """Command line; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Command line of the module."""
+    parser = command_line.parser(__doc__)
     parser.add_argument("--engine", type=Path, required=True, help="JSON that benchmarks.engines wrote")
     parser.add_argument("--peers", type=Path, required=True, help="JSON that benchmarks.peers wrote")
     parser.add_argument("--out", type=Path, required=True, help="SVG to write")
@@ -63,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,12 +1,11 @@
-"""Which parts of the network half precision moves most, on real pictures: what deploy.keep_float32 should name.
+"""Measures which parts of the network change most in half precision, as candidates for deploy.keep_float32.
 
-Run: make bench-precision. Prints a Markdown table and writes data/bench/precision.json. One group of layers at a time
-is converted, all others left in float32; then all but one group or operator. ONNX Runtime has no kernels of half
-precision on a CPU, computes whole chains of operators in float32 and so hides most rounding; each graph is therefore
-also measured with every tensor rounded as on a GPU that computes in float32 and stores in half precision.
+Run: make bench-precision. Prints a Markdown table and writes data/bench/precision.json. First one group of layers is in
+half precision and all others in float32; then all but one group or operator are in half precision. On a CPU ONNX
+Runtime computes chains of half-precision operators in float32 and so hides most rounding. Each graph is therefore
+measured a second time with every tensor rounded, as on a GPU that computes in float32 and stores in half precision.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages import config, export, precision
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import description
 from stages.onnx_graph import fp16
 from stages.reference import comparison
@@ -37,18 +36,18 @@ GROUPS = {
     "decoder, mask products": ("/network/decoder/",),
     "merge": ("/merge/",),
 }
-"""Beginnings of nodes' places; the longest that fits counts."""
+"""Group of layers -> prefixes of node names. The longest matching prefix decides."""
 OPERATORS = ("LayerNormalization", "Softmax", "Resize", "InstanceNormalization", "Gemm", "MatMul", "Conv")
 
 
 def group_of(place: str) -> str:
-    """The group of GROUPS that a node at `place` is in."""
+    """Return the group of GROUPS for a node's place, which is its name with the modules that it is in."""
     fitting = {prefix: name for name, prefixes in GROUPS.items() for prefix in prefixes if place.startswith(prefix)}
     return fitting[max(fitting, key=len)]
 
 
 def larger_reference(path: Path, checkpoint: Path, coco: Path, count: int, cfg: config.Deploy) -> None:
-    """Write comparison.npz of the first `count` validation pictures, as the export stage does."""
+    """Write a reference.npz of the first `count` validation pictures to `path`, as the stage export does."""
     from stages.coco import panoptic
     from stages.reference.tao_model import Checkpoint
 
@@ -58,7 +57,7 @@ def larger_reference(path: Path, checkpoint: Path, coco: Path, count: int, cfg: 
 
 
 def rounded(half: Any) -> Any:
-    """A graph in half precision as one in float32 that rounds every tensor that was in half precision."""
+    """Return a graph in half precision as one in float32 that rounds each tensor that was in half precision."""
     import onnx
     from onnx import TensorProto, numpy_helper
 
@@ -90,7 +89,7 @@ def rounded(half: Any) -> Any:
 
 
 def variants(model: Any, keep: list[str]) -> dict[str, set[str]]:
-    """Label -> names of the nodes in float32; `keep` is deploy.keep_float32."""
+    """Return label -> names of the nodes that stay in float32. `keep` is deploy.keep_float32."""
     groups = {name: group_of(place) for name, place in fp16.places(model.graph).items()}
     operators = {node.name: node.op_type for node in model.graph.node}
     always, kept = (set(fp16.kept_names(model, entries)) for entries in ([], keep))
@@ -108,7 +107,7 @@ def variants(model: Any, keep: list[str]) -> dict[str, set[str]]:
 
 
 def measure(model: Any, kept: set[str], reference_file: Path, about: description.Description) -> dict[str, Any]:
-    """Figures of precision.differences as the stage takes them, and with every tensor rounded."""
+    """Return the figures of precision.differences, as the stage measures them and with every tensor rounded."""
     half = fp16.convert(model, kept)
     return {
         "nodes_in_float32": len(kept),
@@ -119,7 +118,7 @@ def measure(model: Any, kept: set[str], reference_file: Path, about: description
 
 
 def row(label: str, found: dict[str, Any]) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     cells = [label]
     for kind in ("onnxruntime", "rounded"):
         figures = found[kind]
@@ -131,14 +130,14 @@ def row(label: str, found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Command line of `make bench-precision`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--graph", type=Path, required=True, help="folder that simplify wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
-    parser.add_argument("--frames", type=int, default=0, help="make a reference of so many pictures instead")
-    parser.add_argument("--checkpoint", type=Path, default=Path("data/checkpoint"), help="with --frames")
-    parser.add_argument("--coco", type=Path, default=Path("data/coco/val"), help="with --frames")
+    parser.add_argument("--frames", type=int, default=0, help="make a reference of this many pictures instead")
+    parser.add_argument("--checkpoint", type=Path, default=Path("data/checkpoint"), help="used with --frames")
+    parser.add_argument("--coco", type=Path, default=Path("data/coco/val"), help="used with --frames")
     parser.add_argument("--keep", nargs="*", help="instead of deploy.keep_float32")
-    parser.add_argument("--match", default="", help="only the rows whose name holds this")
+    parser.add_argument("--match", default="", help="measure only the rows whose name contains this text")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
 
@@ -154,7 +153,7 @@ def main() -> None:
             reference_file = Path(folder) / "reference.npz"
             larger_reference(reference_file, args.checkpoint, args.coco, args.frames, about.config)
         frames = len(np.load(reference_file)["frames"])
-        print(f"{frames} pictures; agreement in %, differences of probabilities; left as run, right rounded\n")
+        print(f"{frames} pictures; agreement in %, differences of probabilities; first by ONNX Runtime, then rounded\n")
         titles = ["in half precision", *["agreement", "class p99.9", "max", "mask p99.9", "max"] * 2]
         print(f"| {' | '.join(titles)} |\n|---|{'---:|' * 10}")
         keep = cfg.keep_float32 if args.keep is None else args.keep
@@ -168,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

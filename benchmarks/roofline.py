@@ -1,18 +1,19 @@
-"""Estimate the least time that a graph of the form `kernels` can take on a GPU, from what its steps compute and move.
+"""Estimates the least time of a graph with our kernels on a GPU from its steps' arithmetic and memory traffic.
 
-Run: python -m benchmarks.roofline --graph data/onnx/kernels/fp16 --measured-ms 4.86
+Run: python -m benchmarks.roofline --graph data/onnx/cuda/fp16 --measured-ms 4.86
 
-A step takes as long as its arithmetic on the tensor cores in half precision, or as its tensors through device memory,
-whichever is longer; caches, launches and what is not arithmetic on tensor cores are left out. Steps are not overlapped.
-`scaled` is that time for each GPU, times what a measured H100 takes over its own.
+The time of a step is that of its arithmetic on the tensor cores in half precision, or that of moving its tensors
+through device memory, whichever is longer. Caches, launches and other arithmetic are left out; steps do not overlap.
+Prints a line for each kind of step: number, GFLOP and MB. Then a line for each GPU: TFLOP/s, GB/s, least time in ms,
+that time scaled by the measured over the least time of an H100, and the rate in Hz for the scaled time.
 """
 
-import argparse
 import math
 from pathlib import Path
 
 import onnx
 
+from stages.foundation import command_line
 from stages.inference import description
 from stages.inference.steps import KernelCall, Part
 from stages.onnx_graph import partition
@@ -24,12 +25,12 @@ GPUS = {
     "Jetson AGX Orin 64GB": (42.5, 204.8),
     "Jetson AGX Thor": (259, 273),
 }
-"""Dense TFLOP/s in float16 with float32 sums and GB/s, by NVIDIA's data sheets: for Ada a quarter of sparse FP8, for
-Thor an eighth of sparse FP4."""
+"""(dense TFLOP/s in float16 with float32 sums, GB/s) by NVIDIA's data sheets. Ada's is a quarter of its sparse FP8
+rate, Thor's an eighth of its sparse FP4 rate."""
 
 
 def kernel_flop(call: KernelCall) -> float:
-    """Multiplications and additions of a kernel that tensor cores can do."""
+    """Return the number of multiplications and additions of a kernel that tensor cores can do."""
     inputs, outputs, attributes = call.input_specs, call.output_specs, call.attributes
     if call.operator == "Linear":
         return 2.0 * math.prod(outputs[0].shape) * inputs[1].shape[-1]
@@ -44,7 +45,7 @@ def kernel_flop(call: KernelCall) -> float:
 
 
 def steps(folder: Path) -> list[tuple[str, float, float]]:
-    """Name, operations, and bytes read and written of each step."""
+    """Return for each step of a graph's folder: name, floating-point operations, bytes read and written."""
     found = []
     for step in description.read(folder).steps:
         if isinstance(step, KernelCall):
@@ -63,16 +64,16 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
 
 
 def main() -> None:
-    """Command line; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--graph", type=Path, required=True, help="folder of a graph of the form kernels, in fp16")
-    parser.add_argument("--measured-ms", type=float, required=True, help="milliseconds on an H100's GPU")
+    """Command line of the module."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--graph", type=Path, required=True, help="folder of a graph with our kernels, in fp16")
+    parser.add_argument("--measured-ms", type=float, required=True, help="measured milliseconds on an H100")
     args = parser.parse_args()
     found = steps(args.graph)
     print(f"{sum(s[1] for s in found) / 1e9:.0f} GFLOP, {sum(s[2] for s in found) / 1e6:.0f} MB in {len(found)} steps")
     for name in sorted({s[0] for s in found}):
-        of = [s for s in found if s[0] == name]
-        print(f"| {name} | {len(of)} | {sum(s[1] for s in of) / 1e9:.1f} | {sum(s[2] for s in of) / 1e6:.0f} |")
+        same = [s for s in found if s[0] == name]
+        print(f"| {name} | {len(same)} | {sum(s[1] for s in same) / 1e9:.1f} | {sum(s[2] for s in same) / 1e6:.0f} |")
     floors = {
         gpu: sum(max(flop / (tflops * 1e9), moved / (rate * 1e6)) for _, flop, moved in found)
         for gpu, (tflops, rate) in GPUS.items()
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

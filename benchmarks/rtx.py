@@ -1,10 +1,9 @@
-"""TensorRT-RTX engines of Mask2Former Swin-Tiny at 720p, built without a GPU: our graph, and TAO's own exporter's.
+"""Builds TensorRT-RTX engines of Mask2Former Swin-Tiny at 720p, of our graphs and of TAO's, without a GPU.
 
-Run: make bench-rtx. Random weights: building does not depend on them. Prints a table and writes data/bench/rtx.json.
-Each build runs in a process of its own, whose peak memory is measured.
+Run: make bench-rtx. The weights are random, because a build does not depend on them. Prints the results and writes
+data/bench/rtx.json. Each build runs in a process of its own, whose peak memory is measured.
 """
 
-import argparse
 import json
 import logging
 import math
@@ -18,7 +17,7 @@ from typing import Any
 
 from stages import config, engine
 from stages.commands import params
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.inference import description
 
 CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0"]
@@ -26,14 +25,14 @@ LIMIT_SECONDS, LIMIT_MIB = 120, 4096
 
 
 def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
-    """Write our graphs and that of TAO's exporter, each with its description, into folders of `folder`."""
+    """Write our graphs and those of TAO's exporter, each with its graph.json; return label -> folder in `folder`."""
     import onnxsim
     import torch
     from omegaconf import OmegaConf
 
-    from benchmarks import tao_graph
+    from benchmarks import tao_graph, tao_passes
     from stages import export, simplify
-    from stages.onnx_graph import artifact, fp16, passes
+    from stages.onnx_graph import artifact, fp16
     from stages.tao import spec, wheel
 
     OmegaConf.save(spec.train_spec(folder, 116, cfg), folder / "spec.yaml")
@@ -41,31 +40,31 @@ def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
     net = wheel.build_network(folder / "spec.yaml").eval()
     found = {}
 
-    def save(label: str, model: Any, form: str, precision: str) -> None:
+    def save(label: str, model: Any, variant: str, precision: str) -> None:
         found[label] = folder / str(len(found))
         found[label].mkdir()
-        about = description.Description(config.plain(cfg.deploy), form, [], precision=precision)
+        about = description.Description(config.plain(cfg.deploy), variant, [], precision=precision)
         artifact.save(model, found[label], about)
 
-    for form in ("kernels", "grid_sample"):
-        traced = export.trace(net, config.Sampler(form), 70, cfg.deploy)
+    for variant in ("cuda", "onnx"):
+        traced = export.trace(net, config.Variant(variant), 70, cfg.deploy)
         simplified = simplify.simplify(traced, cfg.deploy)
         half = fp16.convert(simplified, fp16.kept_names(simplified, cfg.deploy.keep_float32))
-        save(f"ours, {form}, fp16", half, form, "fp16")
-    save("ours, grid_sample, fp32", simplified, "grid_sample", "fp32")
+        save(f"ours, {variant}, fp16", half, variant, "fp16")
+    save("ours, onnx, fp32", simplified, "onnx", "fp32")
 
-    # On the same weights.
+    # With the same weights.
     tao = tao_graph.export(net, folder / "spec.yaml", cfg.deploy, folder)
-    save("TAO's exporter, fp32", tao, "grid_sample", "fp32")
-    # TensorRT-RTX has no NonZero; the least that makes this graph build is one pass of ours.
-    passes.boolean_assignment_to_and(tao.graph)
+    save("TAO's exporter, fp32", tao, "onnx", "fp32")
+    # TensorRT-RTX has no NonZero. One pass of ours is enough to build this graph.
+    tao_passes.boolean_assignment_to_and(tao.graph)
     rewritten, _ = onnxsim.simplify(tao, check_n=0)
-    save("TAO's exporter, without NonZero, fp32", rewritten, "grid_sample", "fp32")
+    save("TAO's exporter, without NonZero, fp32", rewritten, "onnx", "fp32")
     return found
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """Nodes, size, and bytes that leave the device in a frame."""
+    """Return the number of nodes, the size of the file in bytes, and the bytes of the outputs of a batch."""
     import onnx
 
     model = onnx.load(path / description.ONNX)
@@ -78,38 +77,38 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def build(graph: Path, capabilities: list[str]) -> dict[str, Any]:
-    """Build in a process of its own; seconds, peak memory, engine size, or the builder's message."""
+    """Build in a process of its own; return seconds, peak memory and engine size, or the builder's message."""
     command = [sys.executable, "-m", "benchmarks.rtx", "--build", str(graph), "--capabilities", *capabilities]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"refused": done.stderr.partition("RuntimeError: ")[2].strip()[:400]}
+        return {"refused": done.stderr.strip()[-400:]}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
 def build_here(graph: Path, capabilities: list[str]) -> None:
-    """The build itself; prints JSON."""
+    """Build the graph of a folder and print the figures as JSON."""
     about = description.read(graph)
     target = config.Target(
         builder=config.Builder.tensorrt_rtx, builder_version="1",
         device=config.Device.cuda, compute_capabilities=capabilities,
-        precision=config.Precision(about.precision), deformable_attention=config.Sampler(about.deformable_attention),
+        precision=config.Precision(about.precision), variant=config.Variant(about.variant),
     )  # fmt: skip
     start = time.perf_counter()
     engine.build(graph, graph / "engine", "rtx", target, graph / "timing.cache")
     seconds = time.perf_counter() - start
     (out,) = (graph / "engine").glob("*.engine")
-    # Not ru_maxrss, which a process inherits from the one that started it.
+    # Not ru_maxrss: a process inherits it from the one that started it.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps({"build_seconds": seconds, "peak_mib": peak, "engine_bytes": out.stat().st_size}))
 
 
 def main() -> int:
-    """Command line of `make bench-rtx`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Command line of `make bench-rtx`. Returns 1 if our graph builds more slowly or in more memory than allowed."""
+    parser = command_line.parser(__doc__)
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--build", type=Path, help="build the graph of this folder alone")
+    parser.add_argument("--build", type=Path, help="build only the graph of this folder, and print JSON")
     parser.add_argument("--capabilities", nargs="*", default=CAPABILITIES, help="compute capabilities")
     args = parser.parse_args()
     if args.build:
@@ -125,15 +124,15 @@ def main() -> int:
         )
         cfg = config.load(folder / "params.yaml")
         for label, path in graphs(folder, cfg).items():
-            # TensorRT-RTX refuses float32 products for 7.5.
+            # TensorRT-RTX refuses float32 matrix products for compute capability 7.5.
             capabilities = CAPABILITIES if "fp16" in label else CAPABILITIES[1:]
             result[label] = {**facts(path), "compute_capabilities": capabilities, **build(path, capabilities)}
             print(label, result[label], flush=True)
     files.write_json(args.out, result)
-    ours = result["ours, kernels, fp16"]
+    ours = result["ours, cuda, fp16"]
     kept = ours.get("build_seconds", math.inf) <= LIMIT_SECONDS and ours.get("peak_mib", math.inf) <= LIMIT_MIB
     return 0 if kept else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -1,4 +1,4 @@
-"""The ONNX file of TAO's own exporter, unmodified, for comparisons."""
+"""Exports a network by TAO's own exporter, for comparisons with our graph."""
 
 import importlib
 from pathlib import Path
@@ -9,6 +9,7 @@ import onnxsim
 import torch
 from omegaconf import OmegaConf
 
+from benchmarks import tao_passes
 from stages import config
 from stages.onnx_graph import passes
 
@@ -16,7 +17,10 @@ OUTPUTS = ["prob_masks", "pred_masks", "pred_scores", "pred_classes"]
 
 
 def export(net: Any, spec: Path, cfg: config.Deploy, folder: Path) -> Any:
-    """Export a MaskFormerModel on a CPU by TAO's exporter and its spec.yaml; writes files to `folder`."""
+    """Export a MaskFormerModel on the CPU by TAO's exporter, unmodified, and return the ONNX model.
+
+    `spec` is the spec.yaml of the checkpoint. The exporter writes its files to `folder`.
+    """
     exporter: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.export.onnx_exporter")
     schema: Any = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
     model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
@@ -34,9 +38,9 @@ def export(net: Any, spec: Path, cfg: config.Deploy, folder: Path) -> Any:
 
 
 def write(net: Any, spec: Path, cfg: config.Deploy, folder: Path) -> None:
-    """Write folder/graph.onnx as a builder without cuDNN and NonZero takes it: two passes of ours, no more."""
+    """Export and write folder/graph.onnx, with two passes of ours for builders that lack cuDNN or NonZero."""
     model = export(net, spec, cfg, folder)
-    passes.boolean_assignment_to_and(model.graph)
+    tao_passes.boolean_assignment_to_and(model.graph)
     simplified, _ = onnxsim.simplify(model, check_n=0)
     simplified = onnx.shape_inference.infer_shapes(simplified)
     passes.expand_instance_normalization(simplified)

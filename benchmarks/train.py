@@ -1,15 +1,14 @@
-"""TAO's training on this machine's GPUs: images/s, memory and accuracy by settings, and what a step consists of.
+"""Measures TAO's training on this machine's GPUs: images/s, memory and accuracy by settings, and the parts of a step.
 
 Run: make bench-train ARGS="--run '1 GPU' --run '2 GPUs' 'train.gpus=[0,1]'"
-For a machine with NVIDIA GPUs, TAO's wheel and what it imports. Scenes are generated and converted there. Each --run is
-the stage `train` as dvc.yaml starts it, with the profile's parameters and its own; each --step some steps of that
+Needs NVIDIA GPUs and the locked environment. Scenes are generated and converted first. Each --run is the stage `train`
+as dvc.yaml starts it, with the parameters of the profile and overrides of its own. Each --step times some steps of that
 training in one process, on the first visible GPU.
 """
 
 import argparse
 import hashlib
 import json
-import logging
 import math
 import os
 import re
@@ -30,7 +29,7 @@ from typing import Any
 
 from stages import config, convert, sample
 from stages.commands import params
-from stages.foundation import files, picture_files
+from stages.foundation import command_line, files, picture_files
 from stages.tao import spec
 
 WARM_UP_EPOCHS = 2
@@ -39,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Gpus:
-    """Memory and utilisation of GPUs, read ten times a second while the context lasts."""
+    """Reads memory and utilisation of GPUs ten times a second inside its `with` block."""
 
     def __init__(self, numbers: list[int]) -> None:
         self._nvml: Any = import_module("pynvml")
@@ -49,9 +48,9 @@ class Gpus:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.memory_mib = 0.0
-        """The most that one of them had in use, everything on it included."""
+        """Highest memory in use on one of the GPUs, by all processes."""
         self.readings: list[tuple[float, float]] = []
-        """Time, and % of the last moments in which a kernel ran: the mean of the GPUs."""
+        """Pairs (time.time, % of the last sample period in which a kernel ran: the mean of the GPUs)."""
 
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
@@ -70,7 +69,7 @@ class Gpus:
 
 
 def stage(name: str, folder: Path, *arguments: str) -> None:
-    """Run a stage in a folder that has its params.yaml; its messages go to a file there."""
+    """Run a stage in a folder with its params.yaml; its messages go to NAME.log. Raises RuntimeError if it fails."""
     command = [sys.executable, "-m", f"stages.{name}", *arguments]
     with (folder / f"{name}.log").open("w") as log:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -81,17 +80,17 @@ def stage(name: str, folder: Path, *arguments: str) -> None:
 
 
 def trained(folder: Path, coco: Path, cfg: config.Config) -> dict[str, Any]:
-    """Train in `folder`, whose params.yaml is `cfg`: what it took, and the pace of the epochs that are timed."""
+    """Train in `folder`, whose params.yaml is `cfg`; return the figures of the run and the rate of the timed epochs."""
     start = time.perf_counter()
     with Gpus(cfg.train.gpus) as gpus:
         arguments = ["--out", "checkpoint", "--work", "work", "--metrics", "train.json"]
         stage("train", folder, "--coco", str(coco), *arguments)
     seconds = time.perf_counter() - start
-    # The last epoch validates.
+    # The last epoch is left out, because it validates.
     ends = _ends(folder / "work" / "train" / "lightning_logs" / "version_1")[WARM_UP_EPOCHS - 1 : -1]
     epochs = [b - a for a, b in pairwise(ends)]
     pictures = len(files.read_json(coco / "train" / "panoptic.json")["images"])
-    # The processes' shares are filled up to the same size, and of each the last pictures are dropped.
+    # All processes get the same number of pictures, and each drops its last, incomplete batch.
     each = math.ceil(pictures / len(cfg.train.gpus)) // cfg.train.batch_size
     batch = cfg.train.batch_size * len(cfg.train.gpus)
     busy = [value for moment, value in gpus.readings if ends[0] <= moment <= ends[-1]]
@@ -108,7 +107,7 @@ def trained(folder: Path, coco: Path, cfg: config.Config) -> dict[str, Any]:
 
 
 def _ends(events: Path) -> list[float]:
-    """When each epoch ended, by TensorBoard's file: seconds since 1970."""
+    """Return when each epoch ended, in seconds since 1970, from TensorBoard's file."""
     module: Any = import_module("tensorboard.backend.event_processing.event_accumulator")
     accumulator = module.EventAccumulator(str(events))
     accumulator.Reload()
@@ -116,7 +115,7 @@ def _ends(events: Path) -> list[float]:
 
 
 def evaluated(folder: Path, coco: Path) -> dict[str, Any]:
-    """The figures of the checkpoint that `trained` left in `folder`, and how long they took."""
+    """Evaluate the checkpoint that `trained` wrote in `folder`; return its figures and the seconds."""
     start = time.perf_counter()
     arguments = ["--out", "maps", "--metrics", "evaluate.json"]
     stage("evaluate", folder, "--checkpoint", "checkpoint", "--coco", str(coco / "val"), *arguments)
@@ -131,7 +130,7 @@ def evaluated(folder: Path, coco: Path) -> dict[str, Any]:
 
 
 def tao(spec: Path) -> tuple[Any, Any]:
-    """TAO's module of its training, on the GPU, with random weights, and its training loader, by a written spec."""
+    """Return TAO's training module on the GPU, with random weights, and its training loader, made from a spec.yaml."""
     from omegaconf import OmegaConf
 
     from stages.tao import wheel
@@ -146,7 +145,7 @@ def tao(spec: Path) -> tuple[Any, Any]:
 
 
 def loader_images_per_s(loader: Any) -> float:
-    """TAO's training loader alone, in a second epoch, for which its workers are started again as in training."""
+    """Return the images/s of TAO's training loader alone, in a second epoch: as in training its workers start again."""
     for _ in loader:
         pass
     start = time.perf_counter()
@@ -155,10 +154,10 @@ def loader_images_per_s(loader: Any) -> float:
 
 
 def step(module: Any, loader: Any) -> dict[str, Any]:
-    """Milliseconds of the parts of a training step, the GPU waited for after each; the kernels and memory of one.
+    """Return the milliseconds of a training step and of its parts, and its kernels and memory.
 
-    `match` is of the losses and not part of `losses`. `deterministic` is whether TAO asks PyTorch for algorithms that
-    are, which is its default.
+    The parts are timed with a synchronization of the GPU after each. `match`, the matcher of the losses, is not counted
+    in `losses`. `deterministic` is whether TAO asks PyTorch for deterministic algorithms, which is its default.
     """
     torch: Any = import_module("torch")
     from lightning_fabric.utilities import move_data_to_device
@@ -166,7 +165,7 @@ def step(module: Any, loader: Any) -> dict[str, Any]:
     from stages.training import callbacks
 
     cfg = module.experiment_spec.train
-    # As TAO's initialize_train_experiment.
+    # The same settings as in TAO's initialize_train_experiment.
     torch.use_deterministic_algorithms(cfg.cudnn.deterministic, warn_only=True)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cfg.cudnn.deterministic, cfg.cudnn.benchmark
     torch.backends.cuda.enable_flash_sdp(not cfg.cudnn.deterministic)
@@ -195,7 +194,7 @@ def step(module: Any, loader: Any) -> dict[str, Any]:
     def one(batch: Any, watch: Any) -> None:
         with watch("to the GPU"):
             batch = move_data_to_device(batch, module.device)
-        # As Lightning's, which is without the cache.
+        # Lightning's autocast has no cache.
         with torch.autocast("cuda", enabled=half, cache_enabled=False):
             with watch("network"):
                 outputs = module.model(batch["images"])
@@ -252,13 +251,13 @@ def step(module: Any, loader: Any) -> dict[str, Any]:
 
 
 def parts(folder: Path, coco: Path, cfg: config.Config) -> dict[str, Any]:
-    """Time the loader alone and the parts of a training step; must run in a process of its own."""
+    """Time the loader alone and the parts of a training step. Needs a process of its own: it sets globals."""
     from omegaconf import OmegaConf
 
-    # As TAO does before CUDA starts.
+    # TAO sets this before CUDA starts.
     if cfg.train.tao_spec.get("train", {}).get("cudnn", {}).get("deterministic", True):
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    # As from a command line, which this process was not started by: the loader's workers are forked.
+    # This process was spawned. The loader's workers must be forked, as in a training from the command line.
     set_start_method("fork", force=True)
     classes = files.read_json(coco / "label_map.json")
     OmegaConf.save(spec.train_spec(coco, len(classes), cfg), folder / "spec.yaml")
@@ -267,7 +266,7 @@ def parts(folder: Path, coco: Path, cfg: config.Config) -> dict[str, Any]:
 
 
 def cpu_against_cuda(checkpoint: Path, coco: Path, deploy: config.Deploy) -> dict[str, Any]:
-    """Largest differences of the outputs of TAO's network with its compiled op on the GPU and without it on the CPU."""
+    """Compare TAO's network with its compiled op on the GPU and without it on the CPU: differences of its outputs."""
     import torch
 
     from stages.coco import panoptic
@@ -276,7 +275,7 @@ def cpu_against_cuda(checkpoint: Path, coco: Path, deploy: config.Deploy) -> dic
 
     truth = panoptic.read(coco)
     picture = frames.fit(picture_files.read_rgb(truth.entries[0].image), deploy)[0]
-    # TF32 would be a difference of its own.
+    # TF32 would add differences of its own.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     answers = [Checkpoint(checkpoint, truth.num_things, deploy, device).logits(picture) for device in ("cpu", "cuda")]
     classes, masks = ((a.cpu() - b.cpu()).abs() for a, b in zip(*answers, strict=True))
@@ -295,14 +294,16 @@ def parameters(profile: str, overrides: list[str], out: Path) -> config.Config:
 
 
 def composed(args: argparse.Namespace, common: config.Config, work: Path) -> list[tuple[str, str, Path, config.Config]]:
-    """Kind, name, folder and parameters of each --run and --step. Raises ValueError for one that can't be measured."""
+    """Return kind, name, folder and parameters of each --run and --step. Raises ValueError if one can't be measured."""
     runs = []
     for kind, (name, *overrides) in [*(("run", run) for run in args.run), *(("step", run) for run in args.step)]:
         folder = work / re.sub(r"\W+", "_", f"{kind} {name}")
         folder.mkdir(exist_ok=True)
         cfg = parameters(args.profile, [*args.set, *overrides], folder / "params.yaml")
         if (cfg.sample, cfg.data) != (common.sample, common.data):
-            raise ValueError(f"{kind} {name}: sample.* and data.* are the same for all runs; give them to --set")
+            raise ValueError(
+                f"{kind} {name}: found other sample.* or data.* than in --set, expected the same; give them to --set"
+            )
         least = WARM_UP_EPOCHS + 2
         if kind == "run" and cfg.train.epochs < least:
             raise ValueError(f"{kind} {name}: train.epochs is {cfg.train.epochs}, expected {least} or more to time one")
@@ -311,31 +312,30 @@ def composed(args: argparse.Namespace, common: config.Config, work: Path) -> lis
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Command line of `make bench-train`."""
+    parser = command_line.parser(__doc__)
     parser.add_argument("--profile", default="scenes_720p", help="a file of conf/profile")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of all runs")
     for option, about in (
-        ("run", "a training with overrides of its own"),
-        ("step", "the same for the parts of a step"),
+        ("run", "time a training with these overrides"),
+        ("step", "time the parts of a step with these overrides"),
     ):
         parser.add_argument(
             f"--{option}", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"), help=about
         )
-    parser.add_argument("--work", type=Path, required=True, help="folder for scenes and runs; its scenes are reused")
+    parser.add_argument("--work", type=Path, required=True, help="folder for scenes and runs; scenes in it are reused")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--evaluate", action="store_true", help="evaluate each run's checkpoint, too")
-    parser.add_argument("--compare", action="store_true", help="compare the compiled op with the CPU, too")
+    parser.add_argument("--evaluate", action="store_true", help="also evaluate each run's checkpoint")
+    parser.add_argument("--compare", action="store_true", help="also compare the compiled op with the CPU")
     args = parser.parse_args()
     if not args.run and not args.step:
         args.run, args.step = [["1 GPU"]], [["1 GPU"]]
     if args.run and "CUDA_VISIBLE_DEVICES" in os.environ:
         parser.error("CUDA_VISIBLE_DEVICES is set: unset it and choose GPUs by train.gpus")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         Gpus([0])
     except import_module("pynvml").NVMLError as error:
-        parser.exit(1, f"no NVIDIA GPU here ({error}): run it on a machine with one\n")
+        raise RuntimeError(f"found no NVIDIA GPU ({error}), expected one; run it on a machine with a GPU") from error
     work = args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     common = parameters(args.profile, args.set, work / "params.yaml")
@@ -343,7 +343,7 @@ def main() -> None:
         runs = composed(args, common, work)
     except ValueError as error:
         parser.error(str(error))
-    # A folder for each set of scenes, so that none is taken for another.
+    # The folder's name depends on the parameters of the scenes, so that other scenes are not reused by mistake.
     made = work / hashlib.sha256(repr((common.sample, common.data)).encode()).hexdigest()[:12]
     coco = made / "coco"
     if not coco.exists():
@@ -351,7 +351,7 @@ def main() -> None:
         convert.build(made / "set", coco, made / "data.json", ROOT / "conf" / "tables", common.data)
     result: dict[str, Any] = {"torch": version("torch")}
     for kind, name, folder, cfg in runs:
-        # In processes of their own, whose memory on the GPU ends with them.
+        # In a process of its own, whose GPU memory is freed at its end.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             try:
                 if kind == "step":
@@ -371,4 +371,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -35,7 +35,7 @@ def build(engine: Path, checkpoint: Path, coco: Path, metrics: Path, name: str, 
 
     from stages.reference.tao_model import Checkpoint
 
-    target = cfg.target(name)
+    target = config.find_target(cfg, name)
     torch.set_num_threads(target.threads)
     truth = panoptic.read(coco)
     eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)

@@ -24,12 +24,12 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
     """
     manifest.check_host(name, target)
     about = description.read(graph)
-    for key in ("precision", "deformable_attention"):
+    for key in ("precision", "variant"):
         wanted, found = getattr(target, key).value, getattr(about, key)
         if found != wanted:
             raise RuntimeError(
                 f"target {name} needs a graph with {key} {wanted}, found {found} in {graph / description.NAME}; give "
-                f"--graph data/onnx/{target.deformable_attention.value}/{target.precision.value}"
+                f"--graph data/onnx/{target.variant.value}/{target.precision.value}"
             )
     backend = interface.backend(target)
     with files.atomic_write(out) as draft:
@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--timing-cache", type=Path, required=True, help="file of TensorRT's timings, read and written")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     args = parser.parse_args()
-    build(args.graph, args.out, args.target, config.load(args.params).target(args.target), args.timing_cache)
+    build(
+        args.graph, args.out, args.target, config.find_target(config.load(args.params), args.target), args.timing_cache
+    )
 
 
 if __name__ == "__main__":

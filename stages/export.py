@@ -1,4 +1,4 @@
-"""export@FORM: TAO checkpoint -> ONNX of the deployed graph, with one form of deformable attention.
+"""export@VARIANT: TAO checkpoint -> ONNX of the deployed graph, in one variant.
 
 Uses PyTorch's TorchScript exporter, as TAO does. docs/outputs.md describes inputs and outputs; the exported graph also
 outputs the network's logits, which the next stages compare. Fails if the graph holds an operator whose output shape
@@ -30,7 +30,7 @@ Builders of static engines can't take them.
 """
 
 
-def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.Sampler, cfg: config.Deploy) -> None:
+def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: config.Variant, cfg: config.Deploy) -> None:
     """Export checkpoint/model.pth to the folder `out`; write node counts and differences to `metrics`.
 
     Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's predictions on the first pictures of the split
@@ -43,14 +43,14 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
 
     truth = panoptic.read(coco)
     provenance = files.read_json(checkpoint / "provenance.json")
-    about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
+    about = description.Description(config.plain(cfg), variant.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
     paths = [entry.image for entry in truth.entries[: cfg.reference_frames]]
     with files.atomic_write(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
         answer(tao, paths, reference_file)
-        model = trace(tao.net, form, truth.num_things, cfg)
+        model = trace(tao.net, variant, truth.num_things, cfg)
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
             raise RuntimeError(
@@ -59,9 +59,9 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.S
             )
         artifact.save(model, draft, about, cut=False)
         result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
-        if form is config.Sampler.kernels:
+        if variant is config.Variant.cuda:
             # Partitioning needs the shapes of all tensors, which are known after simplification only.
-            result["compared"] = "not yet: by simplify@kernels"
+            result["compared"] = "not yet: by simplify@cuda"
         else:
             result |= comparison.check(model, reference_file, about, comparison.differences)
         files.write_json(metrics, result)
@@ -84,7 +84,7 @@ def answer(tao: Any, paths: list[Path], out: Path) -> None:
     comparison.save(out, np.stack(shown), class_logits, mask_logits, maps)
 
 
-def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
+def trace(tao: Any, variant: config.Variant, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
     """Export the graph of deploy.graph (network.Fused or TaoShaped) in float32, from TAO's MaskFormerModel `tao`."""
     import onnx
     import torch
@@ -92,11 +92,11 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
     from stages.network import deformable, network
     from stages.onnx_graph import passes
 
-    deployed = network.GRAPHS[cfg.graph](tao, form, num_things, cfg).eval()
+    deployed = network.GRAPHS[cfg.graph](tao, variant, num_things, cfg).eval()
     if cfg.graph is config.GraphKind.tao:
-        example = torch.zeros(cfg.batch_size, 3, *cfg.input_size)
+        example = torch.zeros(cfg.batch_size, 3, *frames.input_size(cfg))
     else:
-        example = torch.zeros(cfg.batch_size, *cfg.frame_size, 3, dtype=torch.uint8)
+        example = torch.zeros(cfg.batch_size, *frames.frame_size(cfg), 3, dtype=torch.uint8)
     file = io.BytesIO()
     with torch.inference_mode(), warnings.catch_warnings():
         # The tracer warns about each shape that it makes a constant. Here all shapes are meant to be constants.
@@ -109,7 +109,7 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
             output_names=list(deployed.output_names),
             opset_version=cfg.opset,
             do_constant_folding=True,
-            custom_opsets=deformable.CUSTOM_OPSETS.get(form),
+            custom_opsets=deformable.CUSTOM_OPSETS.get(variant),
             dynamo=False,
         )
     model = onnx.load_from_string(file.getvalue())
@@ -122,11 +122,11 @@ def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--form", type=config.Sampler, required=True, help="form of deformable attention")
+    parser.add_argument("--variant", type=config.Variant, required=True, help="variant of the graph")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
-    build(args.checkpoint, args.coco, args.out, args.metrics, args.form, config.load().deploy)
+    build(args.checkpoint, args.coco, args.out, args.metrics, args.variant, config.load().deploy)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""precision@FORM-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts left in float32.
+"""precision@VARIANT-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts in float32.
 
 The ONNX file has the types of the lower precision, so that precision is part of a hashed artifact and strongly typed
 builders can compile it. int8 is fp16 with the products of weights of backbone and encoder in int8
@@ -80,8 +80,8 @@ def to_int8(
         raise ValueError("int8 needs real pictures for calibration, found none; give their split by --coco")
     if not comparison.runs(about):
         raise ValueError(
-            f"int8 is calibrated in ONNX Runtime: found deformable_attention {about.deformable_attention}, which it "
-            "does not have, expected grid_sample or gather; set one of them for targets with precision int8"
+            f"int8 is calibrated in ONNX Runtime: found variant {about.variant}, which it does not have, expected onnx "
+            "or onnx_gather; set one of them for targets with precision int8"
         )
     shape = replace(about.config, calibration_pictures=cfg.calibration_pictures)
     inputs = int8.calibration_input(calibration, shape)

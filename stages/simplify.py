@@ -1,4 +1,4 @@
-"""simplify@FORM: exported ONNX -> the deployed graph in float32, by onnxsim.
+"""simplify@VARIANT: exported ONNX -> the deployed graph in float32, by onnxsim.
 
 onnxsim folds constants and removes redundant operators. The result is compared with TAO's predictions on real frames;
 onnxsim's own check is not used, because it feeds noise in [0, 1), which is black in uint8. The logits, which export

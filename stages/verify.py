@@ -23,7 +23,7 @@ def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path,
     Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError where the engine is
     not for this host or differs by more than cfg.verify allows, and ValueError where the sets hold different pictures.
     """
-    predictor = loading.load(engine, name, cfg.target(name))
+    predictor = loading.load(engine, name, config.find_target(cfg, name))
     truth, reference = panoptic.read(coco), panoptic.read(predictions)
     ours, theirs = PanopticQuality(), PanopticQuality()
     agreeing: dict[str, float] = {}

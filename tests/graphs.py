@@ -43,7 +43,7 @@ def write(folder: Path, model: onnx.ModelProto, target: config.Target) -> Path:
     onnx.save(model, folder / description.ONNX)
     about = description.Description(
         deploy={},
-        deformable_attention=target.deformable_attention.value,
+        variant=target.variant.value,
         categories=[{"id": 1, "name": "car", "isthing": 1}],
         provenance={"checkpoint_sha256": "0" * 64},
         precision=target.precision.value,

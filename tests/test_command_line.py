@@ -14,7 +14,7 @@ STAGES = {
     "sample": (["--out", "params.yaml/x"], "params.yaml"),
     "evaluate": (["--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"], "no/panoptic.json not found"),
     "export": (
-        ["--form", "grid_sample", "--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"],
+        ["--variant", "onnx", "--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"],
         "no/panoptic.json not found",
     ),
     "simplify": (["--exported", "no", "--out", "o", "--metrics", "m"], "no/graph.json not found"),
@@ -37,6 +37,12 @@ STAGES = {
     "report": (["--data", "no", "--pipeline", "dvc.yaml", "--out", "o"], "no/coco/label_map.json not found"),
     "commands.summary": (["--data", "no"], "no/metrics/evaluate.json not found; run `make all`"),
     "commands.build_engines": (["--target", "nosuch"], "must be among the targets"),
+    "commands.predict": (["--engine", "no", "--source", "a\nb"], r"a\nb not found; give SOURCE a picture"),
+    "commands.infer": (
+        ["--checkpoint", "no", "--label-map", "no", "--source", "no", "--out", "o"],
+        "no not found; give SOURCE a picture",
+    ),
+    "commands.data": (["--src", "no"], "no not found; give SRC a folder or a zip archive"),
     "commands.parameters_doc": (["--out", "params.yaml/x"], "params.yaml"),
 }
 

@@ -1,6 +1,9 @@
+import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from dvc.utils.hydra import compose_and_dump
@@ -9,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stages import config
-from stages.commands import params
+from stages.commands import parameters_doc, params
 from tests.conftest import REPO, run
 
 PROFILES = sorted(p.stem for p in (REPO / "conf/profile").glob("*.yaml"))
@@ -39,7 +42,7 @@ def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
         ("deploy.opset=16", ["deploy.opset", "17 to 20", "16"]),
         ("model.num_object_queries=256", ["model.num_object_queries", "1 to 255", "256"]),
         ("model.backbone.num_heads=[5,2,4,8]", ["model.backbone.num_heads[0]", "divisor of 24", "5"]),
-        ("measured=[gpu]", ["measured", "cpu", "gpu"]),
+        ("runnable=[gpu]", ["runnable", "cpu", "gpu"]),
         ("targets.rtx.compute_capabilities=[]", ["targets.rtx.compute_capabilities", "one or more"]),
         ("targets.rtx.compute_capabilities=['9.0']", ["targets.rtx.compute_capabilities", "8.9", "9.0"]),
         ("targets.cpu.threads=0", ["targets.cpu.threads", "1 or more"]),
@@ -100,6 +103,90 @@ def test_hand_edited_params_are_checked(tmp_path: Path) -> None:
         config.load(tmp_path / "params.yaml")
 
 
+SECTIONS = [kind for kind in vars(config).values() if is_dataclass(kind) and kind is not config.Range]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_config_holds_fields_and_checks_alone(section: Any) -> None:
+    """No stage depends on stages/config, so a result must not depend on its code: what computes is elsewhere."""
+    names = {field.name for field in fields(section)}
+    # What a dataclass with no more than fields has by itself.
+    of_all_dataclasses = set(vars(make_dataclass("Empty", ["x"]))) | {"__annotations_cache__", "__annotate_func__"}
+    more = set(vars(section)) - of_all_dataclasses - names
+    assert {name for name in more if not re.fullmatch(r"__post_init__|_?check(_\w+)?", name)} == set()
+    for name in sorted(more):
+        hints = get_type_hints(vars(section)[name])
+        assert hints.get("return") is type(None), f"{name} is to raise or to return nothing"
+
+
+def test_what_config_offers_besides_sections_and_choices() -> None:
+    """A function or constant more: one that a result depends on belongs to where the result is made."""
+    kinds = [name for name in config.__all__ if isinstance(getattr(config, name), type)]
+    assert sorted(set(config.__all__) - set(kinds)) == [
+        "CONTAINER_RUNNERS", "CPU_BUILDERS", "LABEL_MAP", "PLUGIN_VARIANTS", "RULES", "find_target", "is_name", "load",
+        "name_rule", "parse_deploy", "parse_target", "plain", "ranges", "require",
+    ]  # fmt: skip
+
+
+NUMBERS = [
+    (kind, key, name, allowed)
+    for key, kind in parameters_doc.sections(config.Config, "")
+    for name, allowed in config.ranges(kind).items()
+]
+
+
+def outside(allowed: config.Range) -> Iterator[float]:
+    """The nearest numbers beyond each end of a range."""
+    if allowed.at_least is not None:
+        yield allowed.at_least - 1
+    if allowed.above is not None:
+        yield allowed.above
+    if allowed.at_most is not None:
+        yield allowed.at_most + 1
+    if allowed.below is not None:
+        yield allowed.below
+    if allowed.multiple_of is not None:
+        yield allowed.multiple_of + 1
+
+
+def section_with(kind: Any, name: str, value: float) -> None:
+    """Make a section, checked, with one value other than the default."""
+    if kind is config.Target:
+        config.parse_target("cpu", {"builder_version": "1", name: value})
+    else:
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(("kind", "key", "name", "allowed"), NUMBERS)
+def test_every_range_is_checked_and_in_the_document(kind: Any, key: str, name: str, allowed: config.Range) -> None:
+    key = key.replace("NAME", "cpu")
+    found = list(outside(allowed))
+    assert found
+    for value in found:
+        with pytest.raises(ValueError, match=re.escape(f"{key}.{name}: must be {allowed.words()}, found {value!r};")):
+            section_with(kind, name, value)
+    assert allowed.words().removeprefix("in ") in (REPO / "docs/parameters.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "good", "bad", "words"),
+    [
+        (config.Range(at_least=1), [1, 99], [0, -1], "1 or more"),
+        (config.Range(at_least=2, at_most=5), [2, 5], [1, 6], "2 to 5"),
+        (config.Range(above=0), [1e-9], [0, -1], "above 0"),
+        (config.Range(above=0, below=1), [0.5], [0, 1], "in (0, 1)"),
+        (config.Range(at_least=0, below=1), [0, 0.9], [-0.1, 1], "in [0, 1)"),
+        (config.Range(above=0, at_most=1), [0.1, 1], [0, 1.1], "in (0, 1]"),
+        (config.Range(above=0, multiple_of=32), [32, 64], [0, -32, 33], "a positive multiple of 32"),
+        (config.Range(at_least=64, or_zero=True), [0, 64], [1, 63, -64], "0, or 64 or more"),
+    ],
+)
+def test_ranges(allowed: config.Range, good: list[float], bad: list[float], words: str) -> None:
+    assert [value for value in good if not allowed.holds(value)] == []
+    assert [value for value in [*bad, float("nan")] if allowed.holds(value)] == []
+    assert allowed.words() == words
+
+
 def test_missing_params_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make params"):
         config.load(tmp_path / "params.yaml")
@@ -121,13 +208,13 @@ def test_names_that_need_quotes_or_leave_their_folder(name: str) -> None:
         config.Data(sources={name: config.Source()})
     assert repr(name) in str(caught.value)
     with pytest.raises(ValueError, match=r"targets: must be a name of a-z A-Z 0-9 _ -, with a letter"):
-        config.target(name, {"builder_version": "1"})
+        config.parse_target(name, {"builder_version": "1"})
 
 
 def test_names_that_are_good() -> None:
     assert all(config.is_name(name) for name in ("mapillary", "2024_01", "v1.2-b", "A"))
     assert not config.is_name("a.b", "_-")
-    assert config.target("orin_jp6-2", {"builder_version": "1"}).builder_version == "1"
+    assert config.parse_target("orin_jp6-2", {"builder_version": "1"}).builder_version == "1"
 
 
 CASES = [
@@ -212,9 +299,10 @@ def test_a_fault_in_a_file_is_one_line_with_place_rule_and_value(
 TARGET = """description: RTX 6000 Ada
 builder: tensorrt
 builder_version: VERSION
+device: cuda
 compute_capabilities: ["8.9"]
 precision: fp16
-deformable_attention: kernels
+variant: cuda
 typing: weak
 """
 

@@ -1,4 +1,4 @@
-"""The forms of deformable attention against each other and TAO's own."""
+"""The ways to sample of deformable attention against each other and TAO's own."""
 
 import importlib
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stages import config
+from stages.inference import plugin
 from stages.network import deformable
 from stages.operators.deformable_attention import deformable_attention
 
@@ -29,15 +30,15 @@ def arguments(seed: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.
     return value, offsets, torch.randn(batch, stacked, samples, generator=generator)
 
 
-@pytest.mark.parametrize("form", config.Sampler)
+@pytest.mark.parametrize("variant", config.Variant)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_every_form_equals_tao(tao_wheel: None, form: config.Sampler, batch: int) -> None:
+def test_every_variant_equals_tao(tao_wheel: None, variant: config.Variant, batch: int) -> None:
     modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.modules")
     value, offsets, logits = arguments(0, batch)
-    if form is config.Sampler.kernels:
+    if variant is config.Variant.cuda:
         found = deformable_attention(value, torch.cat([offsets, logits], -1), SIZES, HEADS, POINTS)
     else:
-        found = deformable.sample(deformable.SAMPLERS[form](), value, offsets, logits, SIZES, HEADS, POINTS)
+        found = deformable.sample(deformable.SAMPLERS[variant](), value, offsets, logits, SIZES, HEADS, POINTS)
 
     shape = (batch, value.shape[1], HEADS, len(SIZES), POINTS)
     centres = []
@@ -54,22 +55,22 @@ def test_every_form_equals_tao(tao_wheel: None, form: config.Sampler, batch: int
 
 
 class Alone(torch.nn.Module):
-    def __init__(self, form: config.Sampler) -> None:
+    def __init__(self, variant: config.Variant) -> None:
         super().__init__()
-        self.sampler = deformable.SAMPLERS[form]()
+        self.sampler = deformable.SAMPLERS[variant]()
 
     def forward(self, value: Any, offsets: Any, logits: Any) -> Any:
         return deformable.sample(self.sampler, value, offsets, logits, SIZES, HEADS, POINTS)
 
 
-def export(form: config.Sampler, path: Path) -> onnx.ModelProto:
+def export(variant: config.Variant, path: Path) -> onnx.ModelProto:
     torch.onnx.export(
-        Alone(form),
+        Alone(variant),
         arguments(0, 2),
         str(path),
         input_names=["value", "offsets", "logits"],
         opset_version=17,
-        custom_opsets=deformable.CUSTOM_OPSETS.get(form),
+        custom_opsets=deformable.CUSTOM_OPSETS.get(variant),
         dynamo=False,
     )
     return onnx.load(path)
@@ -78,8 +79,8 @@ def export(form: config.Sampler, path: Path) -> onnx.ModelProto:
 @pytest.mark.filterwarnings("ignore")
 def test_grid_sample_and_gather_agree_in_onnx_runtime(tmp_path: Path) -> None:
     answers = []
-    for form in (config.Sampler.grid_sample, config.Sampler.gather):
-        export(form, tmp_path / "x.onnx")
+    for variant in (config.Variant.onnx, config.Variant.onnx_gather):
+        export(variant, tmp_path / "x.onnx")
         session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
         names = ("value", "offsets", "logits")
         answers += session.run(None, dict(zip(names, (a.numpy() for a in arguments(1, 2)), strict=True)))
@@ -87,11 +88,13 @@ def test_grid_sample_and_gather_agree_in_onnx_runtime(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("form", "version"), [(config.Sampler.plugin_v1, "1"), (config.Sampler.plugin_v2, "2")])
-def test_plugin_node_is_what_tensorrt_reads(tmp_path: Path, form: config.Sampler, version: str) -> None:
+@pytest.mark.parametrize(
+    ("variant", "version"), [(config.Variant.onnx_plugin_v1, "1"), (config.Variant.onnx_plugin_v2, "2")]
+)
+def test_plugin_node_is_what_tensorrt_reads(tmp_path: Path, variant: config.Variant, version: str) -> None:
     """Inputs and types: TensorRT's plugin/multiscaleDeformableAttnPlugin; attributes: its ONNX parser."""
-    model = export(form, tmp_path / "x.onnx")
-    (node,) = [n for n in model.graph.node if n.op_type == config.PLUGIN]
+    model = export(variant, tmp_path / "x.onnx")
+    (node,) = [n for n in model.graph.node if n.op_type == plugin.NAME]
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     assert attributes == {"plugin_version": version.encode(), "plugin_namespace": b""}
     constants = {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}

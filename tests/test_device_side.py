@@ -57,8 +57,8 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("params") / "params.json"
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
     more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx")]
-    forms = "deploy.deformable_attention=[grid_sample,kernels]"
-    done = run("python", "-m", "stages.commands.params", "--out", str(out), forms, *more, cwd=REPO)
+    variants = "deploy.variants=[onnx,cuda]"
+    done = run("python", "-m", "stages.commands.params", "--out", str(out), variants, *more, cwd=REPO)
     assert done.returncode == 0, done.stderr
     assert sorted(config.load(out).targets) == targets
     return out
@@ -105,7 +105,7 @@ def test_parameters_need_no_yaml_reader(device: Path, params: Path, tmp_path: Pa
 def test_the_engine_stage_says_what_is_missing(
     device: Path, params: Path, tmp_path: Path, name: str, message: str
 ) -> None:
-    target = config.load(params).target(name)
+    target = config.find_target(config.load(params), name)
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
     done = on_device(
         device, "-m", "stages.engine", "--params", str(params), "--target", name, "--graph", str(graph),

@@ -138,8 +138,8 @@ def changed(**values: object) -> Callable[[config.Target], None]:
     [
         (changed(precision=config.Precision.fp16), "precision must be 'fp16' here, found 'fp32'"),
         (
-            changed(deformable_attention=config.Sampler.gather),
-            "deformable_attention must be 'gather' here, found 'grid_sample'",
+            changed(variant=config.Variant.onnx_gather),
+            "variant must be 'onnx_gather' here, found 'onnx'",
         ),
         (changed(architecture="riscv128"), r"needs the CPU architecture riscv128, found"),
         (
@@ -205,10 +205,10 @@ def test_changed_bytes_and_a_missing_manifest_are_refused(built: Path, target: c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed(precision=config.Precision.fp16), "a graph with precision fp16, found fp32 .*grid_sample/fp16"),
+        (changed(precision=config.Precision.fp16), "a graph with precision fp16, found fp32 .*onnx/fp16"),
         (
-            changed(deformable_attention=config.Sampler.gather),
-            "a graph with deformable_attention gather, found grid_sample .*--graph data/onnx/gather/fp32",
+            changed(variant=config.Variant.onnx_gather),
+            "a graph with variant onnx_gather, found onnx .*--graph data/onnx/onnx_gather/fp32",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_engines_of_other_hosts_are_told_apart_with_a_command() -> None:
     board = config.Target(
         builder=config.Builder.tensorrt, builder_version="10.3", architecture="aarch64",
         device=config.Device.cuda, compute_capabilities=["8.7"],
-        deformable_attention=config.Sampler.plugin_v1, typing=config.Typing.weak, precision=config.Precision.fp16,
+        variant=config.Variant.onnx_plugin_v1, typing=config.Typing.weak, precision=config.Precision.fp16,
     )  # fmt: skip
     server = config.Target(
         builder=config.Builder.tensorrt, builder_version="10.13", architecture=platform.machine(),
@@ -246,12 +246,12 @@ def test_engines_of_other_hosts_are_told_apart_with_a_command() -> None:
     )  # fmt: skip
     cfg = config.Config(
         targets={"cpu": ONNXRUNTIME, "board": board, "server": server},
-        deploy=config.Deploy(deformable_attention=[config.Sampler.grid_sample, config.Sampler.plugin_v1]),
+        deploy=config.Deploy(variants=[config.Variant.onnx, config.Variant.onnx_plugin_v1]),
     )
     here, elsewhere = build_engines.plan(cfg, "")
     assert here == ["cpu"]
     assert "the CPU architecture aarch64, found" in elsewhere["board"]
-    assert "--target board --graph data/onnx/plugin_v1/fp16 --out data/engines/board" in elsewhere["board"]
+    assert "--target board --graph data/onnx/onnx_plugin_v1/fp16 --out data/engines/board" in elsewhere["board"]
     # By where the tests run: no module, or a module and no GPU.
     assert "tensorrt can't be imported" in elsewhere["server"] or "server needs" in elsewhere["server"]
     with pytest.raises(ValueError, match="orin"):

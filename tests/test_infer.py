@@ -120,7 +120,7 @@ def test_pictures_that_can_not_be_read(
     (broken / "a.png").write_bytes(b"no picture")
     out.mkdir()
     (out / "former").write_text("kept")
-    with pytest.raises(ValueError, match="no picture that can be read"):
+    with pytest.raises(ValueError, match="no picture to work on"):
         infer.build(checkpoint, label_map, str(broken), out, cfg)
     assert [p.name for p in out.iterdir()] == ["former"]
     (source / "z.png").write_bytes(b"no picture")

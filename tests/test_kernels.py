@@ -35,7 +35,7 @@ MERGE = {
 RTX = config.Target(
     builder=config.Builder.tensorrt_rtx, builder_version="1.7",
     device=config.Device.cuda, compute_capabilities=["8.6", "8.9"],
-    deformable_attention=config.Sampler.kernels,
+    variant=config.Variant.cuda,
 )  # fmt: skip
 
 
@@ -159,7 +159,9 @@ def section_bytes(code: bytes, wanted: str) -> int:
 
 
 def test_rows_that_fill_no_vector_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"a multiple of 8 channels in float16, found 20 of 20; choose another form"):
+    with pytest.raises(
+        ValueError, match=r"a multiple of 8 channels in float16, found 20 of 20; choose another variant"
+    ):
         plan_for("Linear", LINEAR, [TensorSpec((1, 500, 20), "float16"), TensorSpec((64, 20), "float16")])
     narrow = [TensorSpec((1, 100, 72), "float16"), *[TensorSpec((1, LENGTH, 72), "float16")] * 2]
     with pytest.raises(ValueError, match=r"multiples of 8 channels, found \{'VALUE_FIRST': 4\}"):
@@ -290,7 +292,9 @@ def test_what_the_compiler_says_arrives() -> None:
 
 
 def test_tensors_that_a_kernel_cannot_serve_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"a multiple of 8 channels a head in float16, found 4; choose another form"):
+    with pytest.raises(
+        ValueError, match=r"a multiple of 8 channels a head in float16, found 4; choose another variant"
+    ):
         plan_for("DeformableAttention", ATTENTION, attention_inputs("float16", depth=4))
     mixed = [attention_inputs("float16")[0], attention_inputs("float32")[1]]
     with pytest.raises(ValueError, match=r"float16 or float32; found \['float16', 'float32'\]"):
@@ -363,13 +367,13 @@ def test_a_computed_weight_is_refused_as_its_kernel_would_read_it_too_early(tmp_
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(schema.DOMAIN, 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     with pytest.raises(ValueError, match=r"out: the weight weight is computed, expected a constant"):
-        artifact.save(model, tmp_path, description.Description({}, "kernels", []))
+        artifact.save(model, tmp_path, description.Description({}, "cuda", []))
 
 
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
     """The folder of an engine with kernels."""
-    about = description.Description({}, "kernels", [{"id": 1, "name": "car", "isthing": 1}])
+    about = description.Description({}, "cuda", [{"id": 1, "name": "car", "isthing": 1}])
     (tmp_path / "graph").mkdir()
     artifact.save(network(), tmp_path / "graph", about)
     engine.build(tmp_path / "graph", tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache")
@@ -496,7 +500,7 @@ def test_kernels_are_not_loaded_without_a_gpu(built: Path) -> None:
 def test_a_graph_json_of_another_form_is_refused_in_one_line(
     tmp_path: Path, change: Callable[[list[Any]], object], message: str
 ) -> None:
-    artifact.save(network(), tmp_path, description.Description({}, "kernels", []))
+    artifact.save(network(), tmp_path, description.Description({}, "cuda", []))
     content = files.read_json(tmp_path / description.NAME)
     assert [type(step) for step in description.read(tmp_path).steps] == [Part, KernelCall, Part, KernelCall]
     files.write_json(tmp_path / description.NAME, {**content, "steps": change(content["steps"])})

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from benchmarks import tao_passes
 from stages.onnx_graph import passes
 
 FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
@@ -86,7 +87,7 @@ def test_boolean_assignment_becomes_and(tmp_path: Any) -> None:
     torch.onnx.export(Unblock(), (x,), str(tmp_path / "x.onnx"), input_names=["x"], opset_version=17, dynamo=False)
     model = onnx.load(tmp_path / "x.onnx")
     (expected,) = run(model, x=x.numpy())
-    assert passes.boolean_assignment_to_and(model.graph) == 1
+    assert tao_passes.boolean_assignment_to_and(model.graph) == 1
     import onnxsim
 
     simplified, equal = onnxsim.simplify(model)
@@ -102,7 +103,7 @@ def test_other_assignments_stay() -> None:
     updates = helper.make_tensor("updates", FLOAT, [1], [7.0])
     node = helper.make_node("ScatterND", ["x", "indices", "updates"], ["y"], name="/scatter")
     model = model_of([node], [info("x", FLOAT, [2])], [info("y", FLOAT, [2])], [indices, updates])
-    assert passes.boolean_assignment_to_and(model.graph) == 0
+    assert tao_passes.boolean_assignment_to_and(model.graph) == 0
     assert [n.op_type for n in model.graph.node] == ["ScatterND"]
 
 

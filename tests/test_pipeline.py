@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import REPO, run
 
 TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}}
-FORMS = ("grid_sample", "kernels")
-GRAPH_STAGES = {s for f in FORMS for s in (f"export@{f}", f"simplify@{f}", f"precision@{f}-fp16")}
+VARIANTS = ("onnx", "cuda")
+GRAPH_STAGES = {s for v in VARIANTS for s in (f"export@{v}", f"simplify@{v}", f"precision@{v}-fp16")}
 FROM_TRAIN_ON = {"train", "evaluate", "report", *GRAPH_STAGES, *TARGET_STAGES["cpu"], "engine@rtx"}
 ALL = {"sample", "convert", *FROM_TRAIN_ON}
 
@@ -82,8 +82,8 @@ def test_touching_a_file_runs_nothing(clone: Path) -> None:
     [
         ("targets.cpu.threads=1", {*TARGET_STAGES["cpu"], "report"}),
         # The merge is in the graph; --dry does not know that the ONNX files change in consequence.
-        ("deploy.overlap_threshold=0.1", {"evaluate", *(f"export@{f}" for f in FORMS), "benchmark@cpu", "report"}),
-        ("deploy.keep_float32=[Softmax]", {*(f"precision@{f}-fp16" for f in FORMS), "report"}),
+        ("deploy.overlap_threshold=0.1", {"evaluate", *(f"export@{v}" for v in VARIANTS), "benchmark@cpu", "report"}),
+        ("deploy.keep_float32=[Softmax]", {*(f"precision@{v}-fp16" for v in VARIANTS), "report"}),
         ("model.name=other", {"report"}),
         ("verify.max_pq_difference=0.3", {"verify@cpu", "report"}),
         ("benchmark.frames=11", {"benchmark@cpu", "report"}),
@@ -108,7 +108,7 @@ def test_a_target_parameter_rebuilds_that_target_for_real(clone: Path) -> None:
 
 def test_artifacts(clone: Path) -> None:
     metrics = {p.stem: json.loads(p.read_text()) for p in (clone / "data/metrics").glob("*.json")}
-    exported, simplified = metrics["export_grid_sample"], metrics["simplify_grid_sample"]
+    exported, simplified = metrics["export_onnx"], metrics["simplify_onnx"]
     assert simplified["nodes"] < exported["nodes"] / 2
     for found in (exported, simplified):
         assert found["logit_difference_max"] < 1e-3
@@ -134,7 +134,7 @@ def test_summary_names_the_results(clone: Path) -> None:
 
 def test_polygraphy_runs_a_graph_on_real_frames(clone: Path) -> None:
     """The command of docs/targets.md, with ONNX Runtime in TensorRT's place."""
-    graph = "data/onnx/grid_sample/fp16/graph.onnx"
+    graph = "data/onnx/onnx/fp16/graph.onnx"
     command = ("polygraphy", "run", graph, "--onnxrt", "--onnxrt", "--data-loader-script", "scripts/frames.py")
     shown = must(*command, "--atol", "0.05", "--onnx-outputs", "mark", "all", cwd=clone)
     assert "Pass Rate: 100.00%" in shown
@@ -147,7 +147,7 @@ def test_other_modes_answer_as_tao_with_trained_weights(clone: Path, mode: str, 
     compose(clone, f"deploy.mode={mode}", "deploy.object_mask_threshold=0.05")
     try:
         must(
-            "python", "-m", "stages.export", "--form", "grid_sample", "--checkpoint", "data/checkpoint", "--coco",
+            "python", "-m", "stages.export", "--variant", "onnx", "--checkpoint", "data/checkpoint", "--coco",
             "data/coco/val", "--out", str(tmp_path / "exported"),
             "--metrics", str(tmp_path / "metrics.json"), cwd=clone,
         )  # fmt: skip
@@ -190,7 +190,7 @@ def test_a_network_of_hugging_face_becomes_an_engine_without_training(clone: Pat
     """The clone's own, as transformers writes it: its graph is the same, but for where it says it is from."""
     import transformers
 
-    graph, trained = clone / "data/onnx/grid_sample/fp32/graph.onnx", clone / "data/checkpoint/model.pth"
+    graph, trained = clone / "data/onnx/onnx/fp32/graph.onnx", clone / "data/checkpoint/model.pth"
     before, metrics = without_provenance(graph), json.loads((clone / "data/metrics/evaluate.json").read_text())
     must(
         "python", "-m", "stages.commands.hugging_face", "--checkpoint", "data/checkpoint", "--label-map",

@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder as simplify writes it, and beside it comparison.npz, its own answer."""
     about = description.Description(
         deploy=config.plain(DEPLOY),
-        deformable_attention="grid_sample",
+        variant="onnx",
         categories=[{"id": 1, "name": "road", "isthing": 0}],
     )
     (tmp_path / "fp32").mkdir()
@@ -173,9 +173,9 @@ def test_int8_without_pictures_is_refused(folder: Path) -> None:
 
 
 def test_int8_of_a_graph_with_a_plugin_is_refused(folder: Path) -> None:
-    about = replace(description.read(folder / "fp32"), deformable_attention="plugin_v2")
+    about = replace(description.read(folder / "fp32"), variant="onnx_plugin_v2")
     artifact.save(network(), folder / "fp32", about)
-    with pytest.raises(ValueError, match="found deformable_attention plugin_v2, which it does not have"):
+    with pytest.raises(ValueError, match="found variant onnx_plugin_v2, which it does not have"):
         build(folder, kind=config.Precision.int8, calibration=(folder, folder))
 
 

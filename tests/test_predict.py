@@ -26,7 +26,7 @@ from stages.commands import predict
 from stages.engines import loading
 from stages.inference import description
 from stages.inference.segments import Segments
-from stages.media import recording, sources
+from stages.media import frame_sources, recording
 from stages.media.drawing import Painter
 from stages.onnx_graph import artifact
 from tests.conftest import REPO
@@ -73,7 +73,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     deploy = config.Deploy(frame_height_px=SIZE[0], frame_width_px=SIZE[1], height_px=64, width_px=64)
     (folder / "graph").mkdir()
-    about = description.Description(config.plain(deploy), "grid_sample", CATEGORIES)
+    about = description.Description(config.plain(deploy), "onnx", CATEGORIES)
     artifact.save(bright_is_car(), folder / "graph", about)
     engine.build(folder / "graph", folder / "cpu", "cpu", CPU, folder / "timing.cache")
     return folder / "cpu"
@@ -98,7 +98,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lines(folder: Path) -> list[dict]:  # type: ignore[type-arg]
-    return [json.loads(line) for line in (folder / recording.SEGMENTS).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / recording.SEGMENTS_NAME).read_text().splitlines()]
 
 
 def frames_of(path: Path) -> int:
@@ -111,7 +111,7 @@ def frames_of(path: Path) -> int:
 
 def test_frames_of_a_video_are_written_to_the_engines_memory(built: Path, video: Path) -> None:
     predictor = loading.load(built, "cpu", CPU)
-    source = sources.open_source(str(video))
+    source = frame_sources.open_source(str(video))
     source.buffer = predictor.frame_buffer()
     assert source.buffer is not None
     areas = []
@@ -122,7 +122,7 @@ def test_frames_of_a_video_are_written_to_the_engines_memory(built: Path, video:
     assert areas == sorted(areas)
     assert areas[0] < areas[-1]
 
-    other = sources.open_source(str(video))
+    other = frame_sources.open_source(str(video))
     other.buffer = np.zeros((8, 8, 3), np.uint8)
     assert next(iter(other)).rgb.shape == (*SIZE, 3)
     assert not other.buffer.any()
@@ -133,8 +133,8 @@ def test_a_folder_of_pictures(built: Path, tmp_path: Path, caplog: pytest.LogCap
         cv2.imwrite(str(tmp_path / name), picture(width)[..., ::-1])
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     (tmp_path / "notes.txt").write_text("not read")
-    done = predict.build(built, sources.open_source(str(tmp_path)), tmp_path / "out")
-    assert (done.pictures, done.skipped, done.dropped) == (2, 1, 0)
+    done = predict.build(built, frame_sources.open_source(str(tmp_path)), tmp_path / "out")
+    assert (done.frames, done.skipped, done.dropped) == (2, 1, 0)
     assert "broken.jpg: can't be read as a picture" in caplog.text
     first, second = lines(tmp_path / "out")
     assert [first["picture"], second["picture"]] == ["a.png", "b.png"]
@@ -148,13 +148,53 @@ def test_a_folder_of_pictures(built: Path, tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_a_video_becomes_a_video(built: Path, video: Path, tmp_path: Path) -> None:
-    done = predict.build(built, sources.open_source(str(video)), tmp_path)
-    assert done.pictures == 40
-    assert frames_of(tmp_path / recording.VIDEO) == 40
+    done = predict.build(built, frame_sources.open_source(str(video)), tmp_path)
+    assert done.frames == 40
+    assert frames_of(tmp_path / recording.VIDEO_NAME) == 40
     cars = [line["segments"][0]["area_px"] for line in lines(tmp_path)]
     assert cars == sorted(cars)
     assert cars[-1] > 2 * cars[0]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [recording.VIDEO, recording.SEGMENTS]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [recording.VIDEO_NAME, recording.SEGMENTS_NAME]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7])
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_frames_in_flight_change_neither_order_nor_results(
+    built: Path, video: Path, tmp_path: Path, kind: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = video
+    if kind == "folder":
+        source = tmp_path / "pictures"
+        source.mkdir()
+        for number in range(9):
+            # One of another size has memory of its own, and one can't be read.
+            size = (SIZE[1] // 2, SIZE[0] // 2) if number == 4 else SIZE[::-1]
+            cv2.imwrite(str(source / f"{number}.png"), cv2.resize(picture(8 + 4 * number)[..., ::-1], size))
+        (source / "5.png").write_bytes(b"no picture")
+    drawn: dict[int, list[np.ndarray]] = {}  # type: ignore[type-arg]
+    done = {}
+    for in_flight in (1, 2, 3):
+        overlays = drawn.setdefault(in_flight, [])
+
+        def draw(painter: Painter, rgb: np.ndarray, found: Segments, _: object, overlays: object = overlays) -> object:  # type: ignore[type-arg]
+            overlay = painter.overlay(rgb, found)
+            overlays.append(overlay)  # type: ignore[attr-defined]
+            return overlay
+
+        # Without the rate in the picture, which is never the same.
+        monkeypatch.setattr(Painter, "draw", draw)
+        out = tmp_path / f"out {in_flight}"
+        done[in_flight] = predict.build(built, frame_sources.open_source(str(source)), out, limit, in_flight)
+    counts = [(d.frames, d.skipped, d.dropped) for d in done.values()]
+    assert counts[0][0] == (limit or (40 if kind == "video" else 8))
+    first = [{**line, "latency_ms": 0} for line in lines(tmp_path / "out 1")]
+    assert len(first) == counts[0][0]
+    for in_flight in (2, 3):
+        assert counts[in_flight - 1] == counts[0]
+        assert [{**line, "latency_ms": 0} for line in lines(tmp_path / f"out {in_flight}")] == first
+        assert all(line["latency_ms"] > 0 for line in lines(tmp_path / f"out {in_flight}"))
+        for one, other in zip(drawn[1], drawn[in_flight], strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_damaged_video_is_read_to_its_end(built: Path, tmp_path: Path) -> None:
@@ -167,9 +207,9 @@ def test_a_damaged_video_is_read_to_its_end(built: Path, tmp_path: Path) -> None
     middle = content.index(b"moov") // 2
     content[middle : middle + 4000] = bytes(4000)
     path.write_bytes(content)
-    done = predict.build(built, sources.open_source(str(path)), None)
-    assert done.pictures + done.skipped == 40
-    assert done.pictures > 20
+    done = predict.build(built, frame_sources.open_source(str(path)), None)
+    assert done.frames + done.skipped == 40
+    assert done.frames > 20
 
 
 def test_a_cut_off_video_tells_what_is_missing(built: Path, tmp_path: Path) -> None:
@@ -179,9 +219,9 @@ def test_a_cut_off_video_tells_what_is_missing(built: Path, tmp_path: Path) -> N
         writer.write(picture(number % 60)[..., ::-1])
     writer.release()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    done = predict.build(built, sources.open_source(str(path)), None)
-    assert 50 < done.pictures < 150
-    assert done.pictures + done.skipped == 200
+    done = predict.build(built, frame_sources.open_source(str(path)), None)
+    assert 50 < done.frames < 150
+    assert done.frames + done.skipped == 200
 
 
 def test_the_sources_own_folder_is_left_alone(built: Path, tmp_path: Path) -> None:
@@ -189,7 +229,7 @@ def test_the_sources_own_folder_is_left_alone(built: Path, tmp_path: Path) -> No
     before = (tmp_path / "a.png").read_bytes()
     for source in (tmp_path, tmp_path / "a.png"):
         with pytest.raises(ValueError, match="holds the source's own files; give OUT another folder"):
-            predict.build(built, sources.open_source(str(source)), tmp_path)
+            predict.build(built, frame_sources.open_source(str(source)), tmp_path)
     assert (tmp_path / "a.png").read_bytes() == before
 
 
@@ -197,11 +237,11 @@ def test_a_draft_of_a_killed_run_is_not_taken_for_its_video(built: Path, tmp_pat
     cv2.imwrite(str(tmp_path / "a.png"), picture(16)[..., ::-1])
     out = tmp_path / "out"
     out.mkdir()
-    (out / recording.VIDEO).write_text("whole")
-    (out / f".part.{recording.VIDEO}").write_text("half")
-    predict.build(built, sources.open_source(str(tmp_path / "a.png")), out)
-    assert (out / recording.VIDEO).read_text() == "whole"
-    assert sorted(p.name for p in out.iterdir()) == ["a.png.png", recording.VIDEO, recording.SEGMENTS]
+    (out / recording.VIDEO_NAME).write_text("whole")
+    (out / f".part.{recording.VIDEO_NAME}").write_text("half")
+    predict.build(built, frame_sources.open_source(str(tmp_path / "a.png")), out)
+    assert (out / recording.VIDEO_NAME).read_text() == "whole"
+    assert sorted(p.name for p in out.iterdir()) == ["a.png.png", recording.VIDEO_NAME, recording.SEGMENTS_NAME]
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -223,8 +263,8 @@ def stream(video: Path) -> Iterator[str]:
 def test_a_stream_drops_frames_and_comes_back(
     built: Path, stream: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sources, "PAUSES_S", (0.05, 0.1))
-    source = sources.open_source(stream)
+    monkeypatch.setattr(frame_sources, "PAUSES_S", (0.05, 0.1))
+    source = frame_sources.open_source(stream)
     assert source.live
     slow = iter(source)
     read = []
@@ -234,7 +274,7 @@ def test_a_stream_drops_frames_and_comes_back(
         if read[-1] > 45:
             source.stop()
     # Whatever a URL's user and password are, they are not told.
-    assert sources.Live("http://me:secret@" + stream.partition("//")[2])._label.endswith(
+    assert frame_sources.LiveStream("http://me:secret@" + stream.partition("//")[2]).label.endswith(
         "//" + stream.partition("//")[2]
     )
     # It went on after the forty frames there are, and what came while this test slept was dropped.
@@ -263,7 +303,7 @@ def test_ctrl_c_leaves_whole_files(built: Path, video: Path, tmp_path: Path) -> 
         str(out),
     ]
     running = subprocess.Popen(command, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, stderr=subprocess.PIPE)
-    part = out / f".part.{recording.SEGMENTS}"
+    part = out / f".part.{recording.SEGMENTS_NAME}"
     for _ in range(300):
         if part.exists() and part.stat().st_size > 0:
             break
@@ -274,32 +314,32 @@ def test_ctrl_c_leaves_whole_files(built: Path, video: Path, tmp_path: Path) -> 
     assert b"Hz), latency p50" in told
     written = len(lines(out))
     assert 0 < written < 20000
-    assert frames_of(out / recording.VIDEO) == written
+    assert frames_of(out / recording.VIDEO_NAME) == written
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("nowhere.mp4", "nowhere.mp4 not found; give SOURCE a picture, a folder of pictures, a video"),
-        ("http://127.0.0.1:9/none.mp4", "can't be opened; is the camera there, is the URL right"),
+        ("http://127.0.0.1:9/none.mp4", "can't be opened; check that the camera is there, or that the URL is right"),
     ],
 )
 def test_what_can_not_be_read_is_said(source: str, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message.replace("?", ".")):
-        sources.open_source(source)
+        frame_sources.open_source(source)
 
 
 def test_an_empty_folder_and_no_video_are_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no pictures"):
-        sources.open_source(str(tmp_path))
+        frame_sources.open_source(str(tmp_path))
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match="can't be read as a video by this OpenCV"):
-        sources.open_source(str(tmp_path / "x.mp4"))
+        frame_sources.open_source(str(tmp_path / "x.mp4"))
 
 
 def test_an_engine_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"engine\.json not found; name the folder of an engine"):
-        predict.build(tmp_path, sources.Pictures("x", []), None)
+        predict.build(tmp_path, frame_sources.PictureFiles("x", []), None)
 
 
 def test_void_is_dark_and_things_of_a_class_differ() -> None:
@@ -367,14 +407,14 @@ def former(tmp_path: Path) -> Path:
     """The outputs of a run before."""
     out = tmp_path / "out"
     out.mkdir()
-    for name in (recording.VIDEO, recording.SEGMENTS):
+    for name in (recording.VIDEO_NAME, recording.SEGMENTS_NAME):
         (out / name).write_text(f"former {name}")
     return out
 
 
 def assert_former(out: Path) -> None:
-    assert sorted(p.name for p in out.iterdir()) == [recording.VIDEO, recording.SEGMENTS]
-    for name in (recording.VIDEO, recording.SEGMENTS):
+    assert sorted(p.name for p in out.iterdir()) == [recording.VIDEO_NAME, recording.SEGMENTS_NAME]
+    for name in (recording.VIDEO_NAME, recording.SEGMENTS_NAME):
         assert (out / name).read_text() == f"former {name}"
 
 
@@ -388,10 +428,12 @@ def test_nothing_but_broken_pictures_is_an_error_and_former_outputs_stay(
     done = command("--engine", built, "--source", folder, "--out", former, cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.decode().splitlines()[-1]
-    assert last == f"{folder}: no picture to work on (2 could not be read); {former} is as it was"
+    assert (
+        last == f"{folder}: no picture to work on (2 could not be read); give SOURCE another one; {former} is as it was"
+    )
     assert_former(former)
     with pytest.raises(ValueError, match="no picture to work on"):
-        predict.build(built, sources.open_source(str(folder)), tmp_path / "new")
+        predict.build(built, frame_sources.open_source(str(folder)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -399,12 +441,12 @@ def test_a_video_without_a_readable_frame_is_an_error(built: Path, video: Path, 
     path = tmp_path / "empty.mp4"
     path.write_bytes(mp4_boxes(video.read_bytes(), {b"mdat": lambda body: bytes(len(body))}))
     with pytest.raises(ValueError, match=r"no picture to work on \(40 could not be read\)"):
-        predict.build(built, sources.open_source(str(path)), former)
+        predict.build(built, frame_sources.open_source(str(path)), former)
     assert_former(former)
 
 
 def test_a_stream_that_gave_nothing_before_it_was_stopped_is_an_error(built: Path, stream: str, former: Path) -> None:
-    source = sources.open_source(stream)
+    source = frame_sources.open_source(stream)
     source.stop()
     with pytest.raises(ValueError, match=r"no picture to work on \(none came before the end"):
         predict.build(built, source, former)
@@ -412,9 +454,9 @@ def test_a_stream_that_gave_nothing_before_it_was_stopped_is_an_error(built: Pat
 
 
 def test_a_limit_below_zero_is_refused(built: Path, video: Path) -> None:
-    with pytest.raises(ValueError, match="--limit -1: expected 0, for all pictures, or more"):
-        predict.build(built, sources.open_source(str(video)), None, -1)
-    assert predict.build(built, sources.open_source(str(video)), None, 3).pictures == 3
+    with pytest.raises(ValueError, match="--limit -1: expected 0, for all frames, or more"):
+        predict.build(built, frame_sources.open_source(str(video)), None, -1)
+    assert predict.build(built, frame_sources.open_source(str(video)), None, 3).frames == 3
 
 
 @pytest.mark.parametrize("fps", [0.1, 0.5, 1 / 3, 24000 / 1001, 30000 / 1001, 240000 / 1001, 480, 1000])
@@ -422,8 +464,8 @@ def test_a_recorded_video_keeps_its_rate(
     built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, fps: float
 ) -> None:
     path = write_video(tmp_path / "source.mp4", fps, [picture(8 + number) for number in range(10)])
-    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
-    rate, count, last_s = told(tmp_path / "out" / recording.VIDEO)
+    predict.build(built, frame_sources.open_source(str(path)), tmp_path / "out")
+    rate, count, last_s = told(tmp_path / "out" / recording.VIDEO_NAME)
     assert rate == pytest.approx(fps, rel=2e-3)
     assert count == 10
     assert last_s == pytest.approx(9 / fps, rel=2e-3)
@@ -433,8 +475,8 @@ def test_a_recorded_video_keeps_its_rate(
 def test_a_rate_that_opencv_would_round_away_keeps_its_duration(built: Path, tmp_path: Path) -> None:
     path = write_video(tmp_path / "source.mp4", 1, [picture(8 + number) for number in range(5)])
     with_times(path, [60_000] * 5)
-    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
-    rate, count, _ = told(tmp_path / "out" / recording.VIDEO)
+    predict.build(built, frame_sources.open_source(str(path)), tmp_path / "out")
+    rate, count, _ = told(tmp_path / "out" / recording.VIDEO_NAME)
     assert count / rate == pytest.approx(300, rel=1e-3)
     assert len(lines(tmp_path / "out")) == 5
 
@@ -449,9 +491,9 @@ def test_a_rate_that_can_not_be_is_not_replaced_in_silence(
     at = content.index(b"strh") + 8 + 20
     content[at : at + 8] = struct.pack("<II", scale, rate)
     path.write_bytes(content)
-    source = sources.open_source(str(path))
+    source = frame_sources.open_source(str(path))
     predict.build(built, source, tmp_path / "out")
-    assert told(tmp_path / "out" / recording.VIDEO)[:2] == (pytest.approx(source.fps, rel=2e-3), 5)
+    assert told(tmp_path / "out" / recording.VIDEO_NAME)[:2] == (pytest.approx(source.fps, rel=2e-3), 5)
     found = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS)
     assert source.fps == found or "expected more than 0, at most 65535; overlay.mp4 gets 25" in caplog.text
 
@@ -461,8 +503,8 @@ def test_a_video_of_varying_times_keeps_its_duration_and_the_loss_is_told(
 ) -> None:
     path = write_video(tmp_path / "phone.mp4", 30, [picture(8 + number) for number in range(20)])
     with_times(path, [33] * 10 + [500] * 10)
-    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
-    rate, count, _ = told(tmp_path / "out" / recording.VIDEO)
+    predict.build(built, frame_sources.open_source(str(path)), tmp_path / "out")
+    rate, count, _ = told(tmp_path / "out" / recording.VIDEO_NAME)
     assert count == 20
     assert count / rate == pytest.approx((10 * 33 + 10 * 500) / 1000, rel=2e-3)
     assert "the times between frames vary, or some are missing" in caplog.text
@@ -477,9 +519,9 @@ def test_a_turned_video_is_shown_upright(built: Path, tmp_path: Path) -> None:
         return body[:40] + matrix + body[76:]
 
     path.write_bytes(mp4_boxes(path.read_bytes(), {b"tkhd": turn}))
-    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
+    predict.build(built, frame_sources.open_source(str(path)), tmp_path / "out")
     assert [(line["height_px"], line["width_px"]) for line in lines(tmp_path / "out")] == [(SIZE[1], SIZE[0])] * 5
-    good, shown = cv2.VideoCapture(str(tmp_path / "out" / recording.VIDEO)).read()
+    good, shown = cv2.VideoCapture(str(tmp_path / "out" / recording.VIDEO_NAME)).read()
     assert good
     assert shown.shape == (SIZE[1], SIZE[0], 3)
     # The car, red, was on the left and is at the top.
@@ -495,7 +537,7 @@ def test_a_picture_turned_by_exif_is_shown_upright(built: Path, tmp_path: Path) 
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     path = tmp_path / "turned.jpg"
     path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
-    predict.build(built, sources.open_source(str(path)), tmp_path / "out")
+    predict.build(built, frame_sources.open_source(str(path)), tmp_path / "out")
     (line,) = lines(tmp_path / "out")
     assert (line["height_px"], line["width_px"]) == (SIZE[1], SIZE[0])
     assert {s["category"]: s["area_px"] for s in line["segments"]}["object--car"] == pytest.approx(16 * 48, rel=0.05)
@@ -541,9 +583,9 @@ def test_a_video_of_any_name_is_read_from_its_own_folder(built: Path, video: Pat
     done = command("--engine", built, b"--source=" + name, b"--out=" + out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = source.with_name(os.fsdecode(out))
-    capture = cv2.VideoCapture(str(folder.joinpath(recording.VIDEO).rename(tmp_path / "plain.mp4")))
+    capture = cv2.VideoCapture(str(folder.joinpath(recording.VIDEO_NAME).rename(tmp_path / "plain.mp4")))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40
-    text = (folder / recording.SEGMENTS).read_bytes().decode()
+    text = (folder / recording.SEGMENTS_NAME).read_bytes().decode()
     first = json.loads(text.splitlines()[0])["picture"]
     # Valid Unicode, whatever the name's bytes are.
     assert first.encode() == name.replace(b"\xe9", rb"\xe9") + b":0"
@@ -559,13 +601,13 @@ def test_a_number_is_a_camera_and_a_path_is_a_file(
     with pytest.raises(
         ValueError, match=r"97 can't be opened.*; for the file or folder of this name give SOURCE \./97$"
     ):
-        sources.open_source("97")
-    assert predict.build(built, sources.open_source("./97"), None).pictures == 40
-    assert predict.build(built, sources.open_source(f"file://{tmp_path}/%397"), None).pictures == 40
+        frame_sources.open_source("97")
+    assert predict.build(built, frame_sources.open_source("./97"), None).frames == 40
+    assert predict.build(built, frame_sources.open_source(f"file://{tmp_path}/%397"), None).frames == 40
     with pytest.raises(FileNotFoundError, match="12345678901 not found"):
-        sources.open_source("12345678901")
+        frame_sources.open_source("12345678901")
     with pytest.raises(ValueError, match="not UTF-8; write other bytes of a URL as %NN"):
-        sources.open_source("http://127.0.0.1:9/caf\udce9.mp4")
+        frame_sources.open_source("http://127.0.0.1:9/caf\udce9.mp4")
 
 
 def test_what_a_file_is_its_content_says(built: Path, video: Path, tmp_path: Path) -> None:
@@ -574,15 +616,15 @@ def test_what_a_file_is_its_content_says(built: Path, video: Path, tmp_path: Pat
     (tmp_path / "video.jpg").write_bytes(video.read_bytes())
     (tmp_path / "text.txt").write_text("FFmpeg draws this as a video, by the suffix.\n" * 50)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    assert sources.open_source(str(tmp_path / "picture.mp4")).still
-    assert predict.build(built, sources.open_source(str(tmp_path / "video.jpg")), None).pictures == 40
+    assert frame_sources.open_source(str(tmp_path / "picture.mp4")).still
+    assert predict.build(built, frame_sources.open_source(str(tmp_path / "video.jpg")), None).frames == 40
     with pytest.raises(ValueError, match="can't be read as a video"):
-        sources.open_source(str(tmp_path / "text.txt"))
+        frame_sources.open_source(str(tmp_path / "text.txt"))
     with pytest.raises(ValueError, match="can't be read as a picture; restore the file"):
-        sources.open_source(str(tmp_path / "broken.jpg"))
+        frame_sources.open_source(str(tmp_path / "broken.jpg"))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="neither a file nor a folder"):
-        sources.open_source(str(tmp_path / "pipe"))
+        frame_sources.open_source(str(tmp_path / "pipe"))
 
 
 def test_a_folder_as_people_have_it(built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -598,7 +640,7 @@ def test_a_folder_as_people_have_it(built: Path, tmp_path: Path, caplog: pytest.
     (folder / "folder.jpg").mkdir()
     (folder / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(folder / "pipe.png")
-    done = predict.build(built, sources.open_source(str(folder)), tmp_path / "out")
+    done = predict.build(built, frame_sources.open_source(str(folder)), tmp_path / "out")
     assert [line["picture"] for line in lines(tmp_path / "out")] == sorted(
         ["UPPER.JPG", "no_suffix", "wrong.dat", "cafe\u0301.png"]
     )
@@ -612,7 +654,7 @@ def test_a_folder_as_people_have_it(built: Path, tmp_path: Path, caplog: pytest.
 def test_a_folder_of_folders_says_so(tmp_path: Path) -> None:
     (tmp_path / "day 1").mkdir()
     with pytest.raises(ValueError, match=r"holds no pictures, only 1 subfolders.*give SOURCE .*such as .*day 1$"):
-        sources.open_source(str(tmp_path))
+        frame_sources.open_source(str(tmp_path))
 
 
 def test_a_picture_whose_name_is_not_utf_8(built: Path, tmp_path: Path) -> None:
@@ -623,9 +665,9 @@ def test_a_picture_whose_name_is_not_utf_8(built: Path, tmp_path: Path) -> None:
         done = command("--engine", built, source, b"--out=run-\xe9", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         out = tmp_path / os.fsdecode(b"run-\xe9")
-        text = (out / recording.SEGMENTS).read_text(encoding="utf-8")
+        text = (out / recording.SEGMENTS_NAME).read_text(encoding="utf-8")
         assert json.loads(text)["picture"].encode() == rb"caf\xe9" + b"\n.png"
-        assert sorted(os.fsencode(p.name) for p in out.iterdir()) == [name + b".png", recording.SEGMENTS.encode()]
+        assert sorted(os.fsencode(p.name) for p in out.iterdir()) == [name + b".png", recording.SEGMENTS_NAME.encode()]
         shutil.rmtree(out)
     # A line for the one that is skipped, one for the folder's other files, and the last.
     assert rb"bad\xff.jpg" in done.stderr
@@ -639,7 +681,7 @@ def test_names_as_long_as_a_folder_takes(built: Path, tmp_path: Path) -> None:
     stems = ["x" * 236, "ü" * 125 + "y", "ü" * 125 + "z"]
     for stem in stems:
         (folder / f"{stem}.png").write_bytes(cv2.imencode(".png", picture(16)[..., ::-1])[1].tobytes())
-    predict.build(built, sources.open_source(str(folder)), tmp_path / "out")
+    predict.build(built, frame_sources.open_source(str(folder)), tmp_path / "out")
     found = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
     assert len(found) == 3
     assert f"{stems[0]}.png.png" in found
@@ -649,10 +691,10 @@ def test_names_as_long_as_a_folder_takes(built: Path, tmp_path: Path) -> None:
 def test_a_video_that_a_link_in_the_folder_leads_to_is_not_overwritten(
     built: Path, video: Path, tmp_path: Path
 ) -> None:
-    source = tmp_path / "out" / recording.VIDEO
+    source = tmp_path / "out" / recording.VIDEO_NAME
     source.parent.mkdir()
     source.write_bytes(video.read_bytes())
     (tmp_path / "link.mp4").symlink_to(source)
     with pytest.raises(ValueError, match="holds the source's own files"):
-        predict.build(built, sources.open_source(str(tmp_path / "link.mp4")), source.parent)
+        predict.build(built, frame_sources.open_source(str(tmp_path / "link.mp4")), source.parent)
     assert source.read_bytes() == video.read_bytes()

@@ -24,7 +24,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, classes: float, masks: float, ids: n
     logits = [np.full((1, 2), value, np.float32) for value in (classes, masks)]
     found = comparison.Answer(*logits, [Segments(ids, {1: 5, 2: 6})])
     monkeypatch.setattr(comparison, "run", lambda *_: found)
-    return Description(config.plain(CFG), "gather", [])
+    return Description(config.plain(CFG), "onnx_gather", [])
 
 
 @pytest.mark.parametrize("spoiled", [(np.nan, 0.0), (0.0, np.nan)])
@@ -57,7 +57,7 @@ def test_another_map_is_a_difference(reference_file: Path, monkeypatch: pytest.M
 
 def test_a_plugin_graph_is_said_not_to_be_compared(reference_file: Path) -> None:
     found = comparison.check(
-        None, reference_file, Description(config.plain(CFG), "plugin_v1", []), comparison.differences
+        None, reference_file, Description(config.plain(CFG), "onnx_plugin_v1", []), comparison.differences
     )
     assert "not on this host" in found["compared"]
     comparison.require_equal(reference_file, found, CFG)

@@ -59,7 +59,7 @@ def cfg() -> config.Config:
 def built(tmp_path: Path, cfg: config.Config) -> Path:
     """A folder with an engine, two pictures, and their truth: a car in the left half, road in the right."""
     (tmp_path / "graph").mkdir()
-    about = description.Description(config.plain(cfg.deploy), "grid_sample", CATEGORIES)
+    about = description.Description(config.plain(cfg.deploy), "onnx", CATEGORIES)
     artifact.save(constant_graph(), tmp_path / "graph", about)
     engine.build(tmp_path / "graph", tmp_path / "engine", "cpu", cfg.targets["cpu"], tmp_path / "timing")
     ids = np.ones((SIZE, SIZE), np.int32)

@@ -1,6 +1,7 @@
-"""build_engines: build the engines of params.yaml that this host can build, and print the command for each other one.
+"""build_engines: build the engines of params.yaml that this host can build, and say why for each other one.
 
-Run by `make engines`. DVC builds them, and first reproduces each changed stage that an engine depends on.
+Run by `make engines`. Not a DVC stage: it runs `dvc repro engine@TARGET`, which first reproduces the changed stages
+that the engine depends on. For targets of standard TensorRT it prints the command to run on the right machine.
 """
 
 import subprocess
@@ -16,7 +17,7 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
 
     `only` is a target id, or empty for all targets. Raises ValueError for an unknown id.
     """
-    chosen = {only: cfg.target(only)} if only else cfg.targets
+    chosen = {only: config.find_target(cfg, only)} if only else cfg.targets
     here, elsewhere = [], {}
     for name, target in chosen.items():
         try:
@@ -32,7 +33,7 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
 
 def command(name: str, target: config.Target) -> str:
     """Return the command that builds an engine on a machine without DVC and without a YAML reader, such as a board."""
-    graph = f"data/onnx/{target.deformable_attention.value}/{target.precision.value}"
+    graph = f"data/onnx/{target.variant.value}/{target.precision.value}"
     return (
         f"python3 -m stages.engine --params params.json --target {name} --graph {graph} --out data/engines/{name} "
         f"--timing-cache .timing_cache/{name}"
@@ -40,7 +41,7 @@ def command(name: str, target: config.Target) -> str:
 
 
 def main() -> int:
-    """Command line of `make engines`."""
+    """Command line of `make engines`. Returns the exit status: DVC's, or 1 if the only target can't be built here."""
     parser = command_line.parser(__doc__)
     parser.add_argument("--target", default="", help="target id; default: all")
     only = parser.parse_args().target

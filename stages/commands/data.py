@@ -1,12 +1,11 @@
-"""data: a set in Mapillary Vistas layout, folder or zip archive -> checked and tracked by DVC at data/raw/NAME.
+"""data: check a data set in Mapillary Vistas layout, a folder or a zip archive, and track it with DVC at data/raw/NAME.
 
-Run by `make data SRC=...`; no DVC stage. The files go into DVC's cache once, and data/raw/NAME is links to them where
-the file system has links (cache.type in .dvc/config). What was found is printed; a set with problems is tracked only
-with --on-error skip. All that can be known is checked before a byte is copied, and a run that fails or is ended leaves
-nothing at data/raw/NAME.
+Run by `make data SRC=...`. Not a DVC stage. DVC's cache stores each file once, and data/raw/NAME holds links to it if
+the file system has them (cache.type in .dvc/config). The findings are printed. A set with problems is tracked only with
+--on-error skip. Names, links, rights and disk space are checked before anything is copied. A run that fails or is
+stopped leaves nothing at data/raw/NAME.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -19,19 +18,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.raw_sets import archives, layouts, tracking
 from stages.vistas import check, reader
 
-SHOWN = 10
-"""Problems that are printed."""
+MAX_PROBLEMS_SHOWN = 10
+"""Number of problems that are printed."""
 
 
 def build(src: Path, out: Path, on_error: config.OnError, name: str = "") -> str:
-    """Check the set at `src` and let DVC track it at `out`; returns what was found. `name` is of its own config file.
+    """Check the data set at `src`, track it with DVC at `out`, and return the findings as text of one or more lines.
 
-    Raises FileNotFoundError or ValueError, saying what was found, where `src` is no such set or has problems,
-    FileExistsError where there is something at `out`, RuntimeError where DVC can't track `out`, with what DVC says.
+    `name` is the name of the set's config file if it is not Vistas' own, else empty. Raises FileNotFoundError or
+    ValueError if `src` is no such set or has problems, FileExistsError if something is at `out`, and RuntimeError with
+    DVC's message if DVC can't track `out`.
     """
     if not src.exists():
         step = "download it first" if re.match(r"[a-z0-9+]+:/", str(src)) else "give SRC a folder or a zip archive"
@@ -48,23 +48,25 @@ def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
     _require_set(src, src, "give SRC={}")
     size = sum(_sizes(src))
     cache = tracking.cache(out)
-    there = src.resolve() == out.resolve()
-    if not there:
+    in_place = src.resolve() == out.resolve()
+    if not in_place:
         _check_room(size, (out.parent, cache))
     text = _checked(src, on_error, name)
-    if there:
+    if in_place:
         for folder, _, _ in os.walk(out):
-            # DVC puts links in place of the files.
+            # DVC replaces the files by links, for which it needs to write to their folders.
             Path(folder).chmod(Path(folder).stat().st_mode | stat.S_IRWXU)
         tracking.add(out, new=False)
         return text
     with files.atomic_write(out) as draft:
-        # Not `dvc add --out`, which leaves a second copy of each file in the cache (DVC 3.67). Without the modes of the
-        # source: DVC and people must be able to remove what is in a folder.
+        # `dvc add --out` would leave a second copy of each file in the cache (DVC 3.67). The source's modes are not
+        # kept, because DVC and users must be able to delete files from the copied folders.
         command = ["cp", "-rL", "--no-preserve=mode", "--reflink=auto", "--", str(src), str(draft)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{src} can't be copied: {done.stderr.splitlines()[0]}; mend that and run it again")
+            raise RuntimeError(
+                f"{src} can't be copied: {done.stderr.splitlines()[0]}; remove the cause and run it again"
+            )
     tracking.add(out, new=True)
     return text
 
@@ -86,7 +88,7 @@ def _archive(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
 
 
 def _check_places(src: Path, out: Path) -> None:
-    """Raise ValueError or FileExistsError where what is at `src` can't come to `out`."""
+    """Raise ValueError or FileExistsError if `out` can't take the set: a link, one inside the other, or occupied."""
     for path in (out, *out.parents):
         if path.is_symlink():
             place = path.resolve()
@@ -108,7 +110,10 @@ def _check_places(src: Path, out: Path) -> None:
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    """Bytes of each file of a set. Raises ValueError for what can't be taken, OSError for what can't be listed."""
+    """Yield the size in bytes of each file and folder of a set.
+
+    Raises ValueError as `_check_entry`, and OSError if a folder can't be listed.
+    """
     root = folder.resolve()
     for place, folders, names in os.walk(folder, onerror=_raise):
         for name in (*folders, *names):
@@ -118,7 +123,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def _check_entry(path: Path, root: Path) -> None:
-    """Raise ValueError where a file or a folder of a set can't be taken."""
+    """Raise ValueError if a file or a folder of the set at `root` can't be copied or tracked."""
     found = ""
     if not files.is_utf8(path.name):
         found = "a name that is not UTF-8, which DVC can't keep; rename it"
@@ -127,7 +132,7 @@ def _check_entry(path: Path, root: Path) -> None:
     elif path.is_symlink() and reader.leaves(path, root):
         found = f"a link to {path.resolve()}, outside of the set; put a copy there, as `cp -rL` makes of a whole set"
     elif path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
-        found = "a link to a folder that it lies in itself; delete it"
+        found = "a link to a folder that it lies in itself, which has no end; delete it"
     elif not (path.is_file() or path.is_dir()):
         found = "a pipe, a socket or a device, expected files and folders; delete it"
     elif not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
@@ -141,7 +146,7 @@ def _raise(error: OSError) -> None:
 
 
 def _check_room(size: int, places: Iterable[Path]) -> None:
-    """Raise ValueError where one of the file systems that a copy goes to has too little room for `size` bytes."""
+    """Raise ValueError if the file system of one of `places` has less than `size` bytes free."""
     for place in places:
         there = next(path for path in (place, *place.absolute().parents) if path.exists())
         free = shutil.disk_usage(there).free
@@ -151,11 +156,13 @@ def _check_room(size: int, places: Iterable[Path]) -> None:
 
 
 def _require_set(src: Path, folder: layouts.Folder, choose: str) -> None:
+    """Raise ValueError if `folder` of `src` is no set. `choose` is the advice for a set in the subfolder {}."""
     if not reader.lies_at(folder):
         raise ValueError(f"{src} is no set in Vistas' layout: {layouts.explain(folder, reader.lies_at, choose)}")
 
 
 def _checked(folder: Path, on_error: config.OnError, name: str) -> str:
+    """Check the set in `folder` and return the findings. Raises ValueError for problems unless `on_error` is skip."""
     lines, problems = [], []
     for report in check.check(folder, name):
         counts = ", ".join(f"{name} {number}" for name, number in sorted(report.pictures.items()))
@@ -164,17 +171,22 @@ def _checked(folder: Path, on_error: config.OnError, name: str) -> str:
             f"{report.evaluated_things} things, {report.evaluated_stuff} stuff; {len(report.problems)} problems"
         )
         problems += report.problems
-    lines += problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+    lines += problems[:MAX_PROBLEMS_SHOWN] + (
+        [f"and {len(problems) - MAX_PROBLEMS_SHOWN} more"] if len(problems) > MAX_PROBLEMS_SHOWN else []
+    )
     text = "\n".join(lines)
     if problems and on_error is config.OnError.fail:
-        raise ValueError(f"{text}\nnot tracked; mend them, or add ARGS='--on-error skip' and set data.on_error to skip")
+        raise ValueError(
+            f"{text}\nnot tracked; correct these files, or add ARGS='--on-error skip' and set data.on_error to skip"
+        )
     return text
 
 
 def place(raw: Path, name: str, src: Path) -> Path:
-    """Where a set goes: `name` under `raw`, or else the source's own place, if it lies there, or name.
+    """Return the folder for a set: `name` under `raw`, or without a name the source's own place there or its own name.
 
-    Raises ValueError for a name that can't be one of a folder, a DVC stage and an argument.
+    Raises ValueError for a name that is not allowed (config.name_rule): it must work as a folder, a DVC stage and an
+    argument.
     """
     here, there = src.resolve(), raw.resolve()
     own = str(here.relative_to(there)) if here != there and here.is_relative_to(there) and src.is_dir() else ""
@@ -188,32 +200,24 @@ def place(raw: Path, name: str, src: Path) -> Path:
     return raw / chosen
 
 
-def main() -> int:
+def main() -> None:
     """Command line of `make data`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--src", type=Path, required=True, help="folder or zip archive of the set")
-    parser.add_argument("--name", default="", help="folder under --raw; default: the source's name")
+    parser.add_argument("--name", default="", help="folder under --raw; default: the source's own name")
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder that sets lie in")
     parser.add_argument("--config", default="", help="the set's config file, where it has another name than Vistas'")
     choices = [choice.value for choice in config.OnError]
-    parser.add_argument("--on-error", choices=choices, default="fail", help="whether a set with problems is tracked")
+    parser.add_argument(
+        "--on-error", choices=choices, default="fail", help="fail: don't track a set with problems; skip: track it"
+    )
     args = parser.parse_args()
-    # So that what was begun is removed, as after an interrupt.
+    # An exception, unlike SIGTERM's default, removes unfinished copies, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        out = place(args.raw, args.name, args.src)
-        print(build(args.src, out, config.OnError(args.on_error), args.config))
-    except KeyboardInterrupt:
-        print("interrupted; nothing was tracked", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (OSError, ValueError, RuntimeError) as error:
-        # What the system says names no mend.
-        step = "; mend that and run it again" if isinstance(error, OSError) and error.errno else ""
-        print(f"{error}{step}", file=sys.stderr)
-        return 1
+    out = place(args.raw, args.name, args.src)
+    print(build(args.src, out, config.OnError(args.on_error), args.config))
     print(f"{out} is tracked; add {out}.dvc to git, and set data.root to {out} in conf/data")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -1,29 +1,27 @@
 """params: conf/ -> params.yaml, by the composition that DVC itself uses.
 
-`make params [PROFILE=name] [OVERRIDES='key=value ...']`. The file is replaced only when the result is valid. With
-`--out params.json` the same for machines that only build and run engines and have no YAML reader.
+`make params [PROFILE=name] [OVERRIDES='key=value ...']`. The file is replaced only when the result is valid. `--out
+params.json` writes JSON, for machines that only build and run engines and have no YAML reader.
 """
 
-import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import command_line, files
 from stages.tao import spec
 
 
 def build(conf: Path, out: Path, overrides: list[str]) -> bool:
     """Compose conf/config.yaml with Hydra `overrides`, check it and write `out`; return whether `out` changed.
 
-    Raises ValueError with place, key, rule and value for what is wrong in a file or an override, OSError for a file
-    that can't be read or written.
+    Raises ValueError with place, key, rule and value for a fault in a file or an override, and OSError for a file that
+    can't be read or written.
     """
     from dvc.utils.hydra import compose_and_dump
 
-    from stages.commands import composition
+    from stages.config import composition
 
     if not (conf / "config.yaml").is_file():
         raise FileNotFoundError(f"{conf / 'config.yaml'} not found; run this in the repository's root, or give --conf")
@@ -50,9 +48,10 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
 
 
 def split(text: str) -> list[str]:
-    """The overrides in a text, parted by blanks outside quotes and brackets, with the quotes that Hydra reads.
+    """The overrides in a text: it is split at blanks that are outside of quotes and brackets.
 
-    Quotes around a whole override, a list, a mapping or a quoted text are the shell's habit and taken off.
+    Quotes that Hydra needs stay. Quotes around a whole override, a list, a mapping or a quoted text are removed: people
+    write them for the shell, which has not seen this text.
     """
     found, quote, depth = [""], "", 0
     pieces = re.findall(r"\\.|.", text, re.DOTALL)
@@ -71,27 +70,25 @@ def split(text: str) -> list[str]:
     return [re.sub(r"^([^=]+=)(['\"])(['\"\[{].*['\"\]}])\2$", r"\1\3", each, flags=re.DOTALL) for each in whole]
 
 
-def main() -> int:
+def main() -> None:
     """Command line of `make params`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of the Hydra configs")
     parser.add_argument("--out", type=Path, default=Path("params.yaml"), help="file to write, .yaml or .json")
     parser.add_argument("--profile", default="", help="a file of conf/profile; default: conf/config.yaml's choice")
-    parser.add_argument("--overrides", default="", help="Hydra overrides in one text, parted by blanks")
+    parser.add_argument("--overrides", default="", help="Hydra overrides in one text, separated by blanks")
     parser.add_argument("more", metavar="override", nargs="*", help="a Hydra override, such as train.epochs=3")
     args = parser.parse_args()
     try:
         chosen = _profile(args.conf, args.profile) + split(args.overrides) + args.more
         changed = build(args.conf, args.out, chosen)
     except (ValueError, OSError) as error:
-        print(f"{args.out} is left as it was: {error}", file=sys.stderr)
-        return 1
+        raise ValueError(f"{args.out} is unchanged: {command_line.message(error)}") from error
     print(f"{args.out}: {'updated' if changed else 'up to date'}")
-    return 0
 
 
 def _profile(conf: Path, name: str) -> list[str]:
-    """The override that chooses a profile. Raises ValueError for one whose file is not there."""
+    """The override that chooses a profile. Raises ValueError where its file is missing."""
     if not name:
         return []
     if not config.is_name(name, "._-/") or not (conf / f"profile/{name}.yaml").is_file():
@@ -101,4 +98,4 @@ def _profile(conf: Path, name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

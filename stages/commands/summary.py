@@ -16,14 +16,14 @@ def text(data: Path, cfg: config.Config) -> str:
     evaluated = files.read_json(metrics / "evaluate.json")
     rows = [("checkpoint", headline(evaluated))]
     deploy = cfg.deploy
-    forms = ", ".join(form.value for form in deploy.deformable_attention)
+    variants = ", ".join(variant.value for variant in deploy.variants)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"
-    rows.append(("graph", f"{deploy.graph.value}, {deploy.mode.value}, {frames}: {forms}"))
+    rows.append(("graph", f"{deploy.graph.value}, {deploy.mode.value}, {frames}: {variants}"))
     for name in cfg.targets:
         built = files.read_json(data / "engines" / name / manifest.NAME)
-        figures = f"{built['engine']['file']}, {built['deformable_attention']}, {built['precision']}, "
+        figures = f"{built['engine']['file']}, {built['variant']}, {built['precision']}, "
         figures += f"{built['engine']['bytes'] / 1e6:.1f} MB"
-        if name in cfg.measured:
+        if name in cfg.runnable:
             verified, timed = (
                 files.read_json(metrics / f"verify_{name}.json"),
                 files.read_json(metrics / f"benchmark_{name}.json"),

@@ -40,7 +40,7 @@ class Runtime(Protocol):
     def submit(self, frames: Array) -> None:
         """Start a batch, given as to `infer`, and return before it is done where the backend can.
 
-        Raises RuntimeError where a GPU's runtime has as many batches in flight as it was loaded for.
+        Raises RuntimeError where as many batches are in flight as the engine was loaded for.
         """
         ...
 
@@ -52,14 +52,17 @@ class Runtime(Protocol):
 class Immediate(ABC):
     """`submit` and `result` of a backend whose `infer` computes at once."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        """`shape` and `dtype` are of the graph's input."""
-        self._input = np.zeros(shape, dtype)
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, in_flight: int) -> None:
+        """`shape` and `dtype` are those of the graph's input. `in_flight` batches may wait for their `result`."""
+        # Each batch in flight has memory of its own, because its caller may read the frames until the result is there.
+        self._inputs = [np.zeros(shape, dtype) for _ in range(in_flight)]
+        self._next = 0
         self._done: deque[dict[str, Array]] = deque()
 
     def input_buffer(self) -> Array:
         """See Runtime.input_buffer."""
-        return self._input
+        self._require_free()
+        return self._inputs[self._next]
 
     @abstractmethod
     def infer(self, frames: Array) -> dict[str, Array]:
@@ -67,13 +70,19 @@ class Immediate(ABC):
 
     def submit(self, frames: Array) -> None:
         """See Runtime.submit."""
+        self._require_free()
         self._done.append(self.infer(frames))
+        self._next = (self._next + 1) % len(self._inputs)
 
     def result(self) -> dict[str, Array]:
         """See Runtime.result."""
         if not self._done:
             raise RuntimeError("no batch is in flight; submit one first")
         return self._done.popleft()
+
+    def _require_free(self) -> None:
+        if len(self._done) == len(self._inputs):
+            raise RuntimeError(f"{len(self._done)} batches are in flight, and no more may be; take a result first")
 
 
 class Backend(Protocol):

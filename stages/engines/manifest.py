@@ -99,7 +99,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
         "builder": target.builder.value,
         "builder_version": interface.backend(target).installed_version(),
         "precision": target.precision.value,
-        "deformable_attention": target.deformable_attention.value,
+        "variant": target.variant.value,
         "architecture": target.architecture,
         "compute_capabilities": target.compute_capabilities,
     }
@@ -136,7 +136,7 @@ def target_of(folder: Path) -> tuple[str, config.Target]:
     content = files.read_json(path)
     try:
         name = str(content["target"])
-        return name, config.target(name, {field.name: content[field.name] for field in fields(config.Target)})
+        return name, config.parse_target(name, {field.name: content[field.name] for field in fields(config.Target)})
     except (KeyError, ValueError) as error:
         raise RuntimeError(f"{path} is not one of this version: {error}; run `make engines`") from error
 

@@ -8,11 +8,14 @@ A stage's module ends with
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
+
+from stages.foundation import files
 
 FAILED, INTERRUPTED = 1, 130
 """Exit statuses: of a user's error, and of Ctrl-C (128 + SIGINT, as shells have it)."""
@@ -61,7 +64,7 @@ def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...]
 def message(error: Exception) -> str:
     """Return the text of an error for the user, or its kind where it has no text."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return f"{files.printable(os.fsdecode(error.filename))}: {error.strerror}"
     if isinstance(error, subprocess.CalledProcessError):
         said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
         return f"{error} {said or ''}".strip()

@@ -31,8 +31,8 @@ class Description:
 
     deploy: dict[str, Any]
     """The parameters `deploy` that the graph was exported with, as in params.yaml."""
-    deformable_attention: str
-    """A value of config.Sampler."""
+    variant: str
+    """A value of config.Variant: the operators that the graph is made of."""
     categories: list[Category]
     """COCO categories, things first; category_id - 1 is the network's class."""
     provenance: dict[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Description:
     @property
     def config(self) -> config.Deploy:
         """The parameters `deploy`, checked."""
-        return config.deploy(self.deploy)
+        return config.parse_deploy(self.deploy)
 
 
 def parse(content: Mapping[str, Any]) -> Description:

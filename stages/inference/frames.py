@@ -33,9 +33,24 @@ def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pa
     return height, width
 
 
+def frame_size(cfg: config.Deploy) -> Size:
+    """Size of the frames that an engine takes."""
+    return cfg.frame_height_px, cfg.frame_width_px
+
+
+def input_size(cfg: config.Deploy) -> Size:
+    """Size of the network's input."""
+    return cfg.height_px, cfg.width_px
+
+
+def mask_size(cfg: config.Deploy) -> Size:
+    """Size of the network's mask logits: a quarter of its input."""
+    return cfg.height_px // 4, cfg.width_px // 4
+
+
 def frame_in_input(cfg: config.Deploy) -> Size:
     """Return the size that a frame gets in the network's input; the rest is padding."""
-    return fitted_size(cfg.frame_size, cfg.input_size, cfg.resize)
+    return fitted_size(frame_size(cfg), input_size(cfg), cfg.resize)
 
 
 def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
@@ -43,10 +58,11 @@ def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
 
     Returns the frame and the (height, width) of the picture in it. A picture of the frame's size is not copied.
     """
-    height, width = fitted_size((picture.shape[0], picture.shape[1]), cfg.frame_size)
-    if picture.shape[:2] == cfg.frame_size:
+    size = frame_size(cfg)
+    height, width = fitted_size((picture.shape[0], picture.shape[1]), size)
+    if picture.shape[:2] == size:
         return picture, (height, width)
-    frame = np.zeros((*cfg.frame_size, 3), np.uint8)
+    frame = np.zeros((*size, 3), np.uint8)
     frame[:height, :width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
     return frame, (height, width)
 
@@ -58,7 +74,7 @@ def to_picture(labels: npt.NDArray[Any], used: Size, picture: Size, cfg: config.
     """
     if cfg.graph is config.GraphKind.tao:
         # Its maps have the size of the network's input, not the frame's.
-        labels = _cut(labels, frame_in_input(cfg), cfg.frame_size)
+        labels = _cut(labels, frame_in_input(cfg), frame_size(cfg))
     return _cut(labels, used, picture)
 
 
@@ -73,7 +89,7 @@ def network_input(frames: npt.NDArray[np.uint8], cfg: config.Deploy) -> Floats:
     Normalised by PIXEL_MEAN and PIXEL_STD. The fused graph computes the same values inside.
     """
     height, width = frame_in_input(cfg)
-    result = np.zeros((len(frames), *cfg.input_size, 3), np.float32)
+    result = np.zeros((len(frames), *input_size(cfg), 3), np.float32)
     for frame, out in zip(frames, result, strict=True):
         scaled = frame.astype(np.float32)
         if (height, width) != frame.shape[:2]:

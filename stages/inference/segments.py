@@ -121,12 +121,12 @@ def _merge_logits(class_logits: npt.NDArray[Any], mask_logits: npt.NDArray[Any],
 
     def mask(query: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
         low = mask_logits[query].astype(np.float32, copy=False)
-        logits = cv2.resize(low, cfg.input_size[::-1], interpolation=cv2.INTER_LINEAR)[: used[0], : used[1]]
-        if used != cfg.frame_size:
-            logits = cv2.resize(logits, cfg.frame_size[::-1], interpolation=cv2.INTER_LINEAR)
+        logits = cv2.resize(low, frames.input_size(cfg)[::-1], interpolation=cv2.INTER_LINEAR)[: used[0], : used[1]]
+        if used != frames.frame_size(cfg):
+            logits = cv2.resize(logits, frames.frame_size(cfg)[::-1], interpolation=cv2.INTER_LINEAR)
         return np.asarray(1 / (1 + cv2.exp(-logits)), np.float32), logits >= 0
 
-    return _MergeInput(probabilities.max(-1), probabilities.argmax(-1), cfg.frame_size, mask)
+    return _MergeInput(probabilities.max(-1), probabilities.argmax(-1), frames.frame_size(cfg), mask)
 
 
 def _merge(queries: _MergeInput, cfg: config.Deploy, num_things: int) -> Segments:

@@ -1,7 +1,4 @@
-"""Draws maps of segments over their pictures: the one painter of overlays, fast enough for video.
-
-Needs NumPy and OpenCV alone.
-"""
+"""Draws maps of segments over their pictures, for `predict`, `infer` and the report. Needs only NumPy and OpenCV."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,21 +16,21 @@ from stages.inference.segments import Segments
 
 @dataclass(frozen=True)
 class Style:
-    """How a map is laid over its picture."""
+    """How a map of segments is blended with its picture."""
 
     color_weight: float
     """Share of the class colour in a pixel of a segment, 0 to 1. The rest is the picture."""
     void_weight: float
     """Share of black in a pixel without a segment, 0 to 1. The rest is the picture."""
     shades: tuple[tuple[float, float], ...]
-    """(gain, white) for the things of a class in turn: the colour times gain, plus 255 times white, at most 255."""
+    """Pairs (gain, white). The things of a class take them in turn: colour x gain + 255 x white, at most 255."""
     contours: bool
     """Whether a light line separates neighbouring segments."""
 
 
-VIDEO: Final = Style(0.55, 0.55, ((1.0, 0.0), (0.72, 0.0), (1.22, 0.0), (0.86, 0.0), (1.36, 0.0)), contours=False)
+VIDEO_STYLE: Final = Style(0.55, 0.55, ((1.0, 0.0), (0.72, 0.0), (1.22, 0.0), (0.86, 0.0), (1.36, 0.0)), contours=False)
 """For `predict` and `infer`."""
-PAGE: Final = Style(
+REPORT_STYLE: Final = Style(
     color_weight=0.68,
     void_weight=0.8,
     shades=((1.0, 0.0), (0.7, 0.0), (0.7, 0.3), (0.85, 0.0), (0.55, 0.45), (0.58, 0.0), (0.85, 0.15)),
@@ -46,17 +43,18 @@ CONTOUR_WEIGHT: Final = 0.55
 
 
 class Painter:
-    """Draws with the colours of a data set's categories."""
+    """Draws overlays in the colours of a data set's categories."""
 
-    def __init__(self, categories: Sequence[Category], style: Style = VIDEO) -> None:
+    def __init__(self, categories: Sequence[Category], style: Style = VIDEO_STYLE) -> None:
+        """`categories` are those of label_map.json, each with its RGB colour."""
         self.categories = {category["id"]: category for category in categories}
-        """By category_id."""
+        """category_id -> category."""
         self.style = style
 
     def draw(self, picture: frames.Frame, found: Segments, lines: Sequence[str]) -> frames.Frame:
-        """Return the overlay with a legend of its classes below `lines` of text, at the top left.
+        """Return the overlay, with `lines` of text and a legend of its classes at the top left.
 
-        `picture` is uint8 [H, W, 3], RGB, and so is the result.
+        `picture` and the result are uint8 [H, W, 3], RGB.
         """
         result = self.overlay(picture, found)
         self._legend(result, [self.categories[c] for c in sorted(set(found.category_ids.values()))], lines)
@@ -92,11 +90,14 @@ class Painter:
         return colors
 
     def _legend(self, picture: frames.Frame, categories: Sequence[Category], lines: Sequence[str]) -> None:
-        """Write `lines` and the names of the classes into the picture, in a size that fits its height."""
+        """Write `lines` and the names of `categories` into the picture, uint8 [H, W, 3], in place.
+
+        The text size follows the picture's height. Entries that do not fit are left out.
+        """
         scale = max(0.35, picture.shape[0] / 1400)
         step = int(28 * scale) + 2
         entries: list[tuple[str, tuple[int, ...] | None]] = [(line, None) for line in lines]
-        # The last part of a Vistas name says most: object--vehicle--car.
+        # The last part of a Vistas name is the most specific one: object--vehicle--car.
         entries += [(c["name"].rpartition("--")[2], tuple(c["color"])) for c in categories]
         widest = max(
             (cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] for text, _ in entries), default=0
@@ -113,7 +114,7 @@ class Painter:
 
 
 def from_left_to_right(ids: npt.NDArray[np.int32], category_ids: Mapping[int, int]) -> dict[int, int]:
-    """Return the segments of `category_ids` that the map int32 [H, W] holds, by the mean column of their pixels.
+    """Return the segments of `category_ids` in the map int32 [H, W], sorted by the mean column of their pixels.
 
     With this order an object has about the same shade in two maps of one picture, whatever their ids.
     """
@@ -127,7 +128,7 @@ def from_left_to_right(ids: npt.NDArray[np.int32], category_ids: Mapping[int, in
 def _contours(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     """Return the pixels of segments whose right or lower neighbour is in another segment, bool [H, W].
 
-    Void has no contour: its many small islands would become a web of lines.
+    Void gets no contour, because its many small areas would cover the picture with lines.
     """
     line = np.zeros(ids.shape, np.bool_)
     right, below = ids[:, 1:], ids[1:]

@@ -1,6 +1,6 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) in several forms; see config.Sampler.
+"""Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, eq. 3) as each config.Variant samples it.
 
-All forms compute the same function with different operators, because builders support different ones. Sampling is
+All variants compute the same function with different operators, because builders support different ones. Sampling is
 bilinear between pixel centres, with zeros outside.
 """
 
@@ -13,14 +13,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
+from stages.inference import plugin
 from stages.operators import schema
 from stages.operators.deformable_attention import GridSample, Sizes, sample
 
 
-def use(pixel_decoder: Any, sampler: config.Sampler) -> None:
-    """Make each deformable attention layer of TAO's pixel decoder sample by `sampler`."""
+def use(pixel_decoder: Any, variant: config.Variant) -> None:
+    """Make each deformable attention layer of TAO's pixel decoder sample as `variant` does."""
     for layer in pixel_decoder.transformer.encoder.layers:
-        layer.self_attn.sampler = SAMPLERS[sampler]()
+        layer.self_attn.sampler = SAMPLERS[variant]()
         layer.self_attn.forward = partial(attend, layer.self_attn)
 
 
@@ -140,7 +141,7 @@ def _plugin_symbolic(
     # TensorRT's parser ignores the domain. Without a domain, ONNX would expect one of its own operators.
     text = schema.constant(version, "s")
     inputs = value, shapes, start_index, locations, weights
-    output = g.op(f"trt::{config.PLUGIN}", *inputs, plugin_version_s=text, plugin_namespace_s="")
+    output = g.op(f"trt::{plugin.NAME}", *inputs, plugin_version_s=text, plugin_namespace_s="")
     output.setType(g.original_node.output().type())
     return output
 
@@ -151,13 +152,13 @@ torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public 
 
 
 CUSTOM_OPSETS = {
-    config.Sampler.kernels: {schema.DOMAIN: schema.VERSION},
-    **{form: {"trt": 1} for form in config.PLUGINS},
+    config.Variant.cuda: {schema.DOMAIN: schema.VERSION},
+    **{variant: {"trt": 1} for variant in plugin.VERSIONS},
 }
-"""Form -> versions of the ONNX domains that it needs besides the standard one."""
+"""Variant -> the ONNX domains that it needs besides the standard one, with their versions."""
 
-SAMPLERS: dict[config.Sampler, Callable[[], nn.Module]] = {
-    config.Sampler.grid_sample: GridSample,
-    config.Sampler.gather: Gather,
-    **{form: partial(Plugin, version) for form, version in config.PLUGINS.items()},
+SAMPLERS: dict[config.Variant, Callable[[], nn.Module]] = {
+    config.Variant.onnx: GridSample,
+    config.Variant.onnx_gather: Gather,
+    **{variant: partial(Plugin, version) for variant, version in plugin.VERSIONS.items()},
 }

@@ -1,4 +1,4 @@
-"""The network in the form `kernels`: TAO's layers and weights, computed on tokens [B, S, C] by our own kernels.
+"""The network of the variant `cuda`: TAO's layers and weights, computed on tokens [B, S, C] by our own kernels.
 
 It computes the same function as stages/network/network.py. Builders compile only the convolution of the patches. Two
 more things are computed at export: scale and shift of a LayerNorm before a linear layer are folded into the layer's
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages import config
+from stages.inference import frames
 from stages.network import merge, tokens
 from stages.network.linear import Linear, products
 from stages.network.tokens import Size
@@ -23,7 +24,7 @@ from stages.operators.masked_attention import masked_attention
 from stages.operators.resize import resize
 from stages.operators.window_attention import window_attention
 
-FIX = "set another form in conf/target"
+FIX = "set another variant in conf/target"
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class Network(nn.Module):
         Raises ValueError for a network that our kernels can't compute.
         """
         super().__init__()
-        self.plane = None if cfg.mode is config.Mode.panoptic else cfg.mask_size
+        self.plane = None if cfg.mode is config.Mode.panoptic else frames.mask_size(cfg)
         network: Any = copy.deepcopy(tao)
         if network.backbone.ape:
-            raise ValueError(f"deformable_attention `kernels`: found a Swin with ape, expected one without; {FIX}")
+            raise ValueError(f"variant `cuda`: found a Swin with ape, expected one without; {FIX}")
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
         self.decoder = Decoder(network.sem_seg_head.predictor, network.sem_seg_head.pixel_decoder.mask_features)
@@ -102,16 +103,14 @@ class PixelDecoder(nn.Module):
         self.tao: Any = tao
         levels = len(tao.transformer_in_features), tao.maskformer_num_feature_levels
         if levels != (3, 3):
-            raise ValueError(f"deformable_attention `kernels`: found {levels} levels, expected (3, 3); {FIX}")
+            raise ValueError(f"variant `cuda`: found {levels} levels, expected (3, 3); {FIX}")
         convolutions = (*tao.lateral_convs, *tao.output_convs)
         if not all(isinstance(conv.norm, nn.GroupNorm) for conv in convolutions):
-            raise ValueError(
-                f"deformable_attention `kernels`: found a pixel decoder without GroupNorm, expected GroupNorm; {FIX}"
-            )
+            raise ValueError(f"variant `cuda`: found a pixel decoder without GroupNorm, expected GroupNorm; {FIX}")
         shapes = {(c.kernel_size, c.stride, c.padding, c.dilation, c.groups) for c in tao.output_convs}
         if shapes - {((3, 3), (1, 1), (1, 1), (1, 1), 1)}:
             raise ValueError(
-                f"deformable_attention `kernels`: found output convolutions {sorted(shapes)} (kernel, stride, padding, "
+                f"variant `cuda`: found output convolutions {sorted(shapes)} (kernel, stride, padding, "
                 f"dilation, groups), expected plain 3 x 3; {FIX}"
             )
 
@@ -190,7 +189,7 @@ class Decoder(nn.Module):
         blocks = (*tao.transformer_cross_attention_layers, *tao.transformer_ffn_layers)
         if any(block.normalize_before for block in blocks) or any(len(list(p.parameters())) for p in tao.input_proj):
             raise ValueError(
-                "deformable_attention `kernels`: found a decoder with pre_norm or with other channels than the pixel "
+                "variant `cuda`: found a decoder with pre_norm or with other channels than the pixel "
                 f"decoder, expected neither; {FIX}"
             )
         self.tao, self.heads = tao, tao.num_heads

@@ -18,7 +18,7 @@ from stages.operators.panoptic_merge import at_frame, panoptic, panoptic_merge
 
 def sizes(cfg: config.Deploy) -> tuple[list[int], list[int], list[int]]:
     """Return [height, width] of the network's input, of the frame in the input, and of the frame."""
-    return list(cfg.input_size), list(frames.frame_in_input(cfg)), list(cfg.frame_size)
+    return list(frames.input_size(cfg)), list(frames.frame_in_input(cfg)), list(frames.frame_size(cfg))
 
 
 class Panoptic(nn.Module):
@@ -43,7 +43,7 @@ class PanopticKernel(Panoptic):
     def __init__(self, cfg: config.Deploy, num_things: int) -> None:
         """Take the arguments of Panoptic."""
         super().__init__(cfg, num_things)
-        self.mask_size = list(cfg.mask_size)
+        self.mask_size = list(frames.mask_size(cfg))
 
     def forward(self, class_logits: torch.Tensor, mask_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute `panoptic` of class logits [B, Q, 1 + C] and mask logits [B, Q, h * w]."""

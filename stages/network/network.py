@@ -36,13 +36,13 @@ class Network(nn.Module):
     mask logits [B, Q, H/4, W/4].
     """
 
-    def __init__(self, tao: nn.Module, sampler: config.Sampler) -> None:
+    def __init__(self, tao: nn.Module, variant: config.Variant) -> None:
         """Wrap a copy of TAO's MaskFormerModel, which is not changed."""
         super().__init__()
         network: Any = copy.deepcopy(tao)
         for layer in network.backbone.layers:
             layer.forward = partial(swin_stage, layer)
-        deformable.use(network.sem_seg_head.pixel_decoder, sampler)
+        deformable.use(network.sem_seg_head.pixel_decoder, variant)
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
         self.decoder = Decoder(network.sem_seg_head.predictor, self.pixel_decoder.mask_features)
@@ -63,12 +63,12 @@ class Fused(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
+    def __init__(self, tao: nn.Module, variant: config.Variant, num_things: int, cfg: config.Deploy) -> None:
         """`tao`: TAO's MaskFormerModel, which is not changed. Classes 1 to num_things are things."""
         super().__init__()
-        self.input, self.scaled = cfg.input_size, frames.frame_in_input(cfg)
-        by_kernel = sampler is config.Sampler.kernels
-        self.network = kernel_network.Network(tao, cfg) if by_kernel else Network(tao, sampler)
+        self.input, self.scaled = frames.input_size(cfg), frames.frame_in_input(cfg)
+        by_kernel = variant is config.Variant.cuda
+        self.network = kernel_network.Network(tao, cfg) if by_kernel else Network(tao, variant)
         merges = kernel_network.MERGES if by_kernel else merge.MERGES
         self.merge = merges[cfg.mode](cfg, num_things)
         self.input_name, self.output_names = description.FUSED_INPUT, (*self.merge.OUTPUTS, *segments.LOGITS)
@@ -106,10 +106,10 @@ class TaoShaped(nn.Module):
         config.Mode.instance: ("pred_masks", "pred_scores", "pred_classes"),
     }
 
-    def __init__(self, tao: nn.Module, sampler: config.Sampler, num_things: int, cfg: config.Deploy) -> None:
+    def __init__(self, tao: nn.Module, variant: config.Variant, num_things: int, cfg: config.Deploy) -> None:
         """Take the arguments of Fused. `num_things` is not used, because TAO's graph does not merge."""
         super().__init__()
-        self.network = Network(tao, sampler)
+        self.network = Network(tao, variant)
         self.input_name, self.output_names = description.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *segments.LOGITS)
         predictor: Any = self.network.decoder.tao
         model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")

@@ -40,8 +40,8 @@ def _weights(norms: list[nn.GroupNorm]) -> tuple[torch.Tensor, torch.Tensor, int
     kinds = {(norm.num_groups, norm.eps) for norm in norms}
     if len(kinds) > 1:
         raise ValueError(
-            f"deformable_attention `kernels`: found the groups and epsilons {sorted(kinds)}, expected the same in all "
-            "levels; set another form in conf/target"
+            f"variant `cuda`: found the groups and epsilons {sorted(kinds)}, expected the same in all "
+            "levels; set another variant in conf/target"
         )
     ((groups, epsilon),) = kinds
     return torch.stack([n.weight for n in norms]), torch.stack([n.bias for n in norms]), groups, epsilon

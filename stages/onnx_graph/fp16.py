@@ -6,17 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from stages import config
-from stages.inference import segments
+from stages.inference import plugin, segments
 from stages.onnx_graph import partition
 
-ALWAYS_FLOAT32 = ("GridSample", config.PLUGIN, "/corners/")
+ALWAYS_FLOAT32 = ("GridSample", plugin.NAME, "/corners/")
 """Operators and places that sample pixels. They stay in float32, and so do the coordinates that they read.
 
 Builders have no GridSample in half precision, and TensorRT 8.6's plugin has float32 only. Gathers compute numbers of
 pixels, and half precision can't represent all integers above 2048."""
 
-COORDINATES = {"GridSample": [1], config.PLUGIN: [3]}
+COORDINATES = {"GridSample": [1], plugin.NAME: [3]}
 """Operator -> indices of the inputs that are coordinates. All inputs of other operators are."""
 
 FLOAT32_INPUTS = {"Resize": (1, 2)}

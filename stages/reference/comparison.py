@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from stages import config
 from stages.inference.description import Description
+from stages.inference.frames import mask_size
 from stages.inference.predictor import Predictor
 from stages.inference.segments import LOGITS, Segments
 from stages.metrics import agreement
@@ -73,7 +74,7 @@ def run(model: "onnx.ModelProto", frames: Array, description: Description) -> An
         segments += predictor.segments(list(frames[start : start + size]))
     class_logits, mask_logits = (np.concatenate(logits[name])[: len(frames)] for name in LOGITS)
     if mask_logits.ndim == 3:  # [N, Q, h * w] of the operator PanopticMerge
-        mask_logits = mask_logits.reshape(*mask_logits.shape[:2], *description.config.mask_size)
+        mask_logits = mask_logits.reshape(*mask_logits.shape[:2], *mask_size(description.config))
     return Answer(class_logits, mask_logits, segments)
 
 
@@ -139,7 +140,7 @@ def _session(model: "onnx.ModelProto") -> Callable[[Tensors], Tensors]:
 
 def runs(description: Description) -> bool:
     """Return whether ONNX Runtime can run a graph. It can't run TensorRT's plugins."""
-    return config.Sampler(description.deformable_attention) not in config.PLUGINS
+    return config.Variant(description.variant) not in config.PLUGIN_VARIANTS
 
 
 def check(

@@ -93,11 +93,11 @@ class Checkpoint:
         """
         cfg = self.deploy
         height, width = frames.frame_in_input(cfg)
-        masks = F.interpolate(masks[None], size=cfg.input_size, mode="bilinear", align_corners=False)
+        masks = F.interpolate(masks[None], size=frames.input_size(cfg), mode="bilinear", align_corners=False)
         if cfg.graph is config.GraphKind.tao:
             return masks[0]
         masks = masks[..., :height, :width]
-        return F.interpolate(masks, size=cfg.frame_size, mode="bilinear", align_corners=False)[0]
+        return F.interpolate(masks, size=frames.frame_size(cfg), mode="bilinear", align_corners=False)[0]
 
     def merge(self, mode: config.Mode, logits: torch.Tensor, masks: torch.Tensor) -> Segments:
         """Apply TAO's post-processing of a mode to pred_logits [Q, 1 + C] and masks at the frame's size, [Q, H, W]."""

@@ -38,7 +38,7 @@ def columns(sources: Sources) -> list[tuple[str, str]]:
     found = [("image", "validation picture"), ("truth", "annotation")]
     if sources.checkpoint:
         found.append(("checkpoint", "TAO network, PyTorch"))
-    for name in sources.measured:
+    for name in sources.runnable:
         target = sources.cfg.targets[name]
         found.append((f"engine {name}", f"{target.builder.value}, {target.precision.value}"))
     return found
@@ -47,9 +47,9 @@ def columns(sources: Sources) -> list[tuple[str, str]]:
 def rows(sources: Sources) -> tuple[list[PictureRow], list[Category]]:
     """Return rows spread evenly over the validation set, and the classes that they show, by rising id."""
     entries = sources.truth.entries
-    sets = [s for s in (sources.truth, sources.checkpoint, *sources.measured.values()) if s]
+    sets = [s for s in (sources.truth, sources.checkpoint, *sources.runnable.values()) if s]
     by_image = [{entry.image_id: entry for entry in s.entries} for s in sets]
-    painter = drawing.Painter(list(sources.classes.values()), drawing.PAGE)
+    painter = drawing.Painter(list(sources.classes.values()), drawing.REPORT_STYLE)
     result: list[PictureRow] = []
     shown: set[int] = set()
     for index in spread(len(entries), sources.cfg.report.pictures):

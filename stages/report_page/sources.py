@@ -25,14 +25,14 @@ class Sources:
     truth: panoptic.PanopticSet
     checkpoint: panoptic.PanopticSet | None
     """Maps that evaluate wrote."""
-    measured: dict[str, panoptic.PanopticSet]
+    runnable: dict[str, panoptic.PanopticSet]
     """Target -> maps that verify wrote."""
     history: list[dict[str, float]]
     """A row per epoch of TAO's training. A row lacks the figures that TAO did not measure in its epoch."""
     per_class: list[dict[str, str | float]]
     """Rows of per_class.csv: the class, and its figures, 0 to 100, and counts. A row lacks what its class lacks."""
     graphs: dict[str, inspection.Inspection]
-    """Folder of a deployable graph, such as data/onnx/gather/fp16 -> its inputs and outputs."""
+    """Folder of a deployable graph, such as data/onnx/onnx_gather/fp16 -> its inputs and outputs."""
     engines: dict[str, dict[str, Any]]
     """Target -> content of engine.json."""
     metrics: dict[str, Any]
@@ -57,9 +57,11 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
         {key: value if key == "class" else float(value) for key, value in row.items() if value}
         for row in _rows(data / "evaluate" / "per_class.csv")
     ]
-    measured = {name: _maps(data / "verify" / name) for name in cfg.measured}
-    deployable = [(form.value, p) for form in cfg.deploy.deformable_attention for p in precisions(cfg.deploy)]
-    onnx_files = {f"data/onnx/{form}/{p}": data / "onnx" / form / p / description.ONNX for form, p in deployable}
+    runnable = {name: _maps(data / "verify" / name) for name in cfg.runnable}
+    deployable = [(variant.value, p) for variant in cfg.deploy.variants for p in precisions(cfg.deploy)]
+    onnx_files = {
+        f"data/onnx/{variant}/{p}": data / "onnx" / variant / p / description.ONNX for variant, p in deployable
+    }
     manifests = {name: data / "engines" / name / "engine.json" for name in cfg.targets}
     return Sources(
         cfg=cfg,
@@ -67,7 +69,7 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
         statistics=files.read_json(data / "coco" / "statistics.json"),
         truth=panoptic.read(data / "coco" / "val"),
         checkpoint=_maps(data / "evaluate"),
-        measured={name: maps for name, maps in measured.items() if maps},
+        runnable={name: maps for name, maps in runnable.items() if maps},
         history=history,
         per_class=per_class,
         graphs={folder: inspection.read(path) for folder, path in onnx_files.items() if path.exists()},
@@ -78,7 +80,7 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
 
 
 def precisions(deploy: config.Deploy) -> list[str]:
-    """Return the precisions of each form of the graph, fp32 first."""
+    """Return the precisions of each variant of the graph, fp32 first."""
     return [config.Precision.fp32.value, *(p.value for p in deploy.lower_precisions)]
 
 

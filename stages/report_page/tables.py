@@ -56,10 +56,10 @@ def _accuracy(evaluated: Any, mode: config.Mode) -> list[dict[str, str]]:
 
 def tiles(sources: Sources) -> list[dict[str, str]]:
     """Return the key figures: label, value, unit, caption. A value is empty where its stage has not run."""
-    evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.measured), "")
+    evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.runnable), "")
     verified, timed = sources.metric(f"verify_{name}"), sources.metric(f"benchmark_{name}")
     engine, deploy = f"engine {name}", sources.cfg.deploy
-    absent = f"verify or benchmark of {engine} has not run" if name else "no target is measured"
+    absent = f"verify or benchmark of {engine} has not run" if name else "no target is runnable here"
     return [
         *_accuracy(evaluated, sources.cfg.model.mode),
         _tile(
@@ -109,19 +109,19 @@ def per_class(sources: Sources) -> list[dict[str, object]]:
 
 
 def graphs(sources: Sources) -> list[dict[str, object]]:
-    """Return the rows of the graph table, form by form. A row is `absent` where its stage has not run."""
+    """Return the rows of the graph table, variant by variant. A row is `absent` where its stage has not run."""
     rows = []
-    for form in (sampler.value for sampler in sources.cfg.deploy.deformable_attention):
-        rows.append(_graph(sources, form, "exported", f"export_{form}", f"export@{form}"))
+    for variant in (each.value for each in sources.cfg.deploy.variants):
+        rows.append(_graph(sources, variant, "exported", f"export_{variant}", f"export@{variant}"))
         fp32, *lower = precisions(sources.cfg.deploy)
-        rows.append(_graph(sources, form, fp32, f"simplify_{form}", f"simplify@{form}"))
-        rows += [_graph(sources, form, p, f"precision_{form}_{p}", f"precision@{form}-{p}") for p in lower]
+        rows.append(_graph(sources, variant, fp32, f"simplify_{variant}", f"simplify@{variant}"))
+        rows += [_graph(sources, variant, p, f"precision_{variant}_{p}", f"precision@{variant}-{p}") for p in lower]
     return rows
 
 
-def _graph(sources: Sources, form: str, name: str, stem: str, stage: str) -> dict[str, object]:
+def _graph(sources: Sources, variant: str, name: str, stem: str, stage: str) -> dict[str, object]:
     found = sources.metric(stem)
-    row: dict[str, object] = {"label": f"{form}, {name}", "folder": f"data/onnx/{form}/{name}", "stage": stage}
+    row: dict[str, object] = {"label": f"{variant}, {name}", "folder": f"data/onnx/{variant}/{name}", "stage": stage}
     row["absent"] = found is None
     if not found:
         return row
@@ -159,7 +159,7 @@ def engines(sources: Sources) -> list[dict[str, object]]:
         built, verified = sources.engines.get(name), sources.metric(f"verify_{name}")
         if built is None:
             state, status = "missing", "not built"
-        elif name not in sources.cfg.measured:
+        elif name not in sources.cfg.runnable:
             state, status = "not-run", NOT_RUN
         elif verified is None:
             state, status = "missing", "built, verify has not run"

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from stages import config, engine
 from stages.engines import interface, manifest
 from stages.engines.cuda import gpu, tensorrt
-from stages.foundation import files
+from stages.foundation import files, versions
 from stages.onnx_graph import fp16
 from tests import graphs
 
@@ -22,7 +22,7 @@ def target() -> config.Target:
     found = gpu.current()
     assert found is not None, "these tests need an NVIDIA GPU"
     version = tensorrt.installed_version()
-    strong = config.version_numbers(version) >= (10, 12)
+    strong = versions.numbers(version) >= (10, 12)
     here = config.Target(
         builder=config.Builder.tensorrt,
         builder_version=".".join(version.split(".")[:2]),

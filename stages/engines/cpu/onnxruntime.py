@@ -48,7 +48,8 @@ def _without_merge(onnx_file: Path) -> Path | bytes:
 def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OnnxRuntime":
     """Load an optimised model without optimising it again."""
     ort = _onnxruntime()
-    return OnnxRuntime(_session(ort, engine, _options(ort, target, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)))
+    session = _session(ort, engine, _options(ort, target, ort.GraphOptimizationLevel.ORT_DISABLE_ALL))
+    return OnnxRuntime(session, in_flight)
 
 
 def _options(ort: Any, target: config.Target, level: Any) -> Any:
@@ -72,16 +73,16 @@ def _session(ort: Any, model: Path | bytes, options: Any) -> Any:
 class OnnxRuntime(interface.Immediate):
     """A session of ONNX Runtime on the CPU."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, in_flight: int) -> None:
         """Wrap an onnxruntime.InferenceSession with one input."""
         (entry,) = session.get_inputs()
-        super().__init__(tuple(entry.shape), _dtype(entry.type))
+        super().__init__(tuple(entry.shape), _dtype(entry.type), in_flight)
         self._session, self._name = session, entry.name
         self._outputs = [output.name for output in session.get_outputs()]
 
     def infer(self, frames: interface.Array) -> dict[str, interface.Array]:
         """See Runtime.infer."""
-        interface.require_input(frames, self._input)
+        interface.require_input(frames, self._inputs[0])
         return dict(zip(self._outputs, self._session.run(None, {self._name: frames}), strict=True))
 
 

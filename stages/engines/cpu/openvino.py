@@ -45,20 +45,22 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
 
 def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OpenVinoRuntime":
     """Import a blob on this CPU."""
-    return OpenVinoRuntime(_openvino().Core().import_model(engine.read_bytes(), "CPU", _options(target)))
+    compiled = _openvino().Core().import_model(engine.read_bytes(), "CPU", _options(target))
+    return OpenVinoRuntime(compiled, in_flight)
 
 
 class OpenVinoRuntime(interface.Immediate):
     """A compiled model with one inference request."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, in_flight: int) -> None:
         """Wrap an openvino.CompiledModel with one input."""
-        super().__init__(tuple(compiled.input(0).shape), compiled.input(0).element_type.to_dtype())
+        entry = compiled.input(0)
+        super().__init__(tuple(entry.shape), entry.element_type.to_dtype(), in_flight)
         self._request = compiled.create_infer_request()
         self._outputs = [output.any_name for output in compiled.outputs]
 
     def infer(self, frames: interface.Array) -> dict[str, interface.Array]:
         """See Runtime.infer. The arrays are copies."""
-        interface.require_input(frames, self._input)
+        interface.require_input(frames, self._inputs[0])
         self._request.infer([frames], share_inputs=True)
         return {name: self._request.get_tensor(name).data.copy() for name in self._outputs}

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages import config
 from stages.engines.cuda import gpu
 from stages.engines.cuda.launch import Launch
+from stages.foundation import versions
 
 LIBRARIES = {13: "libcudart.so.13", 12: "libcudart.so.12", 11: "libcudart.so.11.0"}
 """CUDA's major version -> name of its runtime library."""
@@ -76,13 +76,6 @@ def call(name: str, *arguments: Any, allowed: int = 0) -> None:
     status = getattr(loaded, name)(*arguments)
     if status not in (0, allowed):
         raise RuntimeError(f"{name}: {loaded.cudaGetErrorString(status).decode()} (CUDA error {status})")
-
-
-def used_bytes() -> int:
-    """Device memory in use, by all processes on the GPU and CUDA itself."""
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
-    return total.value - free.value
 
 
 def _free(name: str, memory: ctypes.c_void_p) -> None:
@@ -284,9 +277,10 @@ class Module:
         self._functions: dict[str, ctypes.c_void_p] = {}
         found = gpu.current()
         # Launch a kernel before the one in front of it ends; CUDA graphs capture that since 12.3.
-        numbers = config.version_numbers
         self._programmatic = (
-            found is not None and numbers(found.compute_capability) >= (9, 0) and numbers(found.cuda) >= (12, 3)
+            found is not None
+            and versions.numbers(found.compute_capability) >= (9, 0)
+            and versions.numbers(found.cuda) >= (12, 3)
         )
 
     def close(self) -> None:

@@ -130,15 +130,20 @@ class GpuRuntime:
 
         Raises RuntimeError where there is no GPU, where the file is not an engine for it, and with TensorRT's messages.
         """
-        self._api = api
-        self._slots: list[Slot] = []
-        self._steps: list[PartRunner | KernelRunner] = []
+        self.api = api
+        """TensorRT's Python module, or TensorRT-RTX's."""
+        self.slots: list[Slot] = []
+        """The buffers of each batch that may be in flight, used in turn."""
+        self.steps: list[PartRunner | KernelRunner] = []
+        """What runs for each batch, in this order."""
         self._shared: dict[str, int] = {}
         self._scratch: list[int] = []
         self._memory: driver.Memory | None = None
         self._modules: dict[bytes, driver.Module] = {}
-        self._streams: list[driver.Stream] = []
-        self._queued: deque[Slot] = deque()
+        self.streams: list[driver.Stream] = []
+        """Of the copies to the device, the computation and the copies from the device."""
+        self.queued: deque[Slot] = deque()
+        """Slots of the batches in flight, the oldest first."""
         self._next = 0
         found = gpu.current()
         if found is None:
@@ -160,27 +165,27 @@ class GpuRuntime:
                     what = f"{name} is written as {known[name]} and read as {spec}"
                     raise RuntimeError(f"{engine_file}: {what}; build the engine again")
             known |= new.outputs
-            self._steps.append(new)
+            self.steps.append(new)
         # Whatever a step reads before any step writes it is an input of the engine.
         if len(inputs) != 1:
             raise RuntimeError(f"{engine_file}: one input is needed, found {inputs}; build the engine again")
-        read = {name for step in self._steps for name in step.inputs}
-        written = {*constants, *(name for step in self._steps for name in step.outputs)}
+        read = {name for step in self.steps for name in step.inputs}
+        written = {*constants, *(name for step in self.steps for name in step.outputs)}
         outputs = [name for name in known if name in written - read]
         self._place({name: known[name] for name in known if name in read & written}, constants)
-        self._streams = [driver.Stream() for _ in range(3)]
+        self.streams = [driver.Stream() for _ in range(3)]
         for _ in range(in_flight):
-            self._slots.append(Slot(known, inputs, outputs))
-            self._capture(self._slots[-1], with_copies=in_flight == 1)
+            self.slots.append(Slot(known, inputs, outputs))
+            self._capture(self.slots[-1], with_copies=in_flight == 1)
 
     def _place(self, tensors: Mapping[str, TensorSpec], constants: Mapping[str, interface.Array]) -> None:
         """Allocate one block for all tensors between steps, constants and scratch memory. One step runs at a time."""
         spans = []
         for name, spec in tensors.items():
-            used = [i for i, step in enumerate(self._steps) if name in step.inputs or name in step.outputs]
-            first, last = (0, len(self._steps)) if name in constants else (used[0], used[-1])
+            used = [i for i, step in enumerate(self.steps) if name in step.inputs or name in step.outputs]
+            first, last = (0, len(self.steps)) if name in constants else (used[0], used[-1])
             spans.append(memory.Span(first, last, spec.size_bytes))
-        spans += [memory.Span(i, i, step.scratch_bytes) for i, step in enumerate(self._steps)]
+        spans += [memory.Span(i, i, step.scratch_bytes) for i, step in enumerate(self.steps)]
         offsets, total = memory.place(spans)
         self._memory = driver.Memory(total)
         addresses = [self._memory.address + offset for offset in offsets]
@@ -194,26 +199,26 @@ class GpuRuntime:
         """Capture the computation of a slot, with its copies where they have no streams of their own."""
         buffers = {**slot.inputs, **slot.outputs}
         addresses = {name: buffer.address for name, buffer in buffers.items()} | self._shared
-        for step, scratch in zip(self._steps, self._scratch, strict=True):
+        for step, scratch in zip(self.steps, self._scratch, strict=True):
             step.bind(addresses, scratch)
 
         def enqueue(stream: driver.Stream) -> None:
             if with_copies:
                 slot.upload(stream)
-            for step in self._steps:
+            for step in self.steps:
                 step.enqueue(stream)
             if with_copies:
                 slot.download(stream)
 
         # TensorRT allocates in the first run, which a capture forbids.
-        enqueue(self._streams[1])
-        self._streams[1].synchronize()
-        slot.graph = driver.Graph(self._streams[1], enqueue)
+        enqueue(self.streams[1])
+        self.streams[1].synchronize()
+        slot.graph = driver.Graph(self.streams[1], enqueue)
 
     def infer(self, frames: interface.Array) -> dict[str, interface.Array]:
         """See Runtime.infer. The arrays are copies out of pinned memory."""
-        if self._queued:
-            raise RuntimeError(f"{len(self._queued)} batches are in flight; take their results before `infer`")
+        if self.queued:
+            raise RuntimeError(f"{len(self.queued)} batches are in flight; take their results before `infer`")
         self.submit(frames)
         return self.result()
 
@@ -223,11 +228,11 @@ class GpuRuntime:
         return entry.host
 
     def _free_slot(self) -> Slot:
-        if not self._slots:
+        if not self.slots:
             raise RuntimeError("the engine is closed; load it again")
-        if len(self._queued) == len(self._slots):
-            raise RuntimeError(f"{len(self._queued)} batches are in flight, and no more may be; take a result first")
-        return self._slots[self._next]
+        if len(self.queued) == len(self.slots):
+            raise RuntimeError(f"{len(self.queued)} batches are in flight, and no more may be; take a result first")
+        return self.slots[self._next]
 
     def submit(self, frames: interface.Array) -> None:
         """See Runtime.submit."""
@@ -236,95 +241,41 @@ class GpuRuntime:
         # Frames that the caller wrote to input_buffer are there already.
         if frames.ctypes.data != entry.ctypes.data or not frames.flags.c_contiguous:
             np.copyto(entry, frames)
-        self._next = (self._next + 1) % len(self._slots)
-        self._queued.append(slot)
+        self._next = (self._next + 1) % len(self.slots)
+        self.queued.append(slot)
         assert slot.graph is not None
-        copies_in, computation, copies_out = self._streams
-        if len(self._slots) > 1:
+        copies_in, computation, copies_out = self.streams
+        if len(self.slots) > 1:
             slot.upload(copies_in)
             slot.uploaded.record(copies_in)
             slot.uploaded.delay(computation)
         slot.graph.launch(computation)
-        if len(self._slots) > 1:
+        if len(self.slots) > 1:
             slot.computed.record(computation)
             slot.computed.delay(copies_out)
             slot.download(copies_out)
-        slot.done.record(copies_out if len(self._slots) > 1 else computation)
+        slot.done.record(copies_out if len(self.slots) > 1 else computation)
 
     def result(self) -> dict[str, interface.Array]:
         """See Runtime.result. The arrays are copies out of pinned memory."""
-        if not self._queued:
+        if not self.queued:
             raise RuntimeError("no batch is in flight; submit one first")
-        slot = self._queued.popleft()
+        slot = self.queued.popleft()
         slot.done.synchronize()
         return {name: buffer.host.copy() for name, buffer in slot.outputs.items()}
 
-    def gpu_ms(self, runs: int) -> list[float]:
-        """Milliseconds on the GPU of each of `runs` batches, run one at a time.
-
-        Copies are included in an engine that was loaded for one batch in flight.
-        """
-        if self._queued:
-            raise RuntimeError(f"{len(self._queued)} batches are in flight; take their results before `gpu_ms`")
-        if not self._slots or self._slots[0].graph is None:
-            raise RuntimeError("the engine is closed; load it again")
-        stream, found = self._streams[1], []
-        for _ in range(runs):
-            start, end = driver.Event(), driver.Event()
-            start.record(stream)
-            self._slots[0].graph.launch(stream)
-            end.record(stream)
-            end.synchronize()
-            found.append(start.ms_until(end))
-        return found
-
-    def profile(self, runs: int) -> list[tuple[str, str, float]]:
-        """Time each layer and kernel on the GPU, without a CUDA graph: (step, layer, mean milliseconds of `runs`).
-
-        TensorRT waits after each layer, so the sum of all layers is more than a run takes.
-        """
-        if not self._slots:
-            raise RuntimeError("the engine is closed; load it again")
-        stream = self._streams[1]
-        found: dict[tuple[str, str], float] = {}
-
-        class Profiler(self._api.IProfiler):  # type: ignore[misc, name-defined]  # known at run time only
-            def __init__(self) -> None:
-                super().__init__()
-                self.step = ""
-
-            def report_layer_time(self, layer: str, ms: float) -> None:
-                found[self.step, layer] = found.get((self.step, layer), 0.0) + ms / runs
-
-        profiler = Profiler()
-        for step in self._steps:
-            if isinstance(step, PartRunner):
-                step.context.profiler = profiler
-        for _ in range(runs):
-            for i, step in enumerate(self._steps):
-                profiler.step = f"{i}"
-                start, end = driver.Event(), driver.Event()
-                start.record(stream)
-                step.enqueue(stream)
-                end.record(stream)
-                stream.synchronize()
-                if isinstance(step, KernelRunner):
-                    key = (profiler.step, step.name)
-                    found[key] = found.get(key, 0.0) + start.ms_until(end) / runs
-        return [(step, layer, ms) for (step, layer), ms in found.items()]
-
     def close(self) -> None:
         """Free the GPU's memory; the engine can't run afterwards. A second call does nothing."""
-        for slot in self._slots:
+        for slot in self.slots:
             slot.close()
         if self._memory is not None:
             self._memory.close()
         for module in self._modules.values():
             module.close()
-        for stream in self._streams:
+        for stream in self.streams:
             stream.close()
-        self._slots, self._steps, self._streams = [], [], []
-        self._queued.clear()
+        self.slots, self.steps, self.streams = [], [], []
+        self.queued.clear()
 
     def __del__(self) -> None:
         self.close()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from stages import config
 from stages.engines import interface
 from stages.engines.cuda import runtime, tensorrt_common
-from stages.foundation import files
+from stages.foundation import files, versions
+from stages.inference import plugin
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -69,7 +70,7 @@ def network_flags(version: str, typing: config.Typing) -> list[str]:
 
     TensorRT 8.6 needs EXPLICIT_BATCH; from 10 on it has no effect.
     """
-    explicit = ["EXPLICIT_BATCH"] if config.version_numbers(version) < (10,) else []
+    explicit = ["EXPLICIT_BATCH"] if versions.numbers(version) < (10,) else []
     return explicit + (["STRONGLY_TYPED"] if typing is config.Typing.strong else [])
 
 
@@ -107,7 +108,7 @@ def bits(enumeration: object, names: list[str]) -> int:
 
 def _register_plugins(api: ModuleType, target: config.Target) -> None:
     """Load NVIDIA's plugins where the target's graph has one. Raises RuntimeError where that plugin is missing."""
-    if target.deformable_attention not in config.PLUGINS:
+    if target.variant not in plugin.VERSIONS:
         return
     errors: list[str] = []
     # The plugins keep using this logger, so it must never be deleted.
@@ -117,12 +118,12 @@ def _register_plugins(api: ModuleType, target: config.Target) -> None:
     registry: trt.IPluginRegistry = api.get_plugin_registry()
     # 8.6 has no all_creators, and plugin_creator_list lacks the newer kind that version 2 is.
     creators = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list
-    versions = sorted({str(creator.plugin_version) for creator in creators if creator.name == config.PLUGIN})
-    wanted = config.PLUGINS[target.deformable_attention]
+    versions = sorted({str(creator.plugin_version) for creator in creators if creator.name == plugin.NAME})
+    wanted = plugin.VERSIONS[target.variant]
     if wanted not in versions:
         raise RuntimeError(
-            f"{config.PLUGIN} version {wanted} is needed, found {', '.join(versions) or 'none'} in TensorRT "
-            f"{api.__version__}; set deformable_attention in conf/target"
+            f"{plugin.NAME} version {wanted} is needed, found {', '.join(versions) or 'none'} in TensorRT "
+            f"{api.__version__}; set variant in conf/target"
         )
 
 

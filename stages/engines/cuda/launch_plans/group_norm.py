@@ -20,7 +20,7 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
     if len(levels) > MAX_LEVELS or channels % vector or channels // vector > THREADS:
         raise ValueError(
             f"GroupNorm takes up to {MAX_LEVELS} levels and a multiple of {vector} channels, found {len(levels)} of "
-            f"{channels}; choose another form than `kernels` in conf/target"
+            f"{channels}; choose another variant than `cuda` in conf/target"
         )
     rows, pos_embed = [level.shape[1] for level in levels], optional == "pos_embed"
     last = f"i{len(levels) + 2}"

@@ -33,7 +33,7 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
     if misfits := {name: number for name, number in rows.items() if number % vector_size(half)}:
         raise ValueError(
             f"MaskedAttention takes rows in multiples of {vector_size(half)} channels, found {misfits}; choose another "
-            "form than `kernels` in conf/target"
+            "variant than `cuda` in conf/target"
         )
     chunk = _chunk(queries, depth, half)
     require_fit(

@@ -62,8 +62,8 @@ def head_channels(channels: int, heads: int, half: bool) -> int:
     depth = channels // heads
     if depth % vector_size(half):
         raise ValueError(
-            f"deformable_attention `kernels` needs a multiple of {vector_size(half)} channels a head in "
-            f"{'float16' if half else 'float32'}, found {depth}; choose another form in conf/target"
+            f"variant `cuda` needs a multiple of {vector_size(half)} channels a head in "
+            f"{'float16' if half else 'float32'}, found {depth}; choose another variant in conf/target"
         )
     return depth
 
@@ -74,7 +74,7 @@ def require_vectors(name: str, spec: TensorSpec, *channels: int) -> None:
     if any(count % vector for count in channels):
         raise ValueError(
             f"{name} takes a multiple of {vector} channels in {spec.dtype}, found {' of '.join(map(str, channels))}; "
-            "choose another form than `kernels` in conf/target"
+            "choose another variant than `cuda` in conf/target"
         )
 
 
@@ -82,7 +82,7 @@ def require_fit(what: str, shared_bytes: int, threads: int) -> None:
     """Raise ValueError where a block would need more static shared memory or threads than every GPU has."""
     if shared_bytes > MAX_SHARED_BYTES or threads > MAX_THREADS:
         raise ValueError(
-            f"deformable_attention `kernels` can't serve {what}: a block would need {shared_bytes} bytes of shared "
-            f"memory and {threads} threads, there are {MAX_SHARED_BYTES} and {MAX_THREADS}; choose another form in "
+            f"variant `cuda` can't serve {what}: a block would need {shared_bytes} bytes of shared "
+            f"memory and {threads} threads, there are {MAX_SHARED_BYTES} and {MAX_THREADS}; choose another variant in "
             "conf/target"
         )

@@ -1,7 +1,8 @@
-"""What is wrong with the files of conf/ or with an override, in one line: place, key, rule, value as written, mend.
+"""Explain an error in the files of conf/ or in an override in one line: place, key, rule, value as written, remedy.
 
-Hydra and OmegaConf find what is wrong (hydra_plugins/schema.py makes them strict) and name a file or an override, but
-neither a line nor the text that YAML made a number of: both are looked up here, in the file's YAML nodes.
+Hydra and OmegaConf find the error (hydra_plugins/schema.py makes them strict). They name the file or the override, but
+not the line, and not what was written where YAML has read a number. Both are looked up here, in the YAML nodes of the
+file. Nothing on a device imports this module.
 """
 
 import difflib
@@ -29,32 +30,32 @@ from stages import config
 from stages.foundation import text
 
 ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)
-"""What a composition raises for what users write."""
+"""Errors that a composition raises for mistakes in what users write."""
 
 TAGS = {"int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing"}
-"""YAML's short tags that are no text -> what YAML takes such a scalar for."""
+"""Tags of YAML scalars that are not text -> the type in words."""
 
 
 def check_files(parts: list[tuple[Path, str]]) -> None:
-    """Raise ValueError for a file that takes part and has nothing in it but comments.
+    """Raise ValueError for a file of the composition that holds nothing but comments.
 
-    A full disk leaves such files, and the schema's defaults would stand in for what was in them.
+    A full disk leaves such files, and the defaults of the schema would silently replace what was in them.
     """
     for path, _ in parts:
         if _nodes(path) is None:
-            raise ValueError(f"{path}: holds no key; write what it lost, or {{}} to take all defaults of that part")
+            raise ValueError(f"{path}: holds no key; restore it, or write {{}} to take all defaults of that section")
 
 
 def check_for_dvc(path: Path) -> None:
-    """Raise ValueError for the first thing in a composed file that DVC reads otherwise.
+    """Raise ValueError for the first value of a composed file that DVC reads differently.
 
-    DVC reads YAML 1.2, where 0o17 is a number; the stages, as Hydra, YAML 1.1, where it is text and 017 a number.
+    DVC reads YAML 1.2, where 0o17 is a number. Hydra and the stages read YAML 1.1, where 0o17 is text and 017 a number.
     """
     from dvc.utils.serialize import load_yaml
 
     for key, ours, theirs in _differences(text.read_yaml(path), load_yaml(path), ""):
         found = f"{ours!r}, which DVC reads as {theirs!r}"
-        raise ValueError(f"{key}: must be text that is none of YAML 1.2's numbers, found {found}; choose another")
+        raise ValueError(f"{key}: must be text that is not a number in YAML 1.2, found {found}; choose another")
 
 
 def _differences(ours: Any, theirs: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
@@ -71,9 +72,9 @@ def _differences(ours: Any, theirs: Any, key: str) -> Iterator[tuple[str, Any, A
 
 
 def parts(conf: Path, overrides: list[str]) -> list[tuple[Path, str]]:
-    """The files of `conf` that a composition takes, in its order, each with the key that its content goes under.
+    """The files of `conf` that a composition takes, in its order, each with the key of the section that it fills.
 
-    Raises as Hydra where one is not there or not readable.
+    Raises Hydra's errors where a file is missing or can't be read.
     """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -87,7 +88,7 @@ def parts(conf: Path, overrides: list[str]) -> list[tuple[Path, str]]:
 
 
 def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
-    """One line for an error that a composition raised."""
+    """Return one line that explains an error which a composition raised."""
     words = " ".join(str(error).split())
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
@@ -97,7 +98,7 @@ def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
     if isinstance(error, UnicodeDecodeError):
         return next(_undecodable(conf), words)
     if isinstance(error, RecursionError):
-        return f"{conf}: nested too deeply to be read, or an alias within itself; mend the file"
+        return f"{conf}: nested too deeply to be read, or an alias within itself; correct the file"
     if isinstance(error, OverrideParseException):
         return f"override {error.override}: Hydra can't read it; write the value in quotes, as key='a value'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -123,7 +124,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _bare(cause: OmegaConfBaseException | None) -> str:
-    """OmegaConf's own words without the keys that it adds in lines of their own."""
+    """The first line of an error of OmegaConf; the lines below it repeat the key."""
     return str(cause).partition("\n")[0] if cause is not None else ""
 
 
@@ -141,7 +142,7 @@ def _undecodable(conf: Path) -> Iterator[str]:
 
 
 def _wrong_choices(conf: Path, overrides: list[str]) -> Iterator[str]:
-    """What is no choice of a file, among the overrides and in the defaults lists of all files that can be read."""
+    """Explain each choice of a file, in an override or in a defaults list, that is not the name of a file."""
     for override in OverridesParser.create().parse_overrides(overrides):
         folder = conf / override.key_or_group
         if folder.is_dir() and not isinstance(override.value(), str | list | dict | None):
@@ -167,7 +168,7 @@ def _wrong_choices(conf: Path, overrides: list[str]) -> Iterator[str]:
 
 
 def _interpolations(cause: OmegaConfBaseException, conf: Path, overrides: list[str]) -> Iterator[str]:
-    """Where the interpolation that `cause` is about may stand: beside a name that `cause` has."""
+    """The places of the interpolation that `cause` is about: lines with ${ and a name that the error has."""
     words = ": ".join(filter(None, (cause.full_key, _bare(cause))))
     quoted = [name.strip("${}") for name in re.findall(r"'([^']+)'", words)]
     names = list(filter(None, quoted)) or [(cause.full_key or "").rpartition(".")[2]]
@@ -180,7 +181,7 @@ def _interpolations(cause: OmegaConfBaseException, conf: Path, overrides: list[s
 
 
 def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
-    """What is wrong in a file that Hydra named, or in a profile that lacks the line that puts it at the root."""
+    """Explain the error in a file that Hydra named, or in a profile without the line that puts it at the root."""
     for profile, key in parts:
         if key == "profile":
             content = profile.read_text(encoding="utf-8")
@@ -190,7 +191,7 @@ def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
 
 
 def _override(cause: OmegaConfBaseException | None, written: str) -> str:
-    """One line for an override that OmegaConf refused; empty where OmegaConf names no key that it could be about."""
+    """Explain an override that OmegaConf refused, in one line. Empty where OmegaConf names no key."""
     if cause is None or not cause.full_key:
         return ""
     key = cause.full_key
@@ -213,7 +214,7 @@ def _override(cause: OmegaConfBaseException | None, written: str) -> str:
 
 
 def _new_entry(names: list[str], found: str) -> str:
-    """What to write instead of an override for a part of an entry that data.sources or targets does not have yet."""
+    """Explain an override for a part of an entry that data.sources or targets does not have: what to write instead."""
     size = next((i for i in range(1, len(names)) if get_origin(kind_of(".".join(names[:i]))) is dict), 0)
     if len(names) == size + 1 and not found.startswith("{"):
         return f"{'.'.join(names)}: must be a mapping, found {found}"
@@ -236,7 +237,7 @@ def _no_key(key: str) -> str:
 
 
 def kind_of(key: str) -> Any:
-    """The type of a full key in stages/config.py, such as `train.gpus[0]`; None for one that is unknown or free."""
+    """The type of a full key in stages/config, such as `train.gpus[0]`; None where the key is unknown or free."""
     kind: Any = config.Config
     for name in filter(None, re.split(r"[.\[\]]+", key)):
         if is_dataclass(kind):
@@ -260,7 +261,7 @@ def _nodes(path: Path) -> yaml.Node | None:
 
 
 def _file(path: Path, key: str) -> str:
-    """The first thing in a file that stages/config.py does not take under `key`, or an empty text."""
+    """Explain the first value in a file that does not fit into the section `key`. Empty where all fit."""
     root = _nodes(path)
     if root is None:
         return ""
@@ -273,7 +274,7 @@ def _file(path: Path, key: str) -> str:
 
 
 def _complaints(node: yaml.Node, kind: Any, key: str) -> Iterator[tuple[int, str]]:
-    """(line, what is wrong) of each node below `node` that is not of its type."""
+    """(line, explanation) for each node in `node` that has another type than `kind` says."""
     line = node.start_mark.line + 1
     mapping = is_dataclass(kind) or get_origin(kind) is dict
     if kind is None or kind is Any:
@@ -313,7 +314,7 @@ def _entries(node: yaml.MappingNode, kind: Any, key: str) -> Iterator[tuple[int,
 
 
 def _left_open(node: yaml.Node) -> bool:
-    """Whether a scalar's value comes from elsewhere: an interpolation, or ??? for another file."""
+    """Whether a scalar gets its value elsewhere: from an interpolation, or, for ???, from another file."""
     return isinstance(node, yaml.ScalarNode) and ("${" in node.value or node.value == "???")
 
 
