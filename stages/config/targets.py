@@ -116,7 +116,8 @@ class Target:
             rule = f"one without plugins, which {self.builder.value} does not have"
             require(self.variant not in PLUGIN_VARIANTS, f"{key}.variant", rule, self.variant.value)
         if self.builder in CPU_BUILDERS:
-            require(self.variant is not Variant.cuda, f"{key}.variant", "another for a CPU target", "cuda")
+            rule = "another for a CPU target: the operators of this one run on GPUs only"
+            require(self.variant is not Variant.cuda, f"{key}.variant", rule, "cuda")
 
     def _check_tensorrt(self, key: str) -> None:
         where = f"{key}.builder_version"
