@@ -11,7 +11,7 @@ from stages.engines import interface, manifest
 from stages.engines.cuda import gpu, tensorrt
 from stages.foundation import files
 from stages.onnx_graph import fp16
-from tests import graphs
+from tests.support import graphs
 
 pytestmark = pytest.mark.gpu
 

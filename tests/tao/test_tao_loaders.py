@@ -16,8 +16,8 @@ from stages.coco import panoptic
 from stages.foundation import files, picture_files
 from stages.tao import spec
 from stages.vistas import labels
-from tests import zoo
 from tests.conftest import REPO, TABLES
+from tests.support import zoo
 
 
 @pytest.fixture(scope="module")

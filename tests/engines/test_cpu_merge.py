@@ -11,7 +11,7 @@ from stages import config
 from stages.engines import interface
 from stages.inference import segments
 from stages.network import merge
-from tests.test_merge import NUM_THINGS, deploy, outputs
+from tests.network.test_merge import NUM_THINGS, deploy, outputs
 
 TARGETS = [
     config.Target(builder=config.Builder.openvino, builder_version="2026"),

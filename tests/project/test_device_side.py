@@ -10,8 +10,8 @@ import pytest
 
 from stages import config
 from stages.foundation import files
-from tests import graphs
 from tests.conftest import REPO, run
+from tests.support import graphs
 
 FOLDERS = ["engines", "inference", "media", "metrics"]
 STAGES = ["stages.engine", "stages.verify", "stages.commands.predict"]
