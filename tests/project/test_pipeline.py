@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import onnx
 import pytest
 
-from tests.conftest import REPO, run
+from stages.commands import params
+from tests.conftest import copy_working_tree, run
 
 TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}}
 FORMS = ("grid_sample", "kernels")
@@ -26,7 +26,7 @@ def must(*command: str, cwd: Path) -> str:
 
 
 def compose(clone: Path, *overrides: str) -> None:
-    must("python", "-m", "stages.commands.params", "--profile", "smoke", *overrides, cwd=clone)
+    params.build(clone / "conf", clone / "params.yaml", ["profile=smoke", *overrides])
 
 
 def stages_run(clone: Path, *options: str) -> set[str]:
@@ -43,21 +43,12 @@ def without_provenance(graph: Path) -> str:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the working tree, changes included, in which the smoke profile has been reproduced."""
-    folder = tmp_path_factory.mktemp("pipeline") / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPO, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    for name in filter(None, listed.stdout.split("\0")):
-        source, copy = REPO / name, folder / name
-        if source.exists() and name != "dvc.lock":
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
+    folder = copy_working_tree(tmp_path_factory.mktemp("pipeline") / "clone")
     shutil.rmtree(folder / "data/metrics", ignore_errors=True)
     must("git", "init", "-q", cwd=folder)
     must("git", "add", "-A", cwd=folder)
     must("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start", cwd=folder)
-    compose(folder)
+    must("python", "-m", "stages.commands.params", "--profile", "smoke", cwd=folder)
     assert stages_run(folder) == ALL
     return folder
 
