@@ -15,6 +15,10 @@ TABLES = REPO / "conf/tables"
 
 SLOWEST = (
     "project/test_pipeline.py",
+    "weights/test_weights.py",
+    "test_graph.py",
+    "test_train.py",
+    "commands/test_data.py",
 )
 """The files whose tests take longest, the longest first."""
 
@@ -46,7 +50,7 @@ def data_config() -> config.Data:
 
 @pytest.fixture(scope="session")
 def tao_wheel() -> None:
-    """TAO imported; its many warnings are its own."""
+    """Import TAO, which takes seconds and is done once per process, without its own warnings."""
     from stages.tao import wheel
 
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture
 def target() -> config.Target:
-    """This machine."""
+    """A target that is this machine."""
     found = gpu.current()
     assert found is not None, "these tests need an NVIDIA GPU"
     version = tensorrt.installed_version()

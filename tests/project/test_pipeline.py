@@ -30,7 +30,7 @@ def compose(clone: Path, *overrides: str) -> None:
 
 
 def stages_run(clone: Path, *options: str) -> set[str]:
-    """Names of the stages that a reproduction runs, or would run with --dry as far as outputs stay as they are."""
+    """Names of the stages that `dvc repro` runs. With --dry: that it would run if no output changed on the way."""
     return set(re.findall(r"Running stage '([^']+)'", must("dvc", "repro", *options, "report", cwd=clone)))
 
 
@@ -61,7 +61,7 @@ def test_touching_a_file_runs_nothing(clone: Path) -> None:
     (clone / "stages/train.py").touch()
     (clone / "conf/train/sample.yaml").touch()
     (clone / "data/checkpoint/model.pth").touch()
-    # What Python compiles is no dependency either.
+    # Bytecode files are no dependencies either.
     for folder in (clone / "stages").rglob("__pycache__"):
         shutil.rmtree(folder)
     compose(clone)
@@ -178,7 +178,7 @@ def test_push_and_pull(clone: Path) -> None:
 
 @pytest.mark.slow
 def test_a_network_of_hugging_face_becomes_an_engine_without_training(clone: Path, tmp_path: Path) -> None:
-    """The clone's own, as transformers writes it: its graph is the same, but for where it says it is from."""
+    """The clone's network, written by transformers and imported again: same graph, except for its provenance."""
     import transformers
 
     graph, trained = clone / "data/onnx/grid_sample/fp32/graph.onnx", clone / "data/checkpoint/model.pth"
