@@ -93,7 +93,7 @@ pull: env ## Download the artifacts that dvc.lock names from the DVC remote
 
 .PHONY: test
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]
-	@pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: bench-convert
 bench-convert: env ## Time convert against pycocotools and against decoding alone; writes data/bench/convert.json

@@ -25,8 +25,8 @@ from stages.coco import panoptic
 from stages.conversion import journal, picture, records, taxonomy
 from stages.foundation import files, picture_files
 from stages.vistas import check, labels, reader
-from tests import zoo
 from tests.conftest import REPO, TABLES
+from tests.support import zoo
 
 CLASSES = [
     {"name": "car", "readable": "Car", "instances": True, "evaluate": True, "color": [0, 0, 142]},

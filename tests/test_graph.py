@@ -169,7 +169,7 @@ def test_exported_graph_answers_as_tao(
     logits = [checkpoint.logits(f) for f in frames]
     stacked = [np.stack([pair[i].numpy() for pair in logits]) for i in (0, 1)]
     answers = [checkpoint.segments(f) for f in frames]
-    # How well segments merge is tests/test_merge.py's; trained weights are tests/test_pipeline.py's.
+    # How well segments merge is tests/network/test_merge.py's; trained weights are tests/project/test_pipeline.py's.
     assert any(a.category_ids for a in answers)
     comparison.save(tmp_path / "r.npz", frames, *stacked, answers)
 

@@ -22,9 +22,9 @@ from stages.foundation.coco_types import Category, SegmentInfo
 from stages.inference import description
 from stages.media import drawing
 from stages.report_page import figures, inspection, pictures, pipeline, sources, tables
-from tests import graphs
 from tests.conftest import REPO as REPOSITORY
 from tests.conftest import run
+from tests.support import graphs
 
 HEIGHT, WIDTH = 64, 96
 CLASSES = [

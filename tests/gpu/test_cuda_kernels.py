@@ -41,7 +41,7 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
         buffers[f"i{i}"].upload(stream)
     for i, spec in enumerate(specs):
         buffers[f"o{i}"] = driver.Buffer(spec.shape, spec.dtype)
-        # What is not written shows.
+        # A value that the kernel leaves out stays at this byte pattern and is seen.
         buffers[f"o{i}"].host.fill(77)
         buffers[f"o{i}"].upload(stream)
     for i, size in enumerate(plan.workspace_bytes):

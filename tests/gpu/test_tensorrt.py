@@ -11,14 +11,14 @@ from stages.engines import interface, manifest
 from stages.engines.cuda import gpu, tensorrt
 from stages.foundation import files, versions
 from stages.onnx_graph import fp16
-from tests import graphs
+from tests.support import graphs
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
 def target() -> config.Target:
-    """This machine."""
+    """A target that is this machine."""
     found = gpu.current()
     assert found is not None, "these tests need an NVIDIA GPU"
     version = tensorrt.installed_version()

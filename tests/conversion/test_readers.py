@@ -12,7 +12,7 @@ from PIL import Image
 
 from stages.conversion import readers
 from stages.foundation import picture_files
-from tests import zoo
+from tests.support import zoo
 
 # Pillow's, to developers, of palettes with tRNS.
 pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency")

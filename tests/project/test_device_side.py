@@ -10,12 +10,12 @@ import pytest
 
 from stages import config
 from stages.foundation import files
-from tests import graphs
 from tests.conftest import REPO, run
+from tests.support import graphs
 
 FOLDERS = ["engines", "inference", "media", "metrics"]
 STAGES = ["stages.engine", "stages.verify", "stages.commands.predict"]
-"""Commands of the device side; what they import is of it too."""
+"""Commands that run on a device. The modules that they import must run there too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]
 PACKAGES = ["numpy<2.3", "opencv-python-headless<5"]
 

@@ -81,7 +81,7 @@ def test_an_edited_kernel_rebuilds_no_engine_of_a_cpu(tmp_path: Path) -> None:
     # Nothing else of that folder is imported to build and to run such an engine.
     code = (
         "import sys\nfrom pathlib import Path\nfrom stages import config, engine\nfrom stages.engines import loading\n"
-        "from tests import graphs\n"
+        "from tests.support import graphs\n"
         "target = config.Target(builder=config.Builder.onnxruntime, builder_version='1.32')\n"
         "graph = graphs.write(Path('graph'), graphs.two_outputs(), target)\n"
         "engine.build(graph, Path('cpu'), 'cpu', target, Path('timing.cache'))\n"

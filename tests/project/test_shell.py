@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO, run
+from tests.conftest import REPO, copy_working_tree, run
 
 ODD = "a b'c\"d&e;f$g(h)$(touch made)`touch made`|<i>#j\\k*ü"
 """What a shell or make would take apart, expand or run."""
@@ -78,12 +77,7 @@ def test_args_are_a_piece_of_a_command(front_door: Path) -> None:
 
 
 def test_dvc_converts_a_set_whose_path_the_shell_would_take_apart(tmp_path: Path, vistas_set: Path) -> None:
-    clone = tmp_path / "clone"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, check=True, capture_output=True, text=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (REPO / name).exists() and name != "dvc.lock":
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, clone / name)
+    clone = copy_working_tree(tmp_path / "clone")
     root = 'data/raw/a b"d&e;f$g(h)$(touch made)|<i>#j\\k ü'
     shutil.copytree(vistas_set, clone / root)
     for command in (

@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import onnx
 import pytest
 
-from tests.conftest import REPO, run
+from stages.commands import params
+from tests.conftest import copy_working_tree, run
 
 TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}}
 VARIANTS = ("onnx", "cuda")
@@ -26,11 +26,11 @@ def must(*command: str, cwd: Path) -> str:
 
 
 def compose(clone: Path, *overrides: str) -> None:
-    must("python", "-m", "stages.commands.params", "--profile", "smoke", *overrides, cwd=clone)
+    params.build(clone / "conf", clone / "params.yaml", ["profile=smoke", *overrides])
 
 
 def stages_run(clone: Path, *options: str) -> set[str]:
-    """Names of the stages that a reproduction runs, or would run with --dry as far as outputs stay as they are."""
+    """Names of the stages that `dvc repro` runs. With --dry: that it would run if no output changed on the way."""
     return set(re.findall(r"Running stage '([^']+)'", must("dvc", "repro", *options, "report", cwd=clone)))
 
 
@@ -43,21 +43,12 @@ def without_provenance(graph: Path) -> str:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the working tree, changes included, in which the smoke profile has been reproduced."""
-    folder = tmp_path_factory.mktemp("pipeline") / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPO, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    for name in filter(None, listed.stdout.split("\0")):
-        source, copy = REPO / name, folder / name
-        if source.exists() and name != "dvc.lock":
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
+    folder = copy_working_tree(tmp_path_factory.mktemp("pipeline") / "clone")
     shutil.rmtree(folder / "data/metrics", ignore_errors=True)
     must("git", "init", "-q", cwd=folder)
     must("git", "add", "-A", cwd=folder)
     must("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start", cwd=folder)
-    compose(folder)
+    must("python", "-m", "stages.commands.params", "--profile", "smoke", cwd=folder)
     assert stages_run(folder) == ALL
     return folder
 
@@ -70,7 +61,7 @@ def test_touching_a_file_runs_nothing(clone: Path) -> None:
     (clone / "stages/train.py").touch()
     (clone / "conf/train/sample.yaml").touch()
     (clone / "data/checkpoint/model.pth").touch()
-    # What Python compiles is no dependency either.
+    # Bytecode files are no dependencies either.
     for folder in (clone / "stages").rglob("__pycache__"):
         shutil.rmtree(folder)
     compose(clone)
@@ -187,7 +178,7 @@ def test_push_and_pull(clone: Path) -> None:
 
 @pytest.mark.slow
 def test_a_network_of_hugging_face_becomes_an_engine_without_training(clone: Path, tmp_path: Path) -> None:
-    """The clone's own, as transformers writes it: its graph is the same, but for where it says it is from."""
+    """The clone's network, written by transformers and imported again: same graph, except for its provenance."""
     import transformers
 
     graph, trained = clone / "data/onnx/onnx/fp32/graph.onnx", clone / "data/checkpoint/model.pth"

@@ -62,14 +62,14 @@ def run_onnx(cfg: config.Deploy, batch: list[tuple[torch.Tensor, torch.Tensor]],
 
 
 def answer(tao: Any, cfg: config.Deploy, count: int, path: Any) -> tuple[list[Any], dict[str, Any]]:
-    """`count` networks' outputs, and the graph's answer on them; `tao` is made ready to be asked the same."""
+    """Outputs of `count` networks, and the graph's answer on them; sets `tao` up to answer on the same ones."""
     tao.use_post_processing(NUM_THINGS, cfg)
     batch = [outputs(seed, 30) for seed in range(count)]
     return batch, run_onnx(cfg, batch, path)
 
 
 FRAMES = [(96, 160), (90, 160), (150, 200)]
-"""As the network's input; padded below; scaled, and padded at the right."""
+"""Frame sizes (height, width): the network's own; padded below; scaled and padded at the right."""
 
 
 @pytest.mark.filterwarnings("ignore")

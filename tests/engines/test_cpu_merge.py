@@ -11,7 +11,7 @@ from stages import config
 from stages.engines import interface
 from stages.inference import segments
 from stages.network import merge
-from tests.test_merge import NUM_THINGS, deploy, outputs
+from tests.network.test_merge import NUM_THINGS, deploy, outputs
 
 TARGETS = [
     config.Target(builder=config.Builder.openvino, builder_version="2026"),
@@ -58,7 +58,7 @@ def test_the_merge_is_left_to_the_host(tmp_path: Path, target: config.Target) ->
     found = backend.load(tmp_path / "engine", target).infer(frame.numpy())
     assert set(found) == set(segments.LOGITS)
     expected, ours = (segments.decode(answer, 0, cfg, NUM_THINGS) for answer in (whole, found))
-    # Numbered by other orders, the segments are the same.
+    # The two may number the segments in different orders.
     assert sorted(expected.category_ids.values()) == sorted(ours.category_ids.values())
     classes = [np.vectorize({0: 0, **answer.category_ids}.get)(answer.ids) for answer in (expected, ours)]
     assert (classes[0] == classes[1]).mean() >= 0.9999

@@ -56,7 +56,7 @@ def save(kind: str, pixels: Any = RGB, mode: str | None = None, **options: Any) 
 
 
 def turned(kind: str, orientation: int, **options: Any) -> bytes:
-    """A picture that says by EXIF how it is to be turned."""
+    """A picture with an EXIF orientation (1 to 8; others are undefined)."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return save(kind, exif=exif, **options)
@@ -150,7 +150,7 @@ PICTURES = (
     | {f"{kind} profile": save(kind, icc_profile=_PROFILE) for kind in ("PNG", "JPEG")}
     | {f"{kind} EXIF {number}": turned(kind, number) for kind in ("PNG", "JPEG") for number in range(10)}
 )
-"""Whole pictures; all but EXIF's of orientation lie as RGB does."""
+"""Complete picture files by kind. Only those with an EXIF orientation are shown rotated or mirrored."""
 
 _PLAIN = save("JPEG")
 UNREADABLE = {
@@ -162,7 +162,7 @@ UNREADABLE = {
     "nothing": b"",
     "text": b"no picture at all",
 }
-"""What one of the two readers can't read."""
+"""Files that at least one of the two readers can't read."""
 
 
 def _cut() -> dict[str, bytes]:

@@ -124,7 +124,9 @@ def test_a_command_has_errors_of_its_own(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_without_a_traceback(tmp_path: Path) -> None:
     code = (
-        "import time; from stages.foundation import command_line\n"
+        "import signal, time; from stages.foundation import command_line\n"
+        # A shell's background jobs, such as `make test &`, ignore Ctrl-C, and so do the processes that they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def main():\n    print('started', flush=True)\n    time.sleep(60)\n"
         "command_line.run(main)"
     )

@@ -12,7 +12,7 @@ from stages.commands import build_engines
 from stages.engines import interface, manifest
 from stages.engines.cuda import driver, gpu, tensorrt, tensorrt_rtx
 from stages.foundation import files
-from tests import graphs
+from tests.support import graphs
 
 OPENVINO = config.Target(builder=config.Builder.openvino, builder_version="2026")
 ONNXRUNTIME = config.Target(builder=config.Builder.onnxruntime, builder_version="1.32")

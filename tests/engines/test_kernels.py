@@ -23,7 +23,7 @@ from stages.inference import description
 from stages.inference.steps import Attributes, KernelCall, Part, TensorSpec
 from stages.onnx_graph import artifact, partition
 from stages.operators import registry, schema
-from tests.test_engines import needs_no_gpu
+from tests.engines.test_engines import needs_no_gpu
 
 SIZES = [3, 5, 6, 10]
 LENGTH, HEADS, POINTS = 75, 2, 4

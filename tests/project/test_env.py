@@ -65,3 +65,4 @@ def test_given_interpreter_is_used(bare: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"--python {bare}/bin/mine" in done.stdout
     assert "--locked" in done.stdout
+    assert "--compile-bytecode" in done.stdout

@@ -15,7 +15,7 @@ from stages import config
 from stages.commands import data
 from stages.raw_sets import layouts
 from stages.vistas import reader
-from tests.test_archives import pack
+from tests.raw_sets.test_archives import pack
 from tests.test_convert import write_set
 
 COCO = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "person"}]}

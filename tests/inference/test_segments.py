@@ -1,4 +1,4 @@
-"""What engines return, decoded."""
+"""Decoding of engine outputs into segments."""
 
 from typing import Any
 

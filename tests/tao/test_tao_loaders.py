@@ -16,8 +16,8 @@ from stages.coco import panoptic
 from stages.foundation import files, picture_files
 from stages.tao import spec
 from stages.vistas import labels
-from tests import zoo
 from tests.conftest import REPO, TABLES
+from tests.support import zoo
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_semantic_form_without_void(coco: Path, tao_wheel: None, tmp_path: Path)
 # TAO leaves a file of several pictures open.
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency", "ignore:unclosed file:ResourceWarning")
 def test_tao_reads_what_engines_read(tmp_path: Path, tao_wheel: None) -> None:
-    """Of pictures of every kind: TAO's own call on what convert lists, and the engines' of it and of the original."""
+    """For pictures of every kind, TAO's loader on convert's output equals the engines' reader on the original."""
     from nvidia_tao_pytorch.cv.mask2former.dataloader.datasets import BaseDataset
 
     root, out = tmp_path / "set", tmp_path / "coco"
@@ -111,7 +111,7 @@ def test_tao_reads_what_engines_read(tmp_path: Path, tao_wheel: None) -> None:
         original = picture_files.read_rgb(root / "training/images" / f"{name}.jpg")
         anew += path.suffix == ".png"
         if path.is_relative_to(out) and path.suffix == ".jpg":
-            # Of the file as it was, TAO would turn this; its mask lies as the picture is stored.
+            # TAO would rotate the original by its EXIF orientation, away from its mask, so convert wrote a new file.
             assert np.abs(trained.astype(int) - original).mean() < 9, name
         else:
             assert np.array_equal(trained, original), name

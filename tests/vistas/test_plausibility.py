@@ -1,4 +1,4 @@
-"""Masks of other codings, drawn from scenes in Vistas' own and written as real PNGs."""
+"""Masks in other encodings than Vistas', made from generated scenes and written as PNG files."""
 
 import json
 import re
@@ -228,7 +228,7 @@ def test_a_label_beyond_the_config_tells_the_coding(tmp_path: Path) -> None:
 
 
 def test_wrong_masks_anywhere_in_a_folder_are_found(tmp_path: Path) -> None:
-    """Not the first mask of each folder alone, as before."""
+    """Every mask is checked, not only the first of a folder."""
     root = write_set(tmp_path / "set", training=5)
     mask = root / "training/instances/p003.png"
     write_png(mask, np.zeros((40, 60), np.uint8))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from stages.coco import png, rle
-from tests import zoo
+from tests.support import zoo
 
 NOISE = np.random.default_rng(3)
 RASTERS = {

@@ -21,7 +21,7 @@ from stages import config
 from stages.commands import data
 from stages.vistas import check
 from tests.conftest import REPO, run
-from tests.test_archives import pack, write
+from tests.raw_sets.test_archives import pack, write
 from tests.test_convert import content, write_set
 
 

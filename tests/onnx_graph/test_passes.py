@@ -55,7 +55,7 @@ def test_instance_normalization_is_expanded(opset: int, shape: tuple[int, ...]) 
     (expected,) = run(model, x=x)
     passes.expand_instance_normalization(model)
     assert "InstanceNormalization" not in {n.op_type for n in model.graph.node}
-    # Whoever keeps the operator in float32 by its name finds the nodes too.
+    # deploy.keep_float32=[InstanceNormalization] must still find the nodes.
     assert all("InstanceNormalization" in n.name for n in model.graph.node)
     (found,) = run(model, x=x)
     assert np.abs(found - expected).max() < 1e-5

@@ -1,4 +1,4 @@
-"""Ids of segments as colours."""
+"""Segment ids and their encoding as RGB colours."""
 
 from pathlib import Path
 
