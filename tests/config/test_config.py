@@ -224,7 +224,7 @@ def test_names_that_are_good() -> None:
 
 CASES = [
     # (file of conf, content, words of the message)
-    ("train/sample.yaml", "epochs: 52\n\tlr: 1\n", ["sample.yaml:2:1", "not by tabs"]),
+    ("train/sample.yaml", "epochs: 52\n\tlr: 1\n", ["sample.yaml:2:1", "use blanks in place of tabs"]),
     ("train/sample.yaml", "epochs: 52\nepochs: 60\n", ["sample.yaml:2:1", "duplicate key epochs"]),
     ("train/sample.yaml", "epochs: [52\nlr: 3\n", ["sample.yaml:2:3", "not YAML"]),
     ("train/sample.yaml", "epochs: 3\n---\nlr: 1\n", ["sample.yaml:2:1", "another document"]),
@@ -444,7 +444,7 @@ def test_files_with_a_byte_order_mark_or_line_ends_of_windows(conf: Path) -> Non
         ("  cpu:", "  7:", ["targets: must be a mapping with names of text", "'7'"]),
         ("lr: 0.001", "lr: .nan", ["train.lr: must be a finite number"]),
         ("epochs: 52", "epochs: '52'", ["train.epochs: must be a whole number", "'52'"]),
-        ("  seed: 2020", "\tseed: 2020", ["params.yaml:3:1", "not by tabs"]),
+        ("  seed: 2020", "\tseed: 2020", ["params.yaml:3:1", "use blanks in place of tabs"]),
         ("  seed: 2020", "  seed: 2020\n  seed: 1", ["params.yaml:4:3", "duplicate key seed"]),
     ],
 )
