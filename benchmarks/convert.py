@@ -30,7 +30,7 @@ from stages.conversion import picture, readers, taxonomy
 from stages.engines.manifest import cpu_model
 from stages.foundation import command_line, files, parallel
 from stages.scenes import compose
-from stages.vistas import labels, layout, reader
+from stages.vistas import labels, reader, writer
 
 SIZE = (2448, 3264)
 COPIES = 60
@@ -56,7 +56,7 @@ def paint(index: int) -> tuple[Any, Any]:
     It has about 80 segments.
     """
     scenes = [compose.paint((1, side, index + 1), SIZE[0] // 4, SIZE[1] // 8, plaza=False) for side in (0, 1)]
-    left, right = map(layout.encode_instances, scenes)
+    left, right = map(writer.encode_instances, scenes)
     # The instance ids of the right street must differ from those of the left one.
     right = np.where(THINGS[right >> 8], right + 128, right).astype(np.uint16)
     bgr = np.hstack([scene.image for scene in scenes])[..., ::-1]
@@ -156,22 +156,24 @@ def main() -> None:
         segments = write_set(root, args.images)
         cfg = config.Data(sources={"vistas": config.Source(taxonomy="vistas_v2_0")})
         rows = taxonomy.read(TABLES / "vistas_v2_0.csv", labels.LABELS)
-        categories, targets = taxonomy.build({"vistas": (labels.LABELS, rows)})
+        categories, mappings = taxonomy.build({"vistas": (labels.LABELS, rows)})
         things = frozenset(c["id"] for c in categories if c["isthing"])
         limits = picture.Limits(0, 0, config.SmallSegments.keep)
         for name in ("panoptic", "semantic"):
             (out / name).mkdir(parents=True)
 
-        plan = picture.Plan({"vistas": picture.labels(targets["vistas"], things)}, things, out, out, limits)
+        settings = picture.Settings(
+            {"vistas": picture.value_tables(mappings["vistas"], things)}, things, out, out, limits
+        )
 
         def all_three(scene: reader.Scene) -> None:
-            json.dumps(picture.convert(picture.Task(scene, "vistas", scene.key), plan))
+            json.dumps(picture.convert(picture.Task(scene, "vistas", scene.key), settings))
 
         found = reader.find(cfg.sources["vistas"], root, "data.sources.vistas")
         scenes = [scene for scene in reader.scenes(found, "train") if isinstance(scene, reader.Scene)]
         calls: dict[str, Callable[[reader.Scene], Any]] = {
             "decode PNG, OpenCV": lambda scene: cv2.imread(str(scene.instances), cv2.IMREAD_UNCHANGED),
-            "decode the picture, OpenCV and Pillow": lambda scene: readers.see(scene.image),
+            "decode the picture, OpenCV and Pillow": lambda scene: readers.read(scene.image),
             FASTEST: lambda scene: imagecodecs.png_decode(scene.instances.read_bytes()),
             OURS: lambda scene: ours(scene.instances),
             "instance, panoptic and semantic files, ours": all_three,

@@ -1,7 +1,7 @@
 """sample: generate street scenes in the layout of Mapillary Vistas v2.0, so that every later stage runs offline.
 
 Input:        the seed and the sizes in section `sample` of the parameters
-Output:       OUT/config_v2.0.json and OUT/{training,validation}/..., described in stages/vistas/layout.py
+Output:       OUT/config_v2.0.json and OUT/{training,validation}/..., described in stages/vistas/writer.py
 Format:       https://www.mapillary.com/dataset/vistas (v2.0, panoptic_2020)
 Cost:         about 0.15 s per scene of 384x256 on one core, 0.6 s per scene of 1280x720
 Determinism:  byte-identical for any number of workers (data.workers). A scene depends on (seed, split, index) and its
@@ -18,7 +18,7 @@ from pathlib import Path
 from stages import config
 from stages.foundation import command_line, files, parallel
 from stages.foundation.coco_types import Annotation
-from stages.vistas import labels, layout
+from stages.vistas import labels, writer
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +40,11 @@ def build(out: Path, cfg: config.Sample, workers: int = 1) -> None:
 
 
 def _write_split(folder: Path, cfg: config.Sample, split: str, count: int, workers: int) -> None:
-    layout.make_folders(folder)
+    writer.make_folders(folder)
     write = functools.partial(_write_scene, folder, cfg, split)
     annotations = list(parallel.ordered(write, range(count), workers, split))
     log.info("%s: %d scenes", split, count)
-    layout.write_panoptic_json(folder, annotations, cfg.height_px, cfg.width_px)
+    writer.write_panoptic_json(folder, annotations, cfg.height_px, cfg.width_px)
 
 
 def _write_scene(folder: Path, cfg: config.Sample, split: str, index: int) -> Annotation:
@@ -56,7 +56,7 @@ def _write_scene(folder: Path, cfg: config.Sample, split: str, index: int) -> An
         width=cfg.width_px,
         plaza=split == "training" and index == 0,
     )
-    return layout.write_scene(folder, layout.key(cfg.seed, split, index), scene)
+    return writer.write_scene(folder, writer.key(cfg.seed, split, index), scene)
 
 
 def main() -> None:

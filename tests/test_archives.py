@@ -81,7 +81,7 @@ def test_a_zip64_archive(tmp_path: Path) -> None:
 )
 def test_methods_that_python_lacks(tmp_path: Path, method: int, name: str) -> None:
     archive = patch(write(tmp_path / "a.zip", ("a.txt", "1")), 4, struct.pack("<H", method))
-    assert f"'a.txt' is compressed by {name}, which can't be read here; unpack it (7z x a.zip)" in refused(archive)
+    assert f"'a.txt' is compressed by {name}, which Python can't read; unpack it (7z x a.zip)" in refused(archive)
 
 
 def test_a_version_that_python_lacks(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_parts_of_an_archive(tmp_path: Path) -> None:
     data = bytearray(last.read_bytes())
     data[data.rfind(b"PK\x05\x06") + 4] = 2
     last.write_bytes(data)
-    assert "is one part of a zip archive; join them (zip -s 0 a.zip" in refused(last)
+    assert "is one part of a zip archive; join the parts (zip -s 0 a.zip" in refused(last)
     first = tmp_path / "a.z01"
     first.write_bytes(b"PK\x07\x08PK\x03\x04" + bytes(100))
     assert "the first part of a zip archive; join the parts (zip -s 0 a.zip" in refused(first)
@@ -134,8 +134,8 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a.tar": (lambda path: packed_tar(path, "w"), "a tar archive; unpack it (tar -xf a.tar) and give SRC the folder"),
     "a.tar.gz": (lambda path: packed_tar(path, "w:gz"), "a tar archive; unpack it (tar -xf a.tar.gz)"),
     "a.zip": (lambda path: packed_tar(path, "w:xz"), "a tar archive; unpack it (tar -xf a.zip)"),
-    "a.7z": (lambda path: path.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(99)), "a 7z archive, no zip archive"),
-    "a.rar": (lambda path: path.write_bytes(b"Rar!\x1a\x07\x01\x00" + bytes(99)), "a RAR archive, no zip archive"),
+    "a.7z": (lambda path: path.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(99)), "a 7z archive, not a zip archive"),
+    "a.rar": (lambda path: path.write_bytes(b"Rar!\x1a\x07\x01\x00" + bytes(99)), "a RAR archive, not a zip archive"),
     "a.gz": (lambda path: path.write_bytes(gzip.compress(b"1")), "unpack it (gunzip a.gz)"),
     "a.bz2": (lambda path: path.write_bytes(bz2.compress(b"1")), "unpack it (bunzip2 a.bz2)"),
     "a.xz": (lambda path: path.write_bytes(lzma.compress(b"1")), "unpack it (unxz a.xz)"),
@@ -157,7 +157,7 @@ def test_what_is_no_zip_archive(tmp_path: Path, name: str) -> None:
     "name", ["../a.txt", "/etc/a.txt", "a/../../b.txt", "..\\a.txt", "\\a.txt", "C:/a.txt", "C:\\a.txt"]
 )
 def test_names_that_leave_the_archive(tmp_path: Path, name: str) -> None:
-    assert "leaves the archive; pack it anew" in refused(write(tmp_path / "a.zip", (name, "1")))
+    assert "points outside the archive; create the archive again" in refused(write(tmp_path / "a.zip", (name, "1")))
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
@@ -165,17 +165,18 @@ def test_links_and_special_files(tmp_path: Path, kind: int) -> None:
     info = zipfile.ZipInfo("images/a.jpg")
     info.external_attr = (kind | 0o777) << 16
     text = refused(write(tmp_path / "a.zip", (info, "../elsewhere.jpg")))
-    assert f"'images/a.jpg' is {'a link' if kind == stat.S_IFLNK else 'no ordinary file'}; pack the files" in text
+    found = "a link" if kind == stat.S_IFLNK else "not an ordinary file"
+    assert f"'images/a.jpg' is {found}; create the archive from the files" in text
 
 
 def test_names_twice(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         write(tmp_path / "a.zip", ("a.txt", "1"), ("a.txt", "2"))
-    assert "'a.txt' is in it twice, with different content" in refused(tmp_path / "a.zip")
+    assert "'a.txt' occurs twice with different content" in refused(tmp_path / "a.zip")
     with pytest.warns(UserWarning, match="Duplicate name"):
         write(tmp_path / "b.zip", ("a.txt", "1"), ("a.txt", "1"))
     assert unpacked(tmp_path / "b.zip", tmp_path / "b") == {"a.txt": b"1"}
-    assert "'a' is a file and a folder" in refused(write(tmp_path / "c.zip", ("a", "1"), ("a/b", "2")))
+    assert "'a' is both a file and a folder" in refused(write(tmp_path / "c.zip", ("a", "1"), ("a/b", "2")))
 
 
 def test_names_that_differ_by_case_are_files_of_their_own(tmp_path: Path) -> None:

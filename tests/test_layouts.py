@@ -103,13 +103,13 @@ SETS: dict[str, tuple[dict[str, object], str]] = {
 OTHERS: dict[str, tuple[dict[str, object], str]] = {
     "labels alone": (
         {"training/images/a.jpg": None, "training/v2.0/labels/a.png": None},
-        r"masks in labels or panoptic alone \(training/v2\.0/labels/a\.png\); those are not read: put the folders inst",
+        r"masks only in labels or panoptic \(training/v2\.0/labels/a\.png\); those are not read: put the folders inst",
     ),
     "panoptic alone": (
         {"images/a.jpg": None, "panoptic/a.png": None, "panoptic/panoptic_2020.json": PANOPTIC},
-        r"masks in labels or panoptic alone \(panoptic/a\.png\)",
+        r"masks only in labels or panoptic \(panoptic/a\.png\)",
     ),
-    "empty": ({}, "it is empty; give the folder that the set was unpacked into"),
+    "empty": ({}, "it is empty; give the folder into which the set was unpacked"),
     "hidden files alone": ({".DS_Store": "x", "__MACOSX/._a": "x"}, "it is empty"),
     "pictures alone": (
         {"images/a.jpg": None, "images/b.jpg": None},
@@ -117,7 +117,7 @@ OTHERS: dict[str, tuple[dict[str, object], str]] = {
     ),
     "archives": (
         {"training.zip": "PK", "val.tar.gz": "x", "README": "x"},
-        r"found archives, training\.zip, val\.tar\.gz; unpack the set's own",
+        r"found archives, training\.zip, val\.tar\.gz; unpack the set's archive",
     ),
     "another case": (
         {"Training/Instances/a.png": None, "Training/images/a.jpg": None, "README": "x"},
@@ -221,7 +221,7 @@ def test_archives_in_an_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as content:
         content.write(inner, "vistas/training.zip")
     assert told(tmp_path / "outer.zip").endswith(
-        "found archives, vistas/training.zip; unpack the set's own and give that folder"
+        "found archives, vistas/training.zip; unpack the set's archive and give its folder"
     )
 
 
@@ -239,5 +239,5 @@ def test_a_split_or_an_archive_in_place_of_the_set(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"config\.json not found .*; give the folder of {src}/config\.json"):
         reader.find(config.Source(), src / "training", "data.sources.vistas")
     archive = pack(src, tmp_path / "set.zip")
-    with pytest.raises(FileNotFoundError, match=rf"is a file, .*bring it in by `make data SRC={archive}`"):
+    with pytest.raises(FileNotFoundError, match=rf"is a file, .*import the set by `make data SRC={archive}`"):
         reader.find(config.Source(), archive, "data.sources.vistas")

@@ -27,7 +27,7 @@ def write(folder: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("name", zoo.PICTURES)
 def test_pillow_differs_where_it_is_said(name: str, tmp_path: Path) -> None:
     path = write(tmp_path, zoo.PICTURES[name])
-    seen = readers.see(path)
+    seen = readers.read(path)
     assert np.array_equal(seen.rgb, picture_files.read_rgb(path))
     with Image.open(path) as picture:
         picture.load()
@@ -55,9 +55,9 @@ def test_where_the_readers_differ() -> None:
 def test_what_is_not_read_to_its_end_is_named(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, (zoo.UNREADABLE | zoo.CUT)[name])
     with pytest.raises(
-        ValueError, match=r"p\.jpg: (\d+ bytes that are no whole picture|damaged) \(.*restore the file"
+        ValueError, match=r"p\.jpg: (\d+ bytes that are not a complete picture|damaged) \(.*restore the file"
     ) as e:
-        readers.see(path)
+        readers.read(path)
     # The same text each time, as statistics.json lists it.
     assert " at 0x" not in str(e.value)
     assert "\n" not in str(e.value)
@@ -65,15 +65,15 @@ def test_what_is_not_read_to_its_end_is_named(name: str, tmp_path: Path, capfd: 
 
 
 def test_a_second_picture_that_nobody_reads_may_be_cut(tmp_path: Path) -> None:
-    seen = readers.see(write(tmp_path, zoo.PICTURES["JPEG MPO"][:-200]))
+    seen = readers.read(write(tmp_path, zoo.PICTURES["JPEG MPO"][:-200]))
     assert seen.alike
     assert np.array_equal(seen.rgb, picture_files.decode(zoo.save("JPEG")))
 
 
 def test_sixteen_bits_are_seen_as_their_upper_eight(tmp_path: Path) -> None:
-    seen = readers.see(write(tmp_path, zoo.PICTURES["PNG grey 16"]))
+    seen = readers.read(write(tmp_path, zoo.PICTURES["PNG grey 16"]))
     assert np.array_equal(seen.rgb, np.repeat(zoo.GREY16[..., None] >> 8, 3, axis=2))
-    seen = readers.see(write(tmp_path, zoo.PICTURES["JPEG CMYK"]))
+    seen = readers.read(write(tmp_path, zoo.PICTURES["JPEG CMYK"]))
     assert np.abs(seen.rgb.astype(int) - zoo.RGB).mean() < 12
 
 

@@ -32,11 +32,11 @@ def test_presets_of_v2(name: str, things: int, stuff: int, crowds: int) -> None:
     if name == "vistas_v2_0":
         for label, target in zip(labels.LABELS, targets["vistas"], strict=True):
             assert target.category_id == by_name.get(label.name, target.category_id if target.iscrowd else 0)
-        assert targets["vistas"][31] == taxonomy.Target(by_name["human--person--individual"], iscrowd=True)
-        assert targets["vistas"][123] == taxonomy.Target(0)
+        assert targets["vistas"][31] == taxonomy.LabelMapping(by_name["human--person--individual"], iscrowd=True)
+        assert targets["vistas"][123] == taxonomy.LabelMapping(0)
     else:
         assert categories[by_name["road"] - 1]["color"] == [128, 64, 128]
-        assert targets["vistas"][0] == taxonomy.Target(0, dropped=True)
+        assert targets["vistas"][0] == taxonomy.LabelMapping(0, dropped=True)
 
 
 @pytest.mark.parametrize(("name", "things", "stuff"), [("vistas_v1_2", 37, 28), ("cityscapes19_v1_2", 8, 11)])
@@ -49,11 +49,11 @@ def test_presets_of_v1_2(name: str, things: int, stuff: int) -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["car,car", "cars,car,crowd", "road,road", "rode,road"], [":5:", "'rode' is no label"]),
-        (["car,car", "cars,car,crowd", "road,road", "car,road"], [":5:", "'car' is in", ":2 too"]),
+        (["car,car", "cars,car,crowd", "road,road", "rode,road"], [":5:", "'rode' is not a label"]),
+        (["car,car", "cars,car,crowd", "road,road", "car,road"], [":5:", "'car' is also in", ":2;"]),
         (["car,car", "cars,car,crowd"], ["no line for ['road']"]),
-        (["car,car", "cars,bus,crowd", "road,road"], [":3:", "crowd of 'bus'", "no other line leads to"]),
-        (["car,car", "cars,road,crowd", "road,road"], [":3:", "stuff, which has no crowds"]),
+        (["car,car", "cars,bus,crowd", "road,road"], [":3:", "crowd of 'bus'", "no other line has that target"]),
+        (["car,car", "cars,road,crowd", "road,road"], [":3:", "which is stuff and has no crowds"]),
         (["car,car", "cars,void", "road,car"], [":4:", "'car' is stuff, but a thing in", ":2", "isthing"]),
         (["car,car", "cars,,", "road,road"], [":3:", "a source and a target"]),
         (["car,car", "cars,void,crowd", "road,road"], [":3:", "a crowd of 'void'"]),
@@ -86,8 +86,8 @@ def test_sources_share_classes_by_name(tmp_path: Path) -> None:
     categories, targets = taxonomy.build({"a": (LABELS, first), "b": ((bus, road), second)})
     assert [(c["id"], c["name"], c["isthing"]) for c in categories] == [(1, "vehicle", 1), (2, "road", 0)]
     assert categories[1]["color"] == [10, 11, 12]
-    assert targets["a"] == (taxonomy.Target(1), taxonomy.Target(1, iscrowd=True), taxonomy.Target(2))
-    assert targets["b"] == (taxonomy.Target(1), taxonomy.Target(2))
+    assert targets["a"] == (taxonomy.LabelMapping(1), taxonomy.LabelMapping(1, iscrowd=True), taxonomy.LabelMapping(2))
+    assert targets["b"] == (taxonomy.LabelMapping(1), taxonomy.LabelMapping(2))
 
 
 def test_without_a_table_classes_are_the_evaluated_labels() -> None:

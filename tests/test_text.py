@@ -38,7 +38,7 @@ def test_utf_16_without_a_mark_is_no_json(tmp_path):
     ("content", "reason"),
     [
         ('{"a": 1,\n}', ":2:1: not JSON"),
-        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
         ("[" * 200_000, "nested too deeply"),
         ("", ":1:1: not JSON"),
     ],

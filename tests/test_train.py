@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from stages import config, convert, sample, train
 from stages.foundation import files
 from stages.tao import runners, spec
-from stages.training import resume
+from stages.training import resume, start
 from tests.conftest import REPO, TABLES, run
 
 DIGEST = "nvcr.io/nvidia/tao/tao-toolkit@sha256:" + "0" * 64
@@ -359,7 +359,7 @@ def test_training_ends_early_and_the_best_is_kept(workspace: Path) -> None:
 def test_an_interruption_is_no_early_stop(cfg: config.Config, losses: list[float], patience: int, ended: bool) -> None:
     cfg.train.patience, cfg.train.monitor = patience, config.Monitor.loss
     rows: list[dict[str, Any]] = [{"epoch": i, "train_loss": 1.0, "val_loss": loss} for i, loss in enumerate(losses)]
-    assert train.ended_early([{"epoch": 9, "train_loss": 1.0}, *rows], cfg) == ended
+    assert start.ended_early([{"epoch": 9, "train_loss": 1.0}, *rows], cfg) == ended
 
 
 def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sets of panoptic maps in COCO's format: a JSON file of segments, and an RGB PNG of ids per picture.
+"""Reads and writes data sets in COCO's panoptic format: a JSON file of segments, and an RGB PNG of ids per picture.
 
 Format: cocodataset.org/#format-data and #format-results, "Panoptic Segmentation". A set is a folder with
 panoptic.json and the PNGs in panoptic/.
@@ -16,6 +16,7 @@ from stages.foundation import files, panoptic_ids, picture_files
 from stages.foundation.coco_types import Annotation, Category, SegmentInfo
 
 Ids = npt.NDArray[np.int32]
+"""Segment ids of a picture, int32 [H, W]."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,15 @@ class Entry:
 
     image_id: int
     image: Path
-    """The picture."""
+    """File of the picture."""
     png: Path
-    """The ids of its segments."""
+    """File of the segment ids."""
     segments: list[SegmentInfo]
 
 
 @dataclass(frozen=True)
 class PanopticSet:
-    """A panoptic JSON with its folder of PNGs."""
+    """A panoptic.json with its folder of PNGs."""
 
     categories: list[Category]
     entries: list[Entry]
@@ -44,20 +45,19 @@ class PanopticSet:
 
 
 IMAGES = {"image_folder": "images"}
-"""`info` of COCO files with bare file names: the folder beside the file that holds all pictures."""
+"""`info` of a COCO file with bare file names: the folder beside the file that holds the pictures."""
 
 
 def read(folder: Path) -> PanopticSet:
-    """Read folder/panoptic.json. File names of pictures are relative to `folder`, or to the folder that `info` names.
+    """Read folder/panoptic.json. The file names of pictures are relative to `folder`, or to `image_folder` of `info`.
 
-    Raises FileNotFoundError where the file is absent, and ValueError where it is not JSON or a picture has no
-    annotation.
+    Raises FileNotFoundError if the file is missing, and ValueError if it is not JSON or a picture has no annotation.
     """
     content = files.read_json(folder / "panoptic.json")
     by_image = {a["image_id"]: a for a in content["annotations"]}
     missing = [i["file_name"] for i in content["images"] if i["id"] not in by_image]
     if missing:
-        raise ValueError(f"{folder}/panoptic.json: no annotation for {missing[:3]}; write the set again")
+        raise ValueError(f"{folder}/panoptic.json: no annotation for {missing[:3]}; run the stage that writes the set")
     images = folder / content.get("info", {}).get("image_folder", "")
     entries = []
     for image in content["images"]:
@@ -68,12 +68,12 @@ def read(folder: Path) -> PanopticSet:
 
 
 def read_ids(png: Path) -> Ids:
-    """Read the ids of a panoptic PNG, int32 [H, W]; VOID_ID is no segment. Raises ValueError if it can't be read."""
+    """Read the ids of a panoptic PNG, int32 [H, W]; VOID_ID marks no segment. Raises ValueError for a broken file."""
     return panoptic_ids.decode(picture_files.read_rgb(png))
 
 
 def write_ids(png: Path, ids: npt.NDArray[np.integer]) -> None:
-    """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG. Raises OSError if the file can't be written."""
+    """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG."""
     _, content = cv2.imencode(".png", np.ascontiguousarray(panoptic_ids.encode(ids)[..., ::-1]))
     png.write_bytes(content.tobytes())
 
@@ -82,7 +82,7 @@ class Writer:
     """Writes predicted maps as a panoptic set, one picture at a time."""
 
     def __init__(self, folder: Path, categories: list[Category]) -> None:
-        """Make `folder`, which must not exist."""
+        """Create `folder`, which must not exist."""
         self.folder = folder
         self._categories = categories
         self._images: list[dict[str, int | str]] = []
@@ -90,7 +90,7 @@ class Writer:
         (folder / "panoptic").mkdir(parents=True)
 
     def add(self, entry: Entry, ids: Ids, category_ids: dict[int, int]) -> None:
-        """Write the map of the picture of `entry`: ids int32 [H, W], with segment id -> category_id."""
+        """Write the ids of the picture of `entry`, int32 [H, W]; category_ids maps each segment id to its class."""
         name = entry.png.name
         write_ids(self.folder / "panoptic" / name, ids)
         height, width = ids.shape
@@ -105,7 +105,7 @@ class Writer:
 
 
 def class_map(ids: Ids, segments: Sequence[SegmentInfo]) -> npt.NDArray[np.uint8]:
-    """Return the category_id of each pixel, uint8 [H, W]; 0 for void and for crowds, whose objects are not separate."""
+    """Return the category_id of each pixel, uint8 [H, W]; 0 for void and for crowds."""
     result = np.zeros(ids.shape, np.uint8)
     for segment in segments:
         if not segment["iscrowd"]:

@@ -1,20 +1,22 @@
-"""What a split holds: images, segments and pixels by class and by size, counted picture by picture."""
+"""Counts the images, segments and pixels of a split, by class and by size."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from stages.conversion.records import Record
+from stages.foundation.coco_types import Category
+
 SMALL_PX, LARGE_PX = 32**2, 96**2
-"""COCO's limits of area: small below the first, large from the second (cocodataset.org/#detection-eval)."""
+"""COCO's area limits in pixels: small is below the first, large from the second (cocodataset.org/#detection-eval)."""
 
 SIZES = ("small", "medium", "large")
 
 
 class Statistics:
-    """Counts of a split."""
+    """The counts of a split. Records are added one by one."""
 
-    def __init__(self, categories: Sequence[dict[str, Any]]) -> None:
-        """`categories` are the split's."""
+    def __init__(self, categories: Sequence[Category]) -> None:
         self._categories = categories
         self._counts: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
@@ -24,15 +26,15 @@ class Statistics:
         self._sizes: Counter[tuple[int, str]] = Counter()
         self._pixels_by_size: Counter[str] = Counter()
         self.empty: list[str] = []
-        """Pictures without a segment of any class, which are left out."""
+        """A message for each picture that is left out because it has no segment of any class."""
         self.skipped: list[str] = []
-        """What was wrong with pictures that are left out."""
+        """A message for each picture that is left out because it can't be converted."""
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Count a record of `picture.convert`."""
+    def add(self, record: Record) -> None:
+        """Count a picture that was converted."""
         image, segments = record["image"], record["segments"]
         self._counts.update(images=1, segments=len(segments), pixels=image["height"] * image["width"])
-        self._counts.update({name: record[name] for name in ("dropped", "small", "lost", "turned", "rewritten")})
+        self._counts.update(record["counts"])
         self._sources[image["source"]] += 1
         self._images.update({segment["category_id"] for segment in segments})
         for segment in segments:
@@ -45,19 +47,19 @@ class Statistics:
                 self._sizes[segment["category_id"], size] += 1
                 self._pixels_by_size[size] += segment["area"]
 
-    def leave_out(self, record: dict[str, Any]) -> None:
-        """Note the record of a picture that is not converted: `empty` or `skipped`, and why."""
+    def leave_out(self, record: Record) -> None:
+        """Note the message of a picture that is left out."""
         self.empty += [record["empty"]] if "empty" in record else []
         self.skipped += [record["skipped"]] if "skipped" in record else []
 
     def summary(self) -> dict[str, int]:
-        """The figures that a commit is compared by."""
+        """Return the counts for the metrics file, which DVC compares between commits."""
         counts = {name: self._counts[name] for name in ("images", "segments", "crowds", "instances")}
         left_out = {"empty": len(self.empty), "skipped": len(self.skipped)}
         return {**counts, "classes_present": len(self._segments), **left_out}
 
     def content(self) -> dict[str, Any]:
-        """All of it, for statistics.json."""
+        """Return all counts, for statistics.json."""
         pixels = self._counts["pixels"]
         return {
             **self.summary(),

@@ -1,4 +1,4 @@
-"""Runs the `main` of every stage and command: logging, exit status, and one line for an error of the user.
+"""Runs the `main` of every stage and command: sets up logging and the exit status, and prints user errors as one line.
 
 A stage's module ends with
 
@@ -18,7 +18,7 @@ from typing import NoReturn
 from stages.foundation import files
 
 FAILED, INTERRUPTED = 1, 130
-"""Exit statuses: of a user's error, and of Ctrl-C (128 + SIGINT, as shells have it)."""
+"""Exit statuses: after a user error, and after Ctrl-C (128 + SIGINT, as in shells)."""
 
 USER_ERRORS: tuple[type[Exception], ...] = (
     OSError,
@@ -27,21 +27,21 @@ USER_ERRORS: tuple[type[Exception], ...] = (
     ImportError,
     subprocess.CalledProcessError,
 )
-"""Errors that end as one line. OpenCV's own joins them where OpenCV is loaded."""
+"""Exceptions that are printed as one line. cv2.error is one too, where OpenCV is loaded."""
 BUGS = (NotImplementedError, RecursionError)
-"""Kinds of RuntimeError that a user can't cause: they keep their traceback."""
+"""Kinds of RuntimeError that a user can't cause. They keep their traceback."""
 
 
 def parser(docstring: str | None) -> argparse.ArgumentParser:
-    """A parser whose description is the first line of a module's docstring."""
+    """Return a parser whose description is the first line of a module's docstring."""
     return argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
 
 
 def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...] = ()) -> NoReturn:
-    """Set up logging, call `main` and exit with the status that it returns; None is 0.
+    """Set up logging, call `main`, and exit with the status that it returns; None is 0.
 
-    An error of USER_ERRORS, or of the kinds `user_errors`, is printed on stderr, and the exit status is 1. Ctrl-C exits
-    with 130. Any other exception is a bug and keeps its traceback. `python -X dev` shows every traceback.
+    An exception of USER_ERRORS or `user_errors` is printed to stderr as one line, and the exit status is 1. Ctrl-C
+    exits with 130. Any other exception is a bug and keeps its traceback. `python -X dev` shows every traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -51,7 +51,7 @@ def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...]
     except BUGS:
         raise
     except Exception as error:
-        # Looked up and not imported: most commands start without OpenCV.
+        # Looked up and not imported, since most commands never load OpenCV.
         opencv = getattr(sys.modules.get("cv2"), "error", OSError)
         if not isinstance(error, (*USER_ERRORS, *user_errors, opencv)):
             raise
@@ -62,7 +62,7 @@ def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...]
 
 
 def message(error: Exception) -> str:
-    """Return the text of an error for the user, or its kind where it has no text."""
+    """Return the message of an exception for the user, or the name of its class if it has no message."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{files.printable(os.fsdecode(error.filename))}: {error.strerror}"
     if isinstance(error, subprocess.CalledProcessError):

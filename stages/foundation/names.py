@@ -1,7 +1,7 @@
-"""Names that people write in two files and that must be the same in both: a near miss is found and pointed out.
+"""Finds the name that was probably meant where a name in one file does not occur in another.
 
-Names are compared as they are, character by character. Two are similar where they differ only by letter case, blanks,
-hyphens, underscores, characters that are not shown, or the Unicode form of the same letters.
+Names are equal if all their characters are. Names are similar if they differ only by letter case, blanks, hyphens,
+underscores, invisible characters, or the Unicode form of the same letters.
 """
 
 import re
@@ -10,27 +10,27 @@ from collections.abc import Iterable
 
 
 def similar(name: str, others: Iterable[str]) -> list[str]:
-    """Those of `others` that are similar to a name but not the same, in their order."""
+    """Return the names among `others` that are similar to `name` but not equal, in their order."""
     key = _key(name)
     return [other for other in others if other != name and _key(other) == key]
 
 
 def similar_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different names that are similar: each later one with the first of its kind."""
+    """Return pairs of similar but different names: each name with the first one that it is similar to."""
     first: dict[str, str] = {}
     found = [(first.setdefault(_key(name), name), name) for name in dict.fromkeys(names)]
     return [(one, other) for one, other in found if one != other]
 
 
 def hint(name: str, others: Iterable[str]) -> str:
-    """What a message about an unknown name says more: the name that may be meant, or nothing where none is similar."""
+    """Return what to append to a message about an unknown name: the similar name, or nothing if there is none."""
     found = similar(name, others)
-    # Letters beyond ASCII are escaped, as two forms of the same letter look alike.
-    return f" ({found[0]!a} is there, and names are compared as they are: {name!a} is another)" if found else ""
+    # Escaped beyond ASCII, since two Unicode forms of the same letter look alike.
+    return f" (did you mean {found[0]!a}? it differs from {name!a})" if found else ""
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name has no line end, other control character or half of a surrogate pair, which no file holds."""
+    """Return whether a name has no control character, such as a line end, and no lone surrogate."""
     return all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in name)
 
 

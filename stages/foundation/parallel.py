@@ -14,30 +14,30 @@ from typing import Any
 
 from tqdm import tqdm
 
-# From glibc's malloc.h and Linux' prctl.h.
+# Constants of glibc's malloc.h and of Linux's prctl.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
 
 AHEAD = 3
-"""Portions in flight per worker. Bounds the memory for results, whatever the number of items."""
+"""Portions per worker that are submitted ahead. Limits the memory for results, whatever the number of items."""
 ITEMS_PER_WORKER = 8
-"""Fewest items that justify one more worker, whose start takes a second."""
+"""Fewest items for each worker. To start a worker takes about a second."""
 PORTION = 4
-"""Items per message to a worker. A message costs as much time as a picture's JSON."""
+"""Items per message to a worker. A message costs as much time as encoding a picture's JSON."""
 
 
 def count(wanted: int, items: int) -> int:
-    """Return how many workers to start: `wanted`, or for 0 one per core, but fewer if there are few items."""
+    """Return the number of workers to start: `wanted`, or one per core if that is 0; fewer if there are few items."""
     return min(wanted or len(os.sched_getaffinity(0)), max(1, items // ITEMS_PER_WORKER))
 
 
 def check_shared_memory(key: str, workers: int, without: int, needed_bytes: int = 0) -> None:
-    """Raise RuntimeError where processes can't share locks and `needed_bytes`; on Linux those are files in /dev/shm.
+    """Raise RuntimeError if processes can't share locks and `needed_bytes` of memory: on Linux, files in /dev/shm.
 
-    `key` is the parameter of their number, `workers`, and `without` its value for none.
+    `key` is the parameter that sets the number of processes, `workers`; `without` is its value that starts none.
     """
     try:
-        # A lock of this kind needs no process that cleans up.
+        # The lock of a forked context needs no process that removes it.
         get_context("fork").Lock()
         found = ""
         if needed_bytes and (free_bytes := shutil.disk_usage("/dev/shm").free) < needed_bytes:
@@ -47,18 +47,18 @@ def check_shared_memory(key: str, workers: int, without: int, needed_bytes: int 
     if found:
         expected = f"{needed_bytes / 1e6:.0f} MB" if needed_bytes else "a folder that can be written to"
         raise RuntimeError(
-            f"/dev/shm, by which {workers} processes ({key}) share memory: found {found}, expected {expected}; mount "
-            f"one (docker run --shm-size=16g), or set {key}: {without}"
+            f"/dev/shm, by which {workers} processes ({key}) share memory: found {found}, expected {expected}; make it "
+            f"larger (docker run --shm-size=16g), or set {key}: {without}"
         )
 
 
 def ordered[Item, Result](
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str, done: int = 0
 ) -> Iterator[Result]:
-    """Yield function(item) for each item, in order. One worker means this process, more mean processes of their own.
+    """Yield function(item) for each item, in order. With one worker the function runs in this process.
 
-    On a terminal a progress bar begins at `done` of done + len(items). Raises what the function raises, and
-    RuntimeError if a worker dies or if processes can't share memory, which is checked before anything is done.
+    The progress bar, labelled `label` and shown on a terminal, begins at `done` of done + len(items). Raises what the
+    function raises. Raises RuntimeError if a worker dies, and, before any work, if processes can't share memory.
     """
     with tqdm(total=done + len(items), initial=done, desc=label, unit="image", disable=None) as bar:
         if workers == 1:
@@ -67,7 +67,7 @@ def ordered[Item, Result](
                 yield function(item)
                 bar.update()
             return
-        # Not forked: libraries of the parent may have threads.
+        # Spawned and not forked, since libraries of this process may have started threads.
         check_shared_memory("data.workers", workers, 1)
         pool = ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(), function)
@@ -85,15 +85,15 @@ def ordered[Item, Result](
                     bar.update()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                f"{label}: a worker died, as when memory runs out; run it again, with a lower data.workers (now "
-                f"{workers}) if it dies again"
+                f"{label}: a worker died, probably because memory ran out; run the command again, and if it happens "
+                f"again, lower data.workers (now {workers})"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 _function: Callable[[Any], Any]
-"""The function of a worker process. It is sent once, since what it holds may be large."""
+"""The function of a worker process. It is sent once per worker, since its arguments may be large."""
 
 
 def _call(portion: Sequence[Any]) -> list[Any]:
@@ -101,7 +101,7 @@ def _call(portion: Sequence[Any]) -> list[Any]:
 
 
 def _start(parent: int, function: Callable[[Any], Any]) -> None:
-    """Initialise a worker: it uses one thread, leaves Ctrl-C to the parent, and ends when the parent ends."""
+    """Initialize a worker: it uses one thread, leaves Ctrl-C to the parent, and ends when the parent ends."""
     import cv2
 
     global _function
@@ -115,7 +115,7 @@ def _start(parent: int, function: Callable[[Any], Any]) -> None:
 
 
 def keep_memory() -> None:
-    """Make malloc keep freed memory. Page faults of large new arrays took a quarter of the time per picture."""
+    """Make malloc keep freed memory, else page faults of large new arrays take a quarter of the time per picture."""
     libc = ctypes.CDLL(None)
     for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
         libc.mallopt(option, 1 << 30)

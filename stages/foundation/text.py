@@ -1,7 +1,7 @@
-"""Text files that a user writes, read one way everywhere: plain text, JSON and CSV.
+"""Reads text files that users write: plain text, CSV, JSON and YAML.
 
-UTF-8 with or without a byte order mark, or UTF-16 with one; any line ends. Anything else is refused with the place of
-the first byte that is not UTF-8: an encoding is never guessed.
+Accepts UTF-8 with or without a byte order mark, UTF-16 with one, and any line ends. An encoding is never guessed: any
+other file is an error, which names the line of the first byte that is not UTF-8.
 """
 
 import codecs
@@ -14,9 +14,9 @@ from typing import Any
 
 
 def read(path: Path) -> str:
-    """Return the text of a file, each line ended by a line feed, without a byte order mark.
+    """Return the text of a file with line feeds as line ends, without a byte order mark.
 
-    Raises ValueError naming file, line and byte where it is not UTF-8 or marked UTF-16, OSError where it can't be read.
+    Raises ValueError, naming file, line and byte, for another encoding, and OSError if the file can't be read.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -29,7 +29,7 @@ def read(path: Path) -> str:
         raise ValueError(f"{path}:{line}: found {found}, which is not {name}; save the file as UTF-8") from error
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if (at := text.find("\0")) >= 0:
-        # Also of UTF-16 without a mark, whose bytes are valid UTF-8 where the letters are English.
+        # UTF-16 without a byte order mark gets here too: with English letters it is valid UTF-8 with zero bytes.
         raise ValueError(f"{path}:{text.count(chr(10), 0, at) + 1}: found a zero byte; save the file as UTF-8 text")
     return text
 
@@ -39,17 +39,17 @@ class CsvLine:
     """A line of a CSV file."""
 
     number: int
-    """From 1."""
+    """Number of the line in the file, from 1."""
     cells: list[str]
-    """Without blanks around a cell, but those that stand in quotes."""
+    """The cells without surrounding blanks; blanks inside quotes are kept."""
     written: list[str]
-    """With all blanks behind a cell."""
+    """The cells with their trailing blanks."""
 
 
 def read_csv(path: Path) -> list[CsvLine]:
-    """The lines of a CSV file that have anything in their cells; cells are separated by commas (RFC 4180).
+    """Return the lines of a CSV file (RFC 4180, with commas) that have a cell that is not blank.
 
-    Raises as `read`, and ValueError naming file and line where quotes are not closed or commas are other marks.
+    Raises as `read`. Raises ValueError, naming file and line, for a quote that is not closed or another separator.
     """
     content = read(path)
     lines, found = content.split("\n"), list[CsvLine]()
@@ -64,32 +64,32 @@ def read_csv(path: Path) -> list[CsvLine]:
             for mark, name in ((";", "semicolons"), ("\t", "tabs")):
                 if not found and "," not in raw and mark in raw:
                     raise ValueError(f"{path}:{start + 1}: cells are separated by {name}; save the file with commas")
-            # Python's reader does not say which cells were in quotes.
+            # Python's reader does not tell which cells were in quotes.
             quoted = ['"' + cell.replace('"', '""') + '"' in raw for cell in written]
             cells = [cell if kept else cell.strip() for cell, kept in zip(written, quoted, strict=True)]
             found.append(CsvLine(start + 1, cells, written))
     except csv.Error as error:
-        raise ValueError(f"{path}:{end + 1}: no CSV ({error}); mend the quotes of the line") from error
+        raise ValueError(f"{path}:{end + 1}: not CSV ({error}); correct the quotes in the line") from error
     return found
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file of a user. Raises as `read`, and ValueError naming file and place where it is not JSON."""
+    """Parse a JSON file. Raises as `read`, and ValueError, naming file, line and column, if it is not JSON."""
     try:
         return json.loads(read(path), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}:{error.colno}"
-        raise ValueError(f"{place}: not JSON ({error.msg}); mend the file") from error
+        raise ValueError(f"{place}: not JSON ({error.msg}); correct the file") from error
     except _RepeatedKeyError as error:
-        raise ValueError(f"{path}: the key {error.args[0]!r} stands twice in one object; delete one") from error
+        raise ValueError(f"{path}: the key {error.args[0]!r} occurs twice in one object; delete one") from error
     except RecursionError as error:
-        raise ValueError(f"{path}: nested too deeply to be read; mend the file") from error
+        raise ValueError(f"{path}: nested too deeply to be read; correct the file") from error
 
 
 def read_yaml(path: Path) -> Any:
-    """Parse a YAML file of a user as OmegaConf does: YAML 1.1, with 1e-4 a number and dates text.
+    """Parse a YAML file as OmegaConf does: YAML 1.1, but 1e-4 is a number and a date is text.
 
-    Interpolations stay as written. Raises as `read`, and ValueError naming file and place where it is not YAML.
+    Interpolations stay as written. Raises as `read`, and ValueError, naming file and place, if it is not YAML.
     """
     import yaml
     from omegaconf import OmegaConf
@@ -102,19 +102,19 @@ def read_yaml(path: Path) -> Any:
 
 
 def yaml_problem(path: Path, error: Exception) -> str:
-    """What a YAML reader finds wrong with a file, in one line: the place, the problem and the mend."""
+    """Return a YAML reader's error as one line: place, problem and fix."""
     import yaml
 
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         found = " ".join(f"{error.context or ''}: {error.problem or ''}".strip(": ").split())
-        mend = "indent and part by blanks, not by tabs" if "'\\t'" in found else "mend the file"
-        return f"{place}: not YAML ({found}); {mend}"
+        fix = "use blanks in place of tabs" if "'\\t'" in found else "correct the file"
+        return f"{place}: not YAML ({found}); {fix}"
     if isinstance(error, yaml.reader.ReaderError):
         line = read(path)[: error.position].count("\n") + 1
-        return f"{path}:{line}: found the character {error.character:#04x}, which YAML has not; delete it"
-    return f"{path}: nested too deeply to be read, or an alias within itself; mend the file"
+        return f"{path}:{line}: found the character {error.character:#04x}, which YAML does not allow; delete it"
+    return f"{path}: nested too deeply to be read, or an alias that contains itself; correct the file"
 
 
 class _RepeatedKeyError(ValueError):

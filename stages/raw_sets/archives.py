@@ -1,7 +1,7 @@
-"""Zip archives that a user gives: checked as a whole before anything is written, then unpacked into a folder.
+"""Checks the zip archives that users give as a whole, then unpacks them into a folder.
 
-Format: PKWARE's APPNOTE.TXT. What Python's zipfile leaves open is settled here: names in UTF-8 without the flag that
-says so, backslashes as separators, names twice, links, and methods of compression that it lacks.
+Format: PKWARE's APPNOTE.TXT. Python's zipfile leaves open how to treat names in UTF-8 without the UTF-8 flag,
+backslashes as separators, repeated names, links, and compression methods that it does not support. This module does.
 """
 
 import lzma
@@ -26,31 +26,33 @@ _ZIP_STARTS: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_PART: Final = b"PK\x07\x08"
 _ZIP_END: Final = b"PK\x05\x06"
 _MAX_END: Final = 22 + 0xFFFF
-"""Bytes of the record at an archive's end with the longest comment."""
+"""Bytes of the record at an archive's end with the longest possible comment."""
 _FAT_SYSTEMS: Final = (0, 10, 14)
-"""Systems that made an archive whose own separator is the backslash: FAT, NTFS, VFAT."""
+"""Systems on which an archive can be made whose separator is the backslash: FAT, NTFS, VFAT (APPNOTE 4.4.2)."""
 _OTHERS: Final = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x"),
     (b"Rar!\x1a\x07", "a RAR archive", "unrar x"),
-    (b"\x1f\x8b", "gzip's", "gunzip"),
-    (b"BZh", "bzip2's", "bunzip2"),
-    (b"\xfd7zXZ\x00", "xz's", "unxz"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard's", "unzstd"),
+    (b"\x1f\x8b", "a gzip file", "gunzip"),
+    (b"BZh", "a bzip2 file", "bunzip2"),
+    (b"\xfd7zXZ\x00", "an xz file", "unxz"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", "unzstd"),
 )
+"""First bytes, name and command of other formats."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive whose members can all be unpacked, under names relative to a folder, each once.
+    """Open a zip archive and check that every member can be unpacked into a folder, under a name of its own.
 
-    Raises ValueError in one line for any other file, saying what it is and what helps.
+    Raises ValueError for any other file: one line that says what it is and how to proceed.
     """
     start, end = _ends(path)
-    # Another archive may end in a zip that it holds, and be taken for it.
+    # Checked first: another archive can end with a zip archive that it holds, and zipfile would open that.
     if other := "" if start.startswith(_ZIP_STARTS) else _other(path, start):
         raise ValueError(f"{path} is {other}")
     if _is_part(end):
-        raise ValueError(f"{path} is one part of a zip archive; join them (zip -s 0 {path.name} --out whole.zip)")
+        step = f"join the parts (zip -s 0 {path.name} --out whole.zip)"
+        raise ValueError(f"{path} is one part of a zip archive; {step}")
     try:
         content = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
@@ -63,9 +65,9 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def unpack(content: zipfile.ZipFile, top: str, folder: Path) -> None:
-    """Write what lies in the folder `top` of an opened archive, "" for all, to a new folder.
+    """Unpack the folder `top` of an opened archive, or all of it for "", into a new folder.
 
-    Files and folders get ordinary modes. Raises ValueError naming the archive's member that can't be read.
+    Files and folders get the system's default modes. Raises ValueError, naming the member, if one can't be read.
     """
     folder.mkdir()
     prefix = f"{top}/" if top else ""
@@ -80,9 +82,10 @@ def unpack(content: zipfile.ZipFile, top: str, folder: Path) -> None:
             with content.open(info) as source, path.open("xb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
         except FileExistsError as error:
-            raise ValueError(f"{content.filename}: {info.filename!r} is there in other letters; rename one") from error
+            found = f"{info.filename!r} differs from another name only by letter case"
+            raise ValueError(f"{content.filename}: {found}; rename one of them in the archive") from error
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-            # With a number it is the system's, such as a full disk, else of what was read.
+            # An error with a number comes from the system, such as a full disk. One without is damaged content.
             if getattr(error, "errno", None):
                 raise
             reason = f"{info.filename!r} is damaged ({error})"
@@ -90,6 +93,7 @@ def unpack(content: zipfile.ZipFile, top: str, folder: Path) -> None:
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:
+    """Return the first 512 bytes of a file and the last _MAX_END."""
     with path.open("rb") as file:
         start = file.read(512)
         file.seek(max(0, path.stat().st_size - _MAX_END))
@@ -97,26 +101,29 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
 
 
 def _other(path: Path, start: bytes) -> str:
-    """What a file is that doesn't start as a zip archive, and what helps; "" for an archive behind a program."""
+    """Return what a file is that does not begin as a zip archive, and how to proceed.
+
+    Returns "" for a self-extracting archive, whose zip archive follows a program.
+    """
     text = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if not start:
         return "empty; download it again"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, as a download without login leaves; download the set's archive in a browser"
+        return "a web page, probably saved by a download without login; download the set's archive in a browser"
     if text.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS; run `git lfs pull` where it lies"
+        return "a pointer of Git LFS; run `git lfs pull` in its repository"
     if start.startswith(_ZIP_PART):
         return f"the first part of a zip archive; join the parts (zip -s 0 {path.stem}.zip --out whole.zip)"
     if tarfile.is_tarfile(path):
         return f"a tar archive; unpack it (tar -xf {path.name}) and give SRC the folder"
     for magic, name, command in _OTHERS:
         if start.startswith(magic):
-            return f"{name}, no zip archive; unpack it ({command} {path.name}) and give SRC the folder"
-    return "" if zipfile.is_zipfile(path) else "neither a folder nor a zip archive; give SRC a set in Vistas' layout"
+            return f"{name}, not a zip archive; unpack it ({command} {path.name}) and give SRC the folder"
+    return "" if zipfile.is_zipfile(path) else "neither a folder nor a zip archive; give SRC a set in Vistas layout"
 
 
 def _is_part(end: bytes) -> bool:
-    """Whether an archive's last record says that it has other parts (APPNOTE 4.3.16: number of this disk)."""
+    """Return whether an archive has other parts: the disk number in its last record is not 0 (APPNOTE 4.3.16)."""
     record = end[max(0, end.rfind(_ZIP_END)) :]
     return (
         len(record) >= 22 and record.startswith(_ZIP_END) and struct.unpack_from("<H", record, 4)[0] not in (0, 0xFFFF)
@@ -124,23 +131,29 @@ def _is_part(end: bytes) -> bool:
 
 
 def _check_members(path: Path, content: zipfile.ZipFile) -> None:
+    """Raise ValueError for a member that is encrypted, compressed by an unsupported method, or not a file or folder."""
     for info in content.filelist:
         mode = info.external_attr >> 16
         if info.flag_bits & _ENCRYPTED:
             raise ValueError(f"{path} is encrypted; unpack it (7z x {path.name}) and give SRC the folder")
         if info.compress_type not in _METHODS:
             method = _METHOD_NAMES.get(info.compress_type, f"method {info.compress_type}")
-            found = f"{info.filename!r} is compressed by {method}, which can't be read here"
+            found = f"{info.filename!r} is compressed by {method}, which Python can't read"
             raise ValueError(f"{path}: {found}; unpack it (7z x {path.name}) and give SRC the folder")
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            kind = "a link" if stat.S_ISLNK(mode) else "no ordinary file"
-            raise ValueError(f"{path}: {info.filename!r} is {kind}; pack the files themselves (zip -r without -y)")
+            kind = "a link" if stat.S_ISLNK(mode) else "not an ordinary file"
+            step = "create the archive from the files themselves (zip -r without -y)"
+            raise ValueError(f"{path}: {info.filename!r} is {kind}; {step}")
 
 
 def _set_names(path: Path, content: zipfile.ZipFile) -> None:
-    """Give the members the names that they are unpacked under; leave out macOS' own, and equal files of one name."""
+    """Set the names under which the members are unpacked.
+
+    Leaves out __MACOSX and repeated members with equal content. Raises ValueError for a name that points outside the
+    folder, or that two different members have.
+    """
     names = [_decoded(info) for info in content.filelist]
-    # A set has folders. Without a slash in any name, the backslashes are what separates them.
+    # Every set has folders. If no name has a slash, backslashes separate them.
     slashes = any("/" in name for name in names)
     members: dict[str, zipfile.ZipInfo] = {}
     for info, name in zip(content.filelist, names, strict=True):
@@ -148,24 +161,26 @@ def _set_names(path: Path, content: zipfile.ZipFile) -> None:
             name = name.replace("\\", "/")
         plain = PurePosixPath(name)
         if plain.is_absolute() or ".." in plain.parts or re.match(r"[A-Za-z]:", name):
-            raise ValueError(f"{path}: {name!r} leaves the archive; pack it anew")
+            raise ValueError(f"{path}: {name!r} points outside the archive; create the archive again")
         if not plain.parts or plain.parts[0] == "__MACOSX":
             continue
         info.filename = f"{plain}/" if name.endswith("/") else str(plain)
         same = members.setdefault(info.filename, info)
         if (same.CRC, same.file_size) != (info.CRC, info.file_size):
-            raise ValueError(f"{path}: {info.filename!r} is in it twice, with different content; pack it anew")
+            found = f"{info.filename!r} occurs twice with different content"
+            raise ValueError(f"{path}: {found}; create the archive again")
     above = {str(parent) for name in members for parent in PurePosixPath(name).parents}
     if both := sorted(above & members.keys()):
-        raise ValueError(f"{path}: {both[0]!r} is a file and a folder; pack it anew")
+        raise ValueError(f"{path}: {both[0]!r} is both a file and a folder; create the archive again")
     content.filelist[:] = members.values()
     content.NameToInfo = members
 
 
 def _decoded(info: zipfile.ZipInfo) -> str:
-    """A member's name. Without the flag for UTF-8 it is in code page 437, but many programs write UTF-8 all the same.
+    """Return the name of a member.
 
-    Bytes that are valid UTF-8 beyond ASCII make no sense in code page 437, so they tell.
+    Without the UTF-8 flag names are in code page 437 (APPNOTE, appendix D). But many programs write UTF-8 without
+    setting the flag. Bytes beyond ASCII that are valid UTF-8 are UTF-8: in code page 437 they would be meaningless.
     """
     if info.flag_bits & _UTF8:
         return info.filename

@@ -1,8 +1,8 @@
-"""What a folder without a set in Vistas' layout holds, for messages: known sets by the paths of their own layouts.
+"""Recognises what a folder holds that is not a set in Vistas layout, and explains it in a message.
 
-`LAYOUTS` has the native layout of each set that street-scene networks are trained on, from the sets' own documents and
-tools. A reader for one of them starts here: `recognise` says where it lies. Folders may be in a zip archive. Only names
-are looked at, and the content of a few files where names don't tell.
+`LAYOUTS` has the native layout of each data set that street-scene networks are commonly trained on, taken from the
+documents and tools of the sets. A new reader would start here: `recognise` returns the layout and its paths. A folder
+may lie in a zip archive. Only file names are read, and the content of a few files whose names do not suffice.
 """
 
 import fnmatch
@@ -18,36 +18,36 @@ from typing import Final
 Folder = Path | zipfile.Path
 """A folder or a file, on the disk or in an archive."""
 IsSet = Callable[[Folder], bool]
-"""Whether a set in Vistas' layout lies at a folder."""
+"""Function that returns whether a folder is a set in Vistas layout."""
 
 LEVELS: Final = 2
-"""How far below a folder sets are looked for."""
+"""Levels of subfolders that are searched for sets."""
 MAX_ENTRIES: Final = 200
-"""Entries of a folder that are looked at, by rising name, so that any SRC is answered soon."""
+"""Entries of a folder that are read, by ascending name. Limits the time for any folder that a user gives."""
 SPLITS: Final = {"train": "training", "training": "training"} | dict.fromkeys(
     ("val", "valid", "validation"), "validation"
 )
-"""Names that people give the folders of a split, in lower case -> Vistas' names."""
+"""Common names of a split's folder, in lower case -> Vistas' names."""
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ARCHIVES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 EXPECTED: Final = "expected PNGs in instances beside images, at the top or in training and validation; see docs/data.md"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The native layout of a set."""
+class SetLayout:
+    """The native layout of a data set."""
 
     name: str
     marks: tuple[tuple[str, ...], ...]
-    """Alternatives; of one of them each pattern must be there. `*` is a part of one name, as the shell has it."""
+    """Alternatives. A folder has the layout if all patterns of one alternative match; `*` as in a shell."""
     content: Callable[[Folder], bool] | None = None
-    """Whether a file that the last pattern names is of this layout, where its name doesn't tell."""
+    """Function that checks the content of a file that matches the last pattern, where the name does not suffice."""
     step: str = "there is no reader for it yet: bring it into Vistas' layout, see docs/data.md"
-    """What helps."""
+    """What the user can do."""
 
 
 def _has(file: Folder, *words: bytes) -> bool:
-    """Whether a file has all the words, read in blocks: COCO's files are up to hundreds of MB."""
+    """Return whether a file contains all words. Reads in blocks, since COCO's files have up to hundreds of MB."""
     missing, tail = set(words), b""
     with file.open("rb") as stream:
         while missing and (block := stream.read(1 << 22)):
@@ -65,7 +65,7 @@ def _is_coco(file: Folder) -> bool:
 
 
 def _is_yolo(file: Folder) -> bool:
-    """Whether the first line is a class and the numbers of a box or a polygon, in shares of the picture."""
+    """Return whether the first line is a class id and the coordinates of a box or a polygon, from 0 to 1."""
     with file.open("rb") as stream:
         cells = stream.readline(1 << 16).split()
     numbers = [re.fullmatch(rb"[01]?(\.\d*)?([eE]-?\d+)?", cell) for cell in cells[1:]]
@@ -73,20 +73,20 @@ def _is_yolo(file: Folder) -> bool:
 
 
 def _each(*patterns: str, under: tuple[str, ...] = ("",)) -> tuple[tuple[str, ...], ...]:
-    """Each pattern under each of the folders, as alternatives."""
+    """Return alternatives of one pattern each: every pattern under every folder."""
     return tuple((folder + pattern,) for pattern in patterns for folder in under)
 
 
 LAYOUTS: Final = (
-    Layout(
-        "a set with masks in labels or panoptic alone",
+    SetLayout(
+        "a set with masks only in labels or panoptic",
         _each(
             *(f"{version}{kind}/*.png" for version in ("", "v1.2/", "v2.0/") for kind in ("labels", "panoptic")),
             under=("training/", "validation/", "train/", "val/", ""),
         ),
         step="those are not read: put the folders instances of the same archive beside them, see docs/data.md",
     ),
-    Layout(
+    SetLayout(
         "Cityscapes",
         _each(
             "*/*_gtFine_instanceIds.png",
@@ -97,33 +97,33 @@ LAYOUTS: Final = (
         )
         + _each("gtCoarse/*/*/*_*_*_gtCoarse_*", "leftImg8bit/*/*/*_*_*_leftImg8bit.*"),
     ),
-    Layout(
+    SetLayout(
         "IDD",
         _each("*/*_gtFine_polygons.json", under=("gtFine/*/", "*/", "")) + _each("leftImg8bit/*/*/*_leftImg8bit.*"),
     ),
-    Layout(
+    SetLayout(
         "KITTI's semantics",
         (("training/image_2", "training/semantic"), ("training/image_2", "training/instance"))
         + (("image_2", "semantic"), ("image_2", "instance")),
     ),
-    Layout(
+    SetLayout(
         "ADE20K (full)",
         _each("images/ADE/*/*/*/*_seg.png", "images/*/*/*/*_seg.png", "images/*/*/ADE_*_seg.png"),
     ),
-    Layout(
+    SetLayout(
         "ADE20K SceneParsing",
         _each("annotations/*/ADE_*.png", "annotations_instance/*/ADE_*.png")
         + (("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
     ),
-    Layout("BDD100K", _each("labels/pan_seg", "labels/ins_seg", "labels/sem_seg", "images/10k", "images/100k")),
-    Layout(
+    SetLayout("BDD100K", _each("labels/pan_seg", "labels/ins_seg", "labels/sem_seg", "images/10k", "images/100k")),
+    SetLayout(
         "Pascal VOC",
         tuple(("JPEGImages", mark) for mark in ("SegmentationClass", "SegmentationObject", "Annotations/*.xml")),
     ),
-    Layout("COCO panoptic", _each("*/*.json", "*.json"), _is_coco_panoptic),
-    Layout("COCO stuff", _each("stuffthingmaps/*", "*/stuff_*.json", "stuff_*.json")),
-    Layout("COCO instances", _each("*/*.json", "*.json"), _is_coco),
-    Layout(
+    SetLayout("COCO panoptic", _each("*/*.json", "*.json"), _is_coco_panoptic),
+    SetLayout("COCO stuff", _each("stuffthingmaps/*", "*/stuff_*.json", "stuff_*.json")),
+    SetLayout("COCO instances", _each("*/*.json", "*.json"), _is_coco),
+    SetLayout(
         "a YOLO set",
         (("images", "labels/*.txt"), ("images/*", "labels/*/*.txt"), ("*/images", "*/labels/*.txt")),
         _is_yolo,
@@ -131,8 +131,8 @@ LAYOUTS: Final = (
 )
 
 
-def recognise(folder: Folder) -> tuple[Layout, list[str]] | None:
-    """The layout of a set that lies at a folder, and the paths that tell; None where no layout is known."""
+def recognise(folder: Folder) -> tuple[SetLayout, list[str]] | None:
+    """Return the layout of the set in a folder and the paths that identify it, or None if the layout is unknown."""
     for layout in LAYOUTS:
         for *patterns, last in layout.marks:
             found = [next(_matching(folder, pattern), None) for pattern in patterns]
@@ -145,9 +145,9 @@ def recognise(folder: Folder) -> tuple[Layout, list[str]] | None:
 
 
 def explain(folder: Folder, is_set: IsSet, choose: str) -> str:
-    """One line: what a folder holds that is no set in Vistas' layout, and the step that helps.
+    """Return one line: what a folder holds that is not a set in Vistas layout, and what to do.
 
-    `choose` is the step that takes a set that lies below instead, with {} for its path.
+    `choose` is the step for a set that lies in a subfolder, with {} for its path.
     """
     below = list(_below(folder, LEVELS, is_set))
     sets = [place for place in below if is_set(place)]
@@ -168,18 +168,19 @@ def explain(folder: Folder, is_set: IsSet, choose: str) -> str:
 
 
 def _unknown(folder: Folder, below: list[Folder]) -> str:
+    """Return the line about a folder without a known layout. `below` are its subfolders."""
     for path in (path for place in (folder, *below) for path in _folders(place)):
         if path.name.lower() in ("instances", "instance"):
             inside = ", ".join(_names(path)) or "nothing"
             return f"found {_relative(path, folder)}, with {inside} in it; {EXPECTED}"
     names = _names(folder)
     if not names:
-        return "it is empty; give the folder that the set was unpacked into"
+        return "it is empty; give the folder into which the set was unpacked"
     entries = (path for place in (folder, *below) for path in _entries(place))
     archives = [_relative(p, folder) for p in entries if p.suffix.lower() in ARCHIVES and p.is_file()]
     if archives:
         more = f" and {len(archives) - 5} more" if len(archives) > 5 else ""
-        return f"found archives, {', '.join(archives[:5])}{more}; unpack the set's own and give that folder"
+        return f"found archives, {', '.join(archives[:5])}{more}; unpack the set's archive and give its folder"
     counts = [(sum(f.suffix.lower() in PICTURES for f in _entries(place)), place) for place in (folder, *below)]
     pictures = [f"{count} in {_relative(place, folder)}" for count, place in counts if count]
     if pictures:
@@ -188,13 +189,14 @@ def _unknown(folder: Folder, below: list[Folder]) -> str:
 
 
 def top(folder: Folder, is_set: IsSet) -> Folder:
-    """The folder, or, as archives often have it, the only one in it, down to a set or to where there is more."""
+    """Descend while a folder holds nothing but one folder, as in many archives, and is not a set; return the last."""
     inside = _entries(folder)
     alone = len(inside) == 1 and inside[0].is_dir() and not is_set(folder)
     return top(inside[0], is_set) if alone else folder
 
 
 def _matching(folder: Folder, pattern: str) -> Iterator[Folder]:
+    """Yield the paths in a folder that match a pattern, of which MAX_ENTRIES are tried at each level."""
     first, _, rest = pattern.partition("/")
     if "*" in first:
         paths = list(islice((p for p in _entries(folder) if fnmatch.fnmatchcase(p.name, first)), MAX_ENTRIES))
@@ -208,6 +210,7 @@ def _matching(folder: Folder, pattern: str) -> Iterator[Folder]:
 
 
 def _holds(content: Callable[[Folder], bool], path: Folder) -> bool:
+    """Return whether `content` accepts a file. A file that can't be read is not accepted."""
     try:
         return path.is_file() and content(path)
     except (OSError, zipfile.BadZipFile, zlib.error):
@@ -215,7 +218,7 @@ def _holds(content: Callable[[Folder], bool], path: Folder) -> bool:
 
 
 def _below(folder: Folder, levels: int, is_set: IsSet) -> Iterator[Folder]:
-    """Folders below, the nearer ones first, but for those in a set."""
+    """Yield the subfolders down to `levels`, a folder's own before those of its subfolders. Skips those of a set."""
     here = _folders(folder)
     yield from here
     for path in here if levels > 1 else ():
@@ -228,7 +231,7 @@ def _folders(folder: Folder) -> list[Folder]:
 
 
 def _entries(folder: Folder) -> list[Folder]:
-    """What is in a folder, by rising name, but for hidden files; nothing where it can't be listed."""
+    """Return the entries of a folder by ascending name, without hidden ones; empty if it can't be listed."""
     try:
         inside: list[Folder] = list(folder.iterdir()) if folder.is_dir() else []
     except OSError:
@@ -237,13 +240,13 @@ def _entries(folder: Folder) -> list[Folder]:
 
 
 def _names(folder: Folder) -> list[str]:
-    """The first names in a folder, folders with a slash."""
+    """Return the first five names in a folder. Folders end with a slash."""
     inside = _entries(folder)
     return [path.name + "/" * path.is_dir() for path in inside[:5]] + (["more"] if len(inside) > 5 else [])
 
 
 def path(place: Folder) -> str:
-    """The path of a folder or a file; of one in an archive, its path in there, which is empty for the whole."""
+    """Return the path of a folder or a file. In an archive it is the path inside it, "" for the archive's root."""
     return str(place) if isinstance(place, Path) else place.at.rstrip("/")
 
 

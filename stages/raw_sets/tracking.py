@@ -1,4 +1,4 @@
-"""What DVC says of a path before and while it tracks it."""
+"""Asks DVC whether a path can be tracked, and lets DVC track it."""
 
 import os
 import shutil
@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def cache(out: Path) -> Path:
-    """Folder of DVC's cache, where `out` can be tracked; looks only.
+    """Return the folder of DVC's cache if DVC can track `out`. Changes nothing.
 
-    Raises RuntimeError in one line where it can't: no repository, a .dvc file that git ignores, overlaps.
+    Raises RuntimeError, one line, if it can't: there is no repository, git ignores the .dvc file, or `out` overlaps
+    another output.
     """
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
@@ -24,32 +25,36 @@ def cache(out: Path) -> Path:
             folder = Path(repo.cache.local.path)
     except NotDvcRepoError as error:
         raise RuntimeError(
-            f"{Path.cwd()} is not the project's folder: it has no .dvc; run it in a git clone"
+            f"{Path.cwd()} is not the project's folder: it has no .dvc; run the command in a git clone of the project"
         ) from error
     except SCMError as error:
         step = "DVC needs one; work in a git clone of the project, or run `git init` here"
         raise RuntimeError(f"{error}; {step}") from error
     except (DvcException, OSError, RuntimeError) as error:
-        raise RuntimeError(f"DVC can't be used here: {_line(str(error))}; mend that and run it again") from error
+        found = f"DVC can't be used here: {_line(str(error))}"
+        raise RuntimeError(f"{found}; fix that and run the command again") from error
     for output, stage in outs.items():
         own = output == path and stage.endswith(".dvc")
         if not own and os.path.commonpath([output, path]) in (output, path):
-            found = f"{os.path.relpath(output)}, which is of {stage}"
+            found = f"{os.path.relpath(output)}, an output of {stage}"
             raise RuntimeError(f"{out} would overlap {found}; choose another NAME")
     if ignored:
-        raise RuntimeError(f"git ignores {out}.dvc (data/.gitignore); take a NAME of one or two parts, as a or a/b")
+        raise RuntimeError(f"git ignores {out}.dvc (data/.gitignore); use a NAME of one or two parts, such as a or a/b")
     return folder
 
 
 def add(out: Path, new: bool) -> None:
-    """Let DVC track `out`. Raises RuntimeError with what DVC says; `out` is removed then, and when ended, if `new`."""
+    """Let DVC track `out`. Raises RuntimeError with DVC's message.
+
+    After an error or an interruption `out` is removed if it is `new`, and stays otherwise.
+    """
     try:
         command = [sys.executable, "-m", "dvc", "add", str(out)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             reason = _line(done.stderr) or _line(done.stdout) or f"exit status {done.returncode}"
-            kept = f"{out} is removed again" if new else f"{out} is as it was"
-            raise RuntimeError(f"dvc add {out}: {reason}; {kept}: mend that and run it again")
+            kept = f"{out} was removed again" if new else f"{out} was not changed"
+            raise RuntimeError(f"dvc add {out}: {reason}; {kept}; fix that and run the command again")
     except BaseException:
         if new:
             shutil.rmtree(out)
@@ -58,7 +63,7 @@ def add(out: Path, new: bool) -> None:
 
 
 def _line(text: str) -> str:
-    """The line of what a program says that tells the error."""
+    """Return the line of a program's output that states the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return errors[0] if errors else lines[-1] if lines else ""

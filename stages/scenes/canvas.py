@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.vistas.labels import BY_NAME, LABELS, UNLABELED
-from stages.vistas.layout import PaintedScene
+from stages.vistas.writer import PaintedScene
 
 Color = tuple[float, float, float]
 """RGB, 0 to 255."""

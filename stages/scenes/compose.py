@@ -6,7 +6,7 @@ from stages.scenes import backdrop
 from stages.scenes.canvas import OVERSAMPLING, Camera, Canvas
 from stages.scenes.plaza import paint_plaza
 from stages.scenes.street import paint_street
-from stages.vistas.layout import PaintedScene
+from stages.vistas.writer import PaintedScene
 
 
 def paint(seed: tuple[int, int, int], height: int, width: int, plaza: bool) -> PaintedScene:

@@ -1,9 +1,9 @@
-"""Writes the folder layout and the encodings of Mapillary Vistas v2.0 from one map of segments per picture.
+"""Writes a set in the layout of Mapillary Vistas v2.0, from one map of segments per picture.
 
 SPLIT/images/KEY.jpg              picture, RGB
 SPLIT/v2.0/instances/KEY.png      uint16 grey, label * 256 + instance; instances start at 0 in each label
-SPLIT/v2.0/labels/KEY.png         palette PNG, label
-SPLIT/v2.0/panoptic/KEY.png       RGB, ids of segments (stages/foundation/panoptic_ids.py)
+SPLIT/v2.0/labels/KEY.png         palette PNG, label id
+SPLIT/v2.0/panoptic/KEY.png       RGB, segment ids (stages/foundation/panoptic_ids.py)
 SPLIT/v2.0/panoptic/panoptic_2020.json   COCO panoptic JSON
 SPLIT/v2.0/polygons/KEY.json      outer contours, far to near
 """
@@ -29,6 +29,7 @@ VERSION: Final = "v2.0"
 CONTENTS: Final = ("instances", "labels", "panoptic", "polygons")
 PANOPTIC_JSON: Final = "panoptic_2020.json"
 MAX_INSTANCES: Final = 256
+"""Objects of one label in a picture that the lower 8 bits of a mask's values can hold."""
 JPEG_QUALITY: Final = 92
 PNG_COMPRESSION: Final = 6
 
@@ -46,7 +47,7 @@ class PaintedScene:
 
 
 def key(seed: int, split: str, index: int) -> str:
-    """Return an image key in Mapillary's form, 22 URL-safe base64 characters, which depends on the arguments alone."""
+    """Return an image key in Mapillary's form: 22 URL-safe base64 characters. It depends only on the arguments."""
     digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
@@ -126,12 +127,13 @@ def polygons(scene: PaintedScene) -> dict[str, object]:
         label = scene.labels[segment]
         if label == UNLABELED:
             continue
+        # Contours are searched in the segment's bounding box, which is much smaller than the picture.
         mask = (scene.segments == segment).astype(np.uint8)
         x0, y0, w, h = cv2.boundingRect(mask)
         part = np.ascontiguousarray(mask[y0 : y0 + h, x0 : x0 + w])
         for contour in cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
             points = contour.reshape(-1, 2) + np.array([x0, y0])
-            if len(points) < 3:  # One pixel or a straight run has no polygon through its centres.
+            if len(points) < 3:  # A pixel or a straight line of pixels: its centres form no polygon, its outline does.
                 (left, top), (right, bottom) = points.min(0), points.max(0) + 1
                 points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
             objects.append({"id": len(objects), "label": LABELS[label].name, "polygon": points.tolist()})
