@@ -56,7 +56,7 @@ def write_json(out: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parse a JSON file that a stage wrote.
 
-    Raises FileNotFoundError where it is absent and ValueError where it is not JSON; both name the file and the mend.
+    Raises FileNotFoundError where it is absent and ValueError where it is not JSON; both name the file and the fix.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Collects a network's panoptic, semantic and instance figures over a validation set, in total and by class."""
+"""Collects a network's panoptic, semantic and instance metrics over a validation set, in total and by class."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ TableRow = dict[str, str | float]
 
 
 class Figures:
-    """Collects the figures of a network that learned `mode`."""
+    """Collects the metrics of a network that learned `mode`."""
 
     def __init__(self, coco: Path, categories: list[Category], mode: config.Mode) -> None:
         self.categories = categories
@@ -41,7 +41,7 @@ class Figures:
             self.precision.add(entry.image_id, found.masks, found.scores, found.category_ids)
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures over all classes, 0 to 100."""
+        """Return the metrics over all classes, 0 to 100."""
         result: dict[str, Any] = {}
         if config.Mode.panoptic in self.modes:
             result |= self.quality.summary(self.categories)
@@ -52,9 +52,9 @@ class Figures:
         return result
 
     def per_class(self) -> list[TableRow]:
-        """Return a row for each class that truth or prediction holds; figures are 0 to 100.
+        """Return a row for each class that annotations or predictions hold. Values are 0 to 100.
 
-        A figure that a class does not have is left out.
+        Metrics that a class does not have are left out.
         """
         rows: list[TableRow] = []
         by_class = self.precision.evaluate()[1] if config.Mode.instance in self.modes else {}

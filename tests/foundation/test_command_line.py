@@ -12,6 +12,8 @@ from tests.conftest import REPO, run
 
 STAGES = {
     "sample": (["--out", "params.yaml/x"], "params.yaml"),
+    "convert": (["--root", "no", "--tables", "no", "--out", "o", "--metrics", "m"], "no not found; put the set there"),
+    "train": (["--coco", "no", "--out", "o", "--work", "w", "--metrics", "m"], "no/label_map.json not found"),
     "evaluate": (["--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"], "no/panoptic.json not found"),
     "export": (
         ["--variant", "onnx", "--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"],
