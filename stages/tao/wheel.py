@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
@@ -18,6 +19,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from stages.foundation import text, torch_file
 
 if TYPE_CHECKING:
     import torch
@@ -170,12 +173,39 @@ def build_network(spec: Path) -> "torch.nn.Module":
 def load_model(checkpoint: Path) -> "torch.nn.Module":
     """Load checkpoint/model.pth into the network of checkpoint/spec.yaml, in eval mode; see `build_network`.
 
-    Raises RuntimeError naming each weight that does not fit.
+    Raises FileNotFoundError if a file is missing, ValueError if one is damaged, is none of TAO's, or does not fit the
+    other.
     """
-    import torch
+    from omegaconf.errors import OmegaConfBaseException
 
-    net = build_network(checkpoint / "spec.yaml")
-    state = torch.load(checkpoint / "model.pth", map_location="cpu", weights_only=True)["state_dict"]
-    weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    net.load_state_dict(weights, strict=True)
+    spec, path = checkpoint / "spec.yaml", checkpoint / "model.pth"
+    for file in (spec, path):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} not found; expected the folder of a checkpoint with {spec.name} and {path.name}, as train "
+                "writes it; run `make all`, or choose another folder"
+            )
+    if not isinstance(text.read_yaml(spec), dict):
+        raise ValueError(f"{spec}: found no keys, expected TAO's spec; use the one that train wrote")
+    content = torch_file.read(path)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"{path}: found no state_dict, expected a checkpoint as train writes it; import other weights with "
+            "model.weights"
+        )
+    try:
+        net = build_network(spec)
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{spec}: not TAO's spec ({reason}); use the one that train wrote") from error
+    weights = {k.removeprefix("model."): v for k, v in state.items() if str(k).startswith("model.")}
+    try:
+        net.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        # PyTorch's first line names the class only; each problem has a line of its own.
+        problems = [textwrap.shorten(line, 200, placeholder=" ...") for line in str(error).splitlines()[1:]]
+        raise ValueError(
+            f"{path} is not of the network of {spec}: {' '.join(problems[:3])} Use the two files of one training"
+        ) from error
     return net.eval()

@@ -54,11 +54,12 @@ def check_normalization(path: Path, content: Mapping[str, Any]) -> None:
     """Raise ValueError unless a preprocessor_config.json normalises pictures as TAO and the engines do.
 
     `content` is that of the file, or the same keys from another file `path`. Keys: image_mean and image_std (RGB),
-    rescale_factor, do_rescale, do_normalize; transformers' defaults apply to missing ones.
+    rescale_factor, do_rescale, do_normalize; transformers' defaults apply to missing ones, and to an image_mean or
+    image_std that is null. One number stands for all three channels.
     """
     try:
         factor = float(content.get("rescale_factor", 1 / 255)) if content.get("do_rescale", True) else 1.0
-        mean, std = content.get("image_mean", PIXEL_MEAN), content.get("image_std", PIXEL_STD)
+        mean, std = _channels(content.get("image_mean"), PIXEL_MEAN), _channels(content.get("image_std"), PIXEL_STD)
         if not content.get("do_normalize", True):
             mean, std = [0.0] * 3, [1.0] * 3
         # (factor x - mean) / std of pixels x from 0 to 255 is (x / 255 - m) / s with these m and s.
@@ -87,6 +88,13 @@ def same_value(a: object, b: object) -> bool:
             return list(a) == list(b)
         return len(a) == 2 and bool(a[0] == a[1] == b)
     return bool(a == b)
+
+
+def _channels(found: Any, default: Any) -> Any:
+    """Return image_mean or image_std of a preprocessor_config.json as a list: null, a number, or already a list."""
+    if found is None:
+        return default
+    return [found] * 3 if isinstance(found, int | float) else found
 
 
 def _lookup(tree: object, path: str, default: object) -> object:

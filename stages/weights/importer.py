@@ -103,8 +103,9 @@ def require_parameters(state: StateDict, net: "nn.Module", source: str, any_shap
     Parameters whose names start with `any_shape` may have any shape. `source` names the file in the message.
     """
     wanted = dict(net.named_parameters())
-    problems = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
-    problems += [f"{name} is unexpected" for name in sorted(state.keys() - net.state_dict().keys())]
+    missing = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
+    unexpected = [f"{name} is unexpected" for name in sorted(state.keys() - net.state_dict().keys())]
+    problems = missing + unexpected
     for name in sorted(wanted.keys() & state.keys()):
         if any_shape is not None and name.startswith(any_shape):
             continue
@@ -112,8 +113,9 @@ def require_parameters(state: StateDict, net: "nn.Module", source: str, any_shap
             problems.append(f"{name} is {theirs}, expected {ours}")
     if problems:
         raise ValueError(
-            f"{source} is not of the network of `model` in conf/: {messages.problems(problems)}; set model to the "
-            "network of these weights"
+            f"{source} is not of the network of `model` in conf/: {messages.problems(problems)}; set the sizes and "
+            f"numbers of layers in `model` to those of the weights{', or save the whole network' * bool(missing)}"
+            f"{', or remove from the file what is no part of the network' * bool(unexpected)}"
         )
 
 

@@ -1,8 +1,8 @@
 """Reads tensors from PyTorch files, pickles and safetensors without running code from the file.
 
-PyTorch files are loaded with `weights_only`. Files of safetensors hold tensors only. Pickles go through an unpickler
-that builds NumPy arrays and refuses every other class. The first bytes of a file tell its type; the suffix is used only
-if they don't.
+Files of torch.save are read by foundation/torch_file. Files of safetensors hold tensors only. Pickles go through an
+unpickler that builds NumPy arrays and refuses every other class. The first bytes of a file tell its type; the suffix is
+used only if they don't.
 """
 
 import pickle
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.foundation import text
+from stages.foundation import text, torch_file
 from stages.weights.messages import first_line
 from stages.weights.state_dict import StateDict
 
@@ -24,14 +24,6 @@ _ALLOWED = {
     *((f"{core}.multiarray", name) for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),
 }
 """The only classes and functions that a pickle may name: those that NumPy arrays need."""
-_PLACEHOLDERS = {
-    b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS, not the file itself; run `git lfs pull` there",
-    b"<!doctype html": "a web page; download the file itself",
-    b"<html": "a web page; download the file itself",
-}
-"""First bytes, in lower case, of files that stand in for the real one -> what the file is, and the fix."""
-_TORCH_STARTS = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-"""First bytes of PyTorch's zip files, and of its files before version 1.6: a pickle of its magic number."""
 
 
 def read(path: Path) -> object:
@@ -39,23 +31,24 @@ def read(path: Path) -> object:
 
     Raises ValueError if the file is empty, a placeholder, damaged, or holds anything but tensors and arrays.
     """
-    start = _read_start(path)
+    start = torch_file.read_start(path)
     header_bytes = int.from_bytes(start[:8], "little")
     # safetensors: the length of a JSON header in 8 bytes, then the header (huggingface.co/docs/safetensors).
     if path.suffix == ".safetensors" or (start[8:9] == b"{" and header_bytes < path.stat().st_size):
         return _read_safetensors(path)
-    if start.startswith(_TORCH_STARTS):
-        return _read_torch(path)
+    if start.startswith(torch_file.STARTS):
+        return torch_file.read(path)
     if path.suffix == ".pkl" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
         return _read_pickle(path)
-    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
-        return _read_torch(path)
-    raise ValueError(f"{path} (model.weights): found a file of type {path.suffix!r}, {EXPECTED}")
+    raise ValueError(
+        f"{path} (model.weights): found a file of type {path.suffix!r}, {EXPECTED}; it starts with {start[:16]!r}: "
+        "download it again, or set model.weights to another file"
+    )
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file that came with weights. Raises ValueError if it holds anything else."""
-    _read_start(path)
+    torch_file.read_start(path)
     content = text.read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: found {type(content).__name__}, expected an object; download the file again")
@@ -96,18 +89,6 @@ def to_float32(path: Path, values: Mapping[str, object]) -> StateDict:
     return result
 
 
-def _read_start(path: Path) -> bytes:
-    """Return the first 512 bytes of a file. Raises ValueError if it is empty or a placeholder."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        raise ValueError(f"{path} is empty; download it again")
-    for mark, found in _PLACEHOLDERS.items():
-        if start.lstrip().lower().startswith(mark):
-            raise ValueError(f"{path} is {found}")
-    return start
-
-
 def _read_safetensors(path: Path) -> object:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -118,16 +99,8 @@ def _read_safetensors(path: Path) -> object:
         raise ValueError(f"{path}: can't be read ({first_line(error)}); download it again") from error
 
 
-def _read_torch(path: Path) -> object:
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # PyTorch raises exceptions of many types on a damaged file.
-        raise ValueError(
-            f"{path}: can't be read: it holds objects other than tensors, or is damaged ({first_line(error)}); save "
-            "its state dict only, torch.save(network.state_dict(), file), and set model.weights_format"
-        ) from error
+class _OtherObjectError(Exception):
+    """A pickle names a class or function that is not in _ALLOWED."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -135,7 +108,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
+            raise _OtherObjectError(f"{module}.{name}")
         return super().find_class(module, name)
 
 
@@ -144,8 +117,12 @@ def _read_pickle(path: Path) -> object:
         with path.open("rb") as file:
             # latin1: NumPy arrays that were pickled by Python 2.
             return _ArrayUnpickler(file, encoding="latin1").load()
+    except _OtherObjectError as error:
+        raise ValueError(
+            f"{path}: can't be read: it holds objects other than arrays, which could run code ({error}); use a file of "
+            "the model zoo, or save the state dict as .pth"
+        ) from error
     except Exception as error:  # A damaged pickle raises exceptions of many types.
         raise ValueError(
-            f"{path}: can't be read: it holds objects other than arrays, which could run code, or is damaged "
-            f"({first_line(error)}); use a file of the model zoo, or save the state dict as .pth"
+            f"{path}: can't be read: it is cut short, damaged, or not a pickle ({first_line(error)}); download it again"
         ) from error
