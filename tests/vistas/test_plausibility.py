@@ -224,7 +224,7 @@ def test_a_label_beyond_the_config_tells_the_coding(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"p000\.png: label \d+, but the config has 5.*Cityscapes"):
         build(root, tmp_path / "coco", config.Data())
     ((problem, _),) = (report.problems for report in check.check(root))
-    assert_matches(r"label 15 in .*\(3 of 3 masks have others\)\. They look like Cityscapes'", problem)
+    assert_matches(r"label 15 in .*\(3 of 3 masks have such labels\)\. They look like Cityscapes'", problem)
 
 
 def test_wrong_masks_anywhere_in_a_folder_are_found(tmp_path: Path) -> None:
