@@ -6,8 +6,8 @@ number 0, and no label fills the whole set. Masks that break these rules are pro
 
 A correct set can break the rules in some masks: a number is missing where an object is hidden, or was lost when the
 mask was scaled, and annotators make slips. So each limit below is a share of all masks together with a least number of
-cases: a single picture proves nothing, and neither does a close-up in a split of few pictures. Objects that are numbered from 1 in the whole set, and
-stuff that has only number 1, are read correctly and are not a problem.
+cases: a single picture proves nothing, and neither does a close-up in a split of few pictures. Objects that are
+numbered from 1 in the whole set, and stuff that has only number 1, are read correctly and are not a problem.
 """
 
 from collections.abc import Callable, Sequence
