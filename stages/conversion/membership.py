@@ -27,6 +27,9 @@ def pictures(
             chosen = split
             if cfg.splits is config.Splits.file:
                 if name not in listed:
+                    if suffixed := [other for other in listed if _without_suffix(other) == name]:
+                        step = "write all names without suffix"
+                        raise ValueError(f"{path}: found {suffixed[0]!r}, expected {name!r}; {step}")
                     hint = names.hint(name, listed)
                     raise ValueError(
                         f"{path}: no line for {name!r}{hint}; add one, with nothing after the comma to leave it out"
@@ -37,9 +40,19 @@ def pictures(
             if chosen == split:
                 yield source, name, scene
     if unknown := sorted(listed.keys() - seen):
-        stem = Path(unknown[0]).stem
-        hint = f" (write {stem!r}, without suffix)" if stem in seen else names.hint(unknown[0], seen)
+        stem = _without_suffix(unknown[0])
+        hint = (
+            f" (write {stem!r}, without suffix)"
+            if stem != unknown[0] and stem in seen
+            else names.hint(unknown[0], seen)
+        )
         raise ValueError(f"{path}: {len(unknown)} lines name no picture, such as {unknown[0]!r}{hint}; delete them")
+
+
+def _without_suffix(name: str) -> str:
+    """Return a name without a picture's suffix. A name can have other dots."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in reader.PICTURES else name
 
 
 def _uniform(seed: int, source: str, key: str) -> int:

@@ -34,6 +34,11 @@ def is_plain(name: str) -> bool:
     return all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in name)
 
 
+def is_visible(name: str) -> bool:
+    """Return whether a name has a character that is neither blank nor invisible, such as a zero-width space."""
+    return any(not letter.isspace() and unicodedata.category(letter) != "Cf" for letter in name)
+
+
 def _key(name: str) -> str:
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     shown = (letter for letter in text if unicodedata.category(letter) != "Cf")

@@ -1,7 +1,8 @@
 """Reads text files that users write: plain text, CSV, JSON and YAML.
 
 Accepts UTF-8 with or without a byte order mark, UTF-16 with one, and any line ends. An encoding is never guessed: any
-other file is an error, which names the line of the first byte that is not UTF-8.
+other file is an error, which names the line of the first byte that is not UTF-8, or the kind of the file where it is an
+archive, a web page or a pointer of Git LFS.
 """
 
 import codecs
@@ -12,13 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.foundation import file_kinds
+
 
 def read(path: Path) -> str:
     """Return the text of a file with line feeds as line ends, without a byte order mark.
 
-    Raises ValueError, naming file, line and byte, for another encoding, and OSError if the file can't be read.
+    Raises ValueError, naming file, line and byte, for another encoding, ValueError for an archive, a web page or a
+    pointer of Git LFS, and OSError if the file can't be read.
     """
     content = path.read_bytes()
+    if kind := file_kinds.recognise(content[: file_kinds.START_BYTES]):
+        raise ValueError(f"{path} is {kind.name}; {kind.step.format(path.name)}")
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(encoding)

@@ -19,6 +19,8 @@ from typing import Final
 
 from tqdm import tqdm
 
+from stages.foundation import file_kinds
+
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _METHOD_NAMES: Final = {6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"}
 _ENCRYPTED, _UTF8 = 0x1, 0x800
@@ -29,15 +31,6 @@ _MAX_END: Final = 22 + 0xFFFF
 """Bytes of the record at an archive's end with the longest possible comment."""
 _FAT_SYSTEMS: Final = (0, 10, 14)
 """Systems on which an archive can be made whose separator is the backslash: FAT, NTFS, VFAT (APPNOTE 4.4.2)."""
-_OTHERS: Final = (
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x"),
-    (b"Rar!\x1a\x07", "a RAR archive", "unrar x"),
-    (b"\x1f\x8b", "a gzip file", "gunzip"),
-    (b"BZh", "a bzip2 file", "bunzip2"),
-    (b"\xfd7zXZ\x00", "an xz file", "unxz"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard file", "unzstd"),
-)
-"""First bytes, name and command of other formats."""
 
 
 @contextmanager
@@ -93,9 +86,9 @@ def unpack(content: zipfile.ZipFile, top: str, folder: Path) -> None:
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:
-    """Return the first 512 bytes of a file and the last _MAX_END."""
+    """Return the first START_BYTES bytes of a file and the last _MAX_END."""
     with path.open("rb") as file:
-        start = file.read(512)
+        start = file.read(file_kinds.START_BYTES)
         file.seek(max(0, path.stat().st_size - _MAX_END))
         return start, file.read()
 
@@ -105,20 +98,19 @@ def _other(path: Path, start: bytes) -> str:
 
     Returns "" for a self-extracting archive, whose zip archive follows a program.
     """
-    text = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if not start:
         return "empty; download it again"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, probably saved by a download without login; download the set's archive in a browser"
-    if text.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS; run `git lfs pull` in its repository"
     if start.startswith(_ZIP_PART):
         return f"the first part of a zip archive; join the parts (zip -s 0 {path.stem}.zip --out whole.zip)"
     if tarfile.is_tarfile(path):
         return f"a tar archive; unpack it (tar -xf {path.name}) and give SRC the folder"
-    for magic, name, command in _OTHERS:
-        if start.startswith(magic):
-            return f"{name}, not a zip archive; unpack it ({command} {path.name}) and give SRC the folder"
+    if kind := file_kinds.recognise(start):
+        step = kind.step.format(path.name)
+        return (
+            f"{kind.name}, not a zip archive; {step} and give SRC the folder"
+            if kind.is_archive
+            else f"{kind.name}; {step}"
+        )
     return "" if zipfile.is_zipfile(path) else "neither a folder nor a zip archive; give SRC a set in Vistas layout"
 
 

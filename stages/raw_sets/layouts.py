@@ -20,14 +20,21 @@ Folder = Path | zipfile.Path
 IsSet = Callable[[Folder], bool]
 """Function that returns whether a folder is a set in Vistas layout."""
 
-LEVELS: Final = 2
+LEVELS: Final = 3
 """Levels of subfolders that are searched for sets."""
+LEVELS_ABOVE: Final = 4
+"""Folders above a folder that are searched for a set that it is a part of."""
+MAX_FOLDERS: Final = 1000
+"""Folders of each level that are searched. Limits the time for any folder that a user gives."""
 MAX_ENTRIES: Final = 200
 """Entries of a folder that are read, by ascending name. Limits the time for any folder that a user gives."""
 SPLITS: Final = {"train": "training", "training": "training"} | dict.fromkeys(
     ("val", "valid", "validation"), "validation"
 )
 """Common names of a split's folder, in lower case -> Vistas' names."""
+_FOLDERS: Final = SPLITS | {"image": "images", "images": "images", "instance": "instances", "instances": "instances"}
+"""Common names of the folders of a set, in lower case -> Vistas' names."""
+_VERSIONS: Final = ("v1.2", "v2.0")
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ARCHIVES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 EXPECTED: Final = "expected PNGs in instances beside images, at the top or in training and validation; see docs/data.md"
@@ -62,6 +69,14 @@ def _is_coco_panoptic(file: Folder) -> bool:
 
 def _is_coco(file: Folder) -> bool:
     return _has(file, b'"images"', b'"annotations"', b'"image_id"')
+
+
+def _is_labelme(file: Folder) -> bool:
+    return _has(file, b'"shapes"', b'"imagePath"')
+
+
+def _is_cvat(file: Folder) -> bool:
+    return _has(file, b"<annotations>", b"<meta>")
 
 
 def _is_yolo(file: Folder) -> bool:
@@ -106,6 +121,12 @@ LAYOUTS: Final = (
         (("training/image_2", "training/semantic"), ("training/image_2", "training/instance"))
         + (("image_2", "semantic"), ("image_2", "instance")),
     ),
+    SetLayout("KITTI-360", _each("data_2d_semantics/*/*/image_0*", "data_2d_raw/*/image_0*")),
+    SetLayout("A2D2", (("class_list.json", "*/label/cam_*"), ("camera_lidar_semantic/*/label/cam_*",))),
+    SetLayout(
+        "CamVid",
+        (("701_StillsRaw_full", "LabeledApproved_full"), ("class_dict.csv", "train_labels"), ("train", "trainannot")),
+    ),
     SetLayout(
         "ADE20K (full)",
         _each("images/ADE/*/*/*/*_seg.png", "images/*/*/*/*_seg.png", "images/*/*/ADE_*_seg.png"),
@@ -123,6 +144,8 @@ LAYOUTS: Final = (
     SetLayout("COCO panoptic", _each("*/*.json", "*.json"), _is_coco_panoptic),
     SetLayout("COCO stuff", _each("stuffthingmaps/*", "*/stuff_*.json", "stuff_*.json")),
     SetLayout("COCO instances", _each("*/*.json", "*.json"), _is_coco),
+    SetLayout("a set of labelme", _each("*.json", "*/*.json"), _is_labelme),
+    SetLayout("a set of CVAT", _each("*.xml", "*/*.xml"), _is_cvat),
     SetLayout(
         "a YOLO set",
         (("images", "labels/*.txt"), ("images/*", "labels/*/*.txt"), ("*/images", "*/labels/*.txt")),
@@ -151,20 +174,82 @@ def explain(folder: Folder, is_set: IsSet, choose: str) -> str:
     """
     below = list(_below(folder, LEVELS, is_set))
     sets = [place for place in below if is_set(place)]
-    if splits := [place for place in sets if place.name.lower() in SPLITS]:
-        names = [(_relative(place, folder), SPLITS[place.name.lower()]) for place in splits]
-        renames = [f"{name} to {name[: name.rfind('/') + 1]}{right}" for name, right in names]
-        return f"found a Vistas set whose splits have other names; rename {' and '.join(renames)}"
+    for place in (folder, *below):
+        if not is_set(place) and (step := _renames(place, folder) or _moves(place, folder)):
+            then = "" if place == folder else f"; then {choose.format(path(place))}"
+            return f"found a Vistas set whose folders have other names or places; {step}{then}"
     if sets:
         found = f"{len(sets)} sets in Vistas' layout ({', '.join(_relative(f, folder) for f in sets[:5])})"
         step = choose.format(path(sets[0]))
         return f"found {found}; {step}, or another" if len(sets) > 1 else f"found a set in Vistas' layout in it; {step}"
+    if isinstance(folder, Path):
+        above = [place for place in folder.resolve().parents[:LEVELS_ABOVE] if is_set(place)]
+        if above:
+            return f"it is a part of a set in Vistas' layout; {choose.format(above[-1])}"
     for place in (folder, *below):
         if recognised := recognise(place):
             layout, paths = recognised
             at = "" if place == folder else f" in {_relative(place, folder)}"
             return f"it looks like {layout.name}{at} ({', '.join(paths)}); {layout.step}"
     return _unknown(folder, below)
+
+
+def _renames(place: Folder, folder: Folder) -> str:
+    """Return how to rename subfolders of a place so that it is a set, or "" if that does not make it one.
+
+    Names are relative to `folder`. Inner folders come first, so that the steps can be taken in their order.
+    """
+    by_name = _by_right_name(place)
+    renamed = list[Folder]()
+    is_set = False
+    for base in (place, *(f for name in ("training", "validation") for f in by_name.get(name, []))):
+        inside = _by_right_name(base)
+        versions = [version for version in _folders(base) if version.name.lower() in _VERSIONS]
+        masks = [f for at in (base, *versions) for f in _by_right_name(at).get("instances", []) if _has_png(f)]
+        if masks and (images := inside.get("images", [])):
+            is_set = True
+            renamed += [*images, *masks, *(v for v in versions if any(m.parent == v for m in masks))]
+            renamed += [] if base == place else [base]
+    steps = []
+    for found in sorted(renamed, key=path) if is_set else []:
+        right = _FOLDERS.get(found.name.lower(), found.name.lower())
+        name = _relative(found, folder)
+        if found.name != right:
+            steps.append((-name.count("/"), f"{name} to {name[: name.rfind('/') + 1]}{right}"))
+    return f"rename {_joined([step for _, step in sorted(steps, key=lambda step: step[0])])}" if steps else ""
+
+
+def _moves(place: Folder, folder: Folder) -> str:
+    """Return how to move the splits out of a place's folders images and instances, or "" if they are not there."""
+    by_name = _by_right_name(place)
+    steps = []
+    for images, masks in zip(by_name.get("images", []), by_name.get("instances", []), strict=False):
+        for inside in _folders(masks):
+            right = SPLITS.get(inside.name.lower(), "")
+            if right and _has_png(inside) and (images / inside.name).is_dir():
+                parent = "" if place == folder else f"{_relative(place, folder)}/"
+                steps += [
+                    f"{_relative(kind / inside.name, folder)} to {parent}{right}/{name}"
+                    for kind, name in ((images, "images"), (masks, "instances"))
+                ]
+    return f"move {_joined(steps)}" if steps else ""
+
+
+def _by_right_name(folder: Folder) -> dict[str, list[Folder]]:
+    """Return the subfolders with a common name of a set's folder, by Vistas' own name for it."""
+    result: dict[str, list[Folder]] = {}
+    for inside in _folders(folder):
+        if right := _FOLDERS.get(inside.name.lower()):
+            result.setdefault(right, []).append(inside)
+    return result
+
+
+def _has_png(folder: Folder) -> bool:
+    return any(path.suffix.lower() == ".png" for path in _entries(folder))
+
+
+def _joined(steps: list[str]) -> str:
+    return " and ".join([*([", ".join(steps[:-1])] if steps[:-1] else []), steps[-1]])
 
 
 def _unknown(folder: Folder, below: list[Folder]) -> str:
@@ -218,12 +303,12 @@ def _holds(content: Callable[[Folder], bool], path: Folder) -> bool:
 
 
 def _below(folder: Folder, levels: int, is_set: IsSet) -> Iterator[Folder]:
-    """Yield the subfolders down to `levels`, a folder's own before those of its subfolders. Skips those of a set."""
-    here = _folders(folder)
-    yield from here
-    for path in here if levels > 1 else ():
-        if not is_set(path):
-            yield from _below(path, levels - 1, is_set)
+    """Yield the subfolders down to `levels`, those of a level before deeper ones. Skips those of a set."""
+    here = [folder]
+    for _ in range(levels):
+        inside = (path for place in here if not is_set(place) for path in _folders(place))
+        here = list(islice(inside, MAX_FOLDERS))
+        yield from here
 
 
 def _folders(folder: Folder) -> list[Folder]:

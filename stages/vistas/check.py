@@ -68,6 +68,9 @@ def _check(found: reader.VistasSet) -> Findings:
     ):
         problems += panoptic_problems(path)
     evaluated = [label for label in found.labels if label.evaluate]
+    if not evaluated:
+        step = "set it to true for the classes to learn"
+        problems.append(f"{found.config}: evaluate is false for all {len(found.labels)} labels; {step}")
     things = sum(label.instances for label in evaluated)
     counts = len(found.labels), things, len(evaluated) - things
     return Findings(found.version, found.config, *counts, pictures, problems)

@@ -94,7 +94,7 @@ def _problems(entry: Any, index: int) -> Iterator[str]:
         elif not isinstance(entry[key], kind):
             yield f"{key} is {_shown(entry[key])}, expected {rule}"
     name = entry.get("name")
-    if isinstance(name, str) and not name.strip():
+    if isinstance(name, str) and not names.is_visible(name):
         yield f"name is {_shown(name)}, expected text that is not blank"
     elif isinstance(name, str) and not names.is_plain(name):
         yield f"name is {_shown(name)}, with a line end or another control character; remove it"
@@ -107,7 +107,7 @@ def _problems(entry: Any, index: int) -> Iterator[str]:
     number = entry.get("id")
     if isinstance(number, str) and number.strip().isdecimal():
         number = int(number)
-    if isinstance(number, int | float) and number != index:
+    if isinstance(number, int | float) and (isinstance(number, bool) or number != index):
         rule = "a label's id is its place in the list, from 0"
         yield f"id is {_shown(entry['id'])}, but {rule}; sort the list and fill its gaps"
 

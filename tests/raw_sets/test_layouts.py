@@ -57,6 +57,33 @@ SETS: dict[str, tuple[dict[str, object], str]] = {
         {"training/image_2/000000_10.png": None, "training/semantic/000000_10.png": None},
         "it looks like KITTI's semantics ",
     ),
+    "KITTI-360": (
+        {"data_2d_semantics/train/2013_05_28_drive_0000_sync/image_00/instance/0000000250.png": None},
+        "it looks like KITTI-360 ",
+    ),
+    "A2D2": (
+        {
+            "camera_lidar_semantic/class_list.json": {"#ff0000": "Car 1"},
+            "camera_lidar_semantic/20180807_145028/label/cam_front_center/20180807145028_label_frontcenter_1.png": None,
+        },
+        "it looks like A2D2 ",
+    ),
+    "CamVid": (
+        {"701_StillsRaw_full/0001TP_006690.png": None, "LabeledApproved_full/0001TP_006690_L.png": None},
+        "it looks like CamVid ",
+    ),
+    "CamVid, splits": (
+        {"CamVid/class_dict.csv": "name,r,g,b", "CamVid/train/1.png": None, "CamVid/train_labels/1_L.png": None},
+        "it looks like CamVid in CamVid ",
+    ),
+    "labelme": (
+        {"a.jpg": None, "a.json": {"version": "5.2.1", "shapes": [], "imagePath": "a.jpg"}},
+        r"it looks like a set of labelme \(a\.json\)",
+    ),
+    "CVAT": (
+        {"images/a.jpg": None, "annotations.xml": "<annotations><version>1.1</version><meta></meta></annotations>"},
+        r"it looks like a set of CVAT \(annotations\.xml\)",
+    ),
     "ADE20K SceneParsing": (
         {
             "ADEChallengeData2016/images/training/ADE_train_00000001.jpg": None,
@@ -121,7 +148,22 @@ OTHERS: dict[str, tuple[dict[str, object], str]] = {
     ),
     "another case": (
         {"Training/Instances/a.png": None, "Training/images/a.jpg": None, "README": "x"},
-        r"found Training/Instances, with a\.png in it; expected PNGs in instances",
+        "; rename Training/Instances to Training/instances and Training to training$",
+    ),
+    "another case, both splits": (
+        {f"{split}/{kind}": None for split in ("Training", "val") for kind in ("Images/a.jpg", "V2.0/instance/a.png")},
+        "; rename Training/V2.0/instance to Training/V2.0/instances, val/V2.0/instance to val/V2.0/instances, "
+        "Training/Images to Training/images, Training/V2.0 to Training/v2.0, val/Images to val/images, "
+        "val/V2.0 to val/v2.0, Training to training and val to validation$",
+    ),
+    "splits inside": (
+        {
+            f"{kind}/{split}/a{end}": None
+            for kind, end in (("images", ".jpg"), ("instances", ".png"))
+            for split in ("train", "val")
+        },
+        "; move images/train to training/images, instances/train to training/instances, "
+        "images/val to validation/images and instances/val to validation/instances$",
     ),
     "no PNGs": (
         {"images/a.jpg": None, "instances/train/a.png": None},
@@ -185,7 +227,7 @@ def test_an_archive_of_another_layout(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["flat", "v2.0"])
-@pytest.mark.parametrize("place", ["vistas", "download/vistas"])
+@pytest.mark.parametrize("place", ["vistas", "download/vistas", "a/download/vistas"])
 def test_a_set_that_lies_deeper(tmp_path: Path, version: str, place: str) -> None:
     src = tmp_path / "parent"
     write_set(src / place, version)
@@ -212,8 +254,19 @@ def test_splits_of_other_names(tmp_path: Path, place: str, version: str) -> None
         shutil.move(root / here, root / other)
     prefix = "" if place == "." else f"{place}/"
     words = f"rename {prefix}Val to {prefix}validation and {prefix}train to {prefix}training"
-    assert told(src).endswith(words)
-    assert told_by_convert(src).endswith(words)
+    assert told(src).endswith(words if place == "." else f"{words}; then give SRC={root}")
+    own = f"; then set data.root or data.sources.vistas.root in conf/data so that the set's folder is {root}"
+    assert told_by_convert(src).endswith(words if place == "." else words + own)
+
+
+@pytest.mark.parametrize("version", ["flat", "v1.2"])
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_part_of_a_set_names_the_set(tmp_path: Path, version: str, folders: bool) -> None:
+    root = write_set(tmp_path / "set", version, folders=folders)
+    base = root / "training" if folders else root
+    parts = ["images", "instances"] if version == "flat" else ["images", "v1.2", "v1.2/instances"]
+    for part in parts:
+        assert told(base / part).endswith(f": it is a part of a set in Vistas' layout; give SRC={root}")
 
 
 def test_archives_in_an_archive(tmp_path: Path) -> None:

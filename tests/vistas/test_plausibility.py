@@ -12,7 +12,7 @@ import pytest
 
 from stages import config, sample
 from stages.coco import rle
-from stages.vistas import check, labels
+from stages.vistas import check, labels, plausibility
 from tests.test_convert import CAR, CARS, CLASSES, ROAD, build, write_png, write_set
 from tests.test_convert import raster as small_raster
 
@@ -179,6 +179,119 @@ def test_one_mask_of_another_coding_among_many_is_found(tmp_path: Path) -> None:
     write_png(path, (small_raster(13) >> 8) + np.uint16(40) * (small_raster(13) >= ROAD))
     with pytest.raises(ValueError, match=r"train of source vistas: .*in 1 of 20 masks, such as .*p013\.png"):
         build(root, tmp_path / "coco", config.Data())
+
+
+CLASS_IDS = {label.name: label.id * 256 for label in labels.LABELS}
+AUTO, SKY = CLASS_IDS["object--vehicle--car"], CLASS_IDS["nature--sky"]
+
+
+def problem_of(*rasters: Any) -> str:
+    """What is said of these masks under the packaged config of 124 labels."""
+    masks = plausibility.MaskStatistics(labels.LABELS)
+    for number, mask in enumerate(rasters):
+        masks.add(f"m{number}.png", *np.unique(mask, return_counts=True))
+    return masks.problem()
+
+
+def street(seed: int) -> Mask:
+    """A mask in Vistas' coding: sky, road, sidewalk, and cars, persons and poles numbered from 0."""
+    rng = np.random.default_rng(seed)
+    out = np.full((60, 80), SKY)
+    out[30:] = CLASS_IDS["construction--flat--road"]
+    out[30:, :9] = CLASS_IDS["construction--flat--sidewalk"]
+    for name in ("object--vehicle--car", "human--person--individual", "object--support--pole"):
+        for number in range(3):
+            y, x = rng.integers(10, 50), rng.integers(0, 70)
+            out[y : y + 6, x : x + 6] = CLASS_IDS[name] + number
+    return out
+
+
+def lost_car() -> Mask:
+    """A close-up of the cars 0 and 2 of three. The second one is hidden."""
+    out = np.full((60, 80), AUTO)
+    out[:, 40:] = AUTO + 2
+    out[50:] = CLASS_IDS["construction--flat--road"]
+    return out
+
+
+def numbered_stuff() -> Mask:
+    """A street with two pixels of a rare stuff label, as two objects."""
+    out = street(99)
+    out[0, 0], out[0, 5] = CLASS_IDS["nature--snow"], CLASS_IDS["nature--snow"] + 1
+    return out
+
+
+def renumbered() -> Mask:
+    """A street with a typing error: one car has number 200."""
+    out = street(98)
+    out[5:9, 5:9] = AUTO + 200
+    return out
+
+
+@pytest.mark.parametrize("others", [0, 1, 2, 30, 63, 399])
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lost_car,
+        numbered_stuff,
+        renumbered,
+        lambda: np.full((60, 80), AUTO),
+        lambda: np.where(np.arange(100) < 3, AUTO, SKY) + np.zeros((60, 1), int),
+        lambda: np.zeros((60, 80), int),
+        lambda: np.where(np.arange(80) < 40, 0, 2) + np.zeros((60, 1), int),
+    ],
+)
+def test_one_slip_or_close_up_blocks_no_set_of_any_size(slip: Callable[[], Mask], others: int) -> None:
+    assert problem_of(slip(), *(street(seed) for seed in range(min(others, 40)))) == ""
+    if others > 40:
+        many = [street(seed) for seed in range(40)]
+        assert problem_of(slip(), *(many[seed % 40] for seed in range(others))) == ""
+
+
+def test_the_same_fault_in_many_masks_is_a_problem() -> None:
+    good = [street(seed) for seed in range(20)]
+    assert_matches("in 3 of 23 masks, such as m0.png, most pixels", problem_of(*3 * [lost_car()], *good))
+    assert_matches("'nature--snow', is stuff .* in 3 of 3 masks", problem_of(*3 * [numbered_stuff()], *good))
+    assert_matches("'object--vehicle--car', has 100 % of", problem_of(*20 * [np.full((60, 80), AUTO)]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m >> 8, "below 256.*They look like label ids alone: "),
+        (cityscapes, "They look like Cityscapes'"),
+        (lambda m: m & 255 << 8 | m >> 8, ""),
+        (lambda m: (m >> 8) * 257, "They look like label ids scaled"),
+        (lambda m: np.random.default_rng(1).permutation(124 * 256)[m], "Expected each label's objects numbered from 0"),
+    ],
+)
+def test_a_set_of_few_masks_in_another_coding_is_refused(
+    count: int, change: Callable[[Mask], Mask], words: str
+) -> None:
+    assert_matches(f"can't be label .*{words}", problem_of(*(change(street(seed)) for seed in range(count))))
+
+
+def running(mask: Mask) -> Mask:
+    return np.unique(mask, return_inverse=True)[1].reshape(mask.shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: np.where(m < SKY, m >> 8, 65535), r"label 255 in m\d\.png, but the config has 124.*, 65535\. Exp"),
+        (lambda m: np.where(m < SKY, m >> 8, 255), "go to 255, beyond .* alone, but not those of this config: use the"),
+        (lambda m: (running(m) + 120) * 256, "label 13[0-9] in .*Expected each label's objects numbered from 0"),
+        (lambda m: m * 3 % 65536, "Expected each label's objects numbered from 0"),
+    ],
+)
+def test_a_coding_is_named_only_if_it_explains_every_value(change: Callable[[Mask], Mask], words: str) -> None:
+    masks = [change(street(seed)) for seed in range(12)]
+    assert_matches(words, problem_of(*masks))
+    worst = max(masks, key=lambda mask: int(mask.max()))
+    if worst.max() > 255:
+        assert "look like" not in problem_of(*masks)
+        assert "look like" not in plausibility.looks_like(np.unique(worst), len(labels.LABELS))
 
 
 def test_masks_that_are_said_to_be_right_are_a_warning(

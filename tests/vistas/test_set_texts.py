@@ -72,6 +72,8 @@ DEFECTS: list[tuple[Any, str]] = [
     ({"name": None}, "labels[1]: name is null, expected text"),
     ({"name": ""}, "labels[1] '': name is \"\", expected text that is not blank"),
     ({"name": "  "}, "expected text that is not blank"),
+    ({"name": "\u200b"}, 'name is "\\u200b", expected text that is not blank'),
+    ({"name": " \u2060\ufeff\u3000"}, "expected text that is not blank"),
     ({"name": 7}, "labels[1]: name is 7, expected text"),
     ({"name": "a\nb"}, "with a line end or another control character"),
     ({"name": "\ud800"}, "with a line end or another control character"),
@@ -91,6 +93,7 @@ DEFECTS: list[tuple[Any, str]] = [
     ({"color": [float("nan"), 0, 0]}, "color is [NaN, 0, 0]"),
     ({"id": 2}, "labels[1] 'car': id is 2, but a label's id is its place in the list, from 0"),
     ({"id": "2"}, 'id is "2", but'),
+    ({"id": True}, "id is true, but a label's id is its place in the list"),
 ]
 
 
@@ -101,6 +104,13 @@ def test_each_defect_of_a_label_has_its_place(tmp_path: Path, change: dict[str, 
         labels.load(path)
     assert str(caught.value).startswith(f"{path}: labels[1]")
     assert words in str(caught.value)
+
+
+def test_a_config_that_evaluates_nothing_is_a_problem_of_the_set(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    path = write_config(root, [{**entry, "evaluate": False} for entry in CLASSES])
+    ((problem,),) = (report.problems for report in check.check(root))
+    assert problem == f"{path}: evaluate is false for all 5 labels; set it to true for the classes to learn"
 
 
 @pytest.mark.parametrize("key", ["name", "readable", "instances", "evaluate", "color"])
@@ -314,6 +324,9 @@ def test_lists_as_programs_save_them(tmp_path: Path, content: bytes) -> None:
         ("p000;val\np001;train\np002;\n", ":1: cells are separated by semicolons"),
         ("p000,val\np001,train\nP002,\n", "no line for 'p002' (did you mean 'P002'? it differs from 'p002')"),
         ("p000,val\np001,train\np002,\np002.jpg,\n", "'p002.jpg' (write 'p002', without suffix); delete them"),
+        ("p000.jpg,val\np001.jpg,train\np002.jpg,\n", ": found 'p000.jpg', expected 'p000'; write all names without"),
+        ("p000,val\np001,train\np002.PNG,\n", ": found 'p002.PNG', expected 'p002'; write all names without suffix"),
+        ("p000,val\np001,train\np002.v2,\n", ": no line for 'p002'; add one"),
         ("p000,val\np001,train\np002,\np-002,\n", "such as 'p-002' (did you mean 'p002'?"),
         ("p000,val\np001,tr\xe9\n", ":2: found byte 0xe9, which is not UTF-8"),
     ],
