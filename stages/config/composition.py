@@ -272,7 +272,7 @@ def _override(cause: OmegaConfBaseException | None, written: str) -> str:
     names = name.lstrip("+").split(".")
     size = next((i for i in range(1, len(names)) if get_origin(kind_of(".".join(names[:i]))) is dict), 0)
     entry = kind_of(".".join(names[: size + 1])) if size else None
-    if is_dataclass(entry) and f"is not a subclass of {entry.__name__}." in _bare(cause):
+    if isinstance(entry, type) and is_dataclass(entry) and f"is not a subclass of {entry.__name__}." in _bare(cause):
         return f"override {written}: {_new_entry(names, size, found)}"
     kind = kind_of(key)
     if kind is None or not isinstance(cause, ValidationError):

@@ -374,6 +374,9 @@ def test_names_of_classes_in_quotes_come_out_as_they_are(conf: Path) -> None:
         ("train.lr=inf", ["train.lr: must be a finite number"]),
         ("verify.max_pq_difference=nan", ["verify.max_pq_difference: must be a finite number"]),
         ("train.precision=16", ["train.precision: must be one of", "fp16", "found 16"]),
+        # TAO raises NotImplementedError for it, after the data are loaded.
+        ("train.precision=int8", ["train.precision: must be one of ['fp32', 'fp16']", "found int8"]),
+        ("deploy.lower_precisions=[fp32]", ["deploy.lower_precisions[0]: must be one of ['fp16', 'int8']"]),
         ("train.gpus=0", ["train.gpus: must be a list", "found 0"]),
         ("train=4", ["override train=4", "conf/train", "train='4'"]),
         ("train=nix", ["train/nix.yaml not found", "mapillary"]),
