@@ -259,7 +259,7 @@ def assert_apart(layout: pipeline.Layout) -> None:
 
 def test_a_wide_pipeline_without_the_sample_is_laid_out(workspace: Path, cfg: config.Config) -> None:
     """Data that DVC tracks instead of generated scenes, many targets, and stages that nothing needs."""
-    cfg.deploy.lower_precisions = [config.Precision.fp16, config.Precision.int8]
+    cfg.deploy.lower_precisions = [config.LowerPrecision.fp16, config.LowerPrecision.int8]
     cfg.deploy.variants = list(config.Variant)
     cfg.targets |= {f"gpu{number}": cfg.targets["rtx"] for number in range(6)}
     cfg.runnable = ["cpu", "rtx", "gpu1", "gpu4"]

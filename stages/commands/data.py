@@ -194,7 +194,8 @@ def place(raw: Path, name: str, src: Path) -> Path:
     parts = chosen.split("/")
     if len(parts) > 2 or not all(config.is_name(part) for part in parts):
         whose = "NAME" if name else "SRC's own name"
-        better = "/".join(re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._-") or "set" for part in parts[-2:])
+        plain = (re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._-") or "set" for part in parts[-2:])
+        better = "/".join(re.sub(r"(\.dvc)+$", "", part) for part in plain)
         rule = f"{config.name_rule()}, or two of them with a slash between"
         raise ValueError(f"{whose}: must be {rule}, found {chosen!r}; give NAME={better}")
     return raw / chosen

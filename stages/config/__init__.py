@@ -9,14 +9,24 @@ from stages.config.benchmark import Benchmark
 from stages.config.data import CheckMasks, Data, OnError, SmallSegments, Source, Splits
 from stages.config.deploy import PLUGIN_VARIANTS, Deploy, GraphKind, Resize, Variant
 from stages.config.model import LABEL_MAP, Backbone, Mode, Model, SwinType
-from stages.config.precision import Precision
+from stages.config.precision import LowerPrecision, Precision
 from stages.config.reading import RULES, find_target, load, parse_deploy, parse_target, plain
 from stages.config.report import Report
 from stages.config.root import Config
 from stages.config.rules import Range, is_name, name_rule, ranges, require
 from stages.config.sample import Sample
 from stages.config.targets import CPU_BUILDERS, Builder, Device, Target, Typing, Verbosity
-from stages.config.train import CONTAINER_RUNNERS, Container, Keep, Monitor, Runner, Scheduler, Strategy, Train
+from stages.config.train import (
+    CONTAINER_RUNNERS,
+    Container,
+    Keep,
+    Monitor,
+    Runner,
+    Scheduler,
+    Strategy,
+    Train,
+    TrainingPrecision,
+)
 from stages.config.verify import Verify
 
 __all__ = [
@@ -36,6 +46,7 @@ __all__ = [
     "Device",
     "GraphKind",
     "Keep",
+    "LowerPrecision",
     "Mode",
     "Model",
     "Monitor",
@@ -54,6 +65,7 @@ __all__ = [
     "SwinType",
     "Target",
     "Train",
+    "TrainingPrecision",
     "Typing",
     "Variant",
     "Verbosity",

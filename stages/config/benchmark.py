@@ -1,4 +1,4 @@
-"""The section `benchmark`."""
+"""The section `benchmark`: how an engine is timed."""
 
 from dataclasses import dataclass
 from typing import Annotated

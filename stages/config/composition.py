@@ -22,6 +22,7 @@ from omegaconf.errors import (
     ConfigKeyError,
     GrammarParseError,
     InterpolationResolutionError,
+    KeyValidationError,
     OmegaConfBaseException,
     ValidationError,
 )
@@ -87,6 +88,15 @@ def parts(conf: Path, overrides: list[str]) -> list[tuple[Path, str]]:
     return [(path, key) for path, key in named if path.is_file()]
 
 
+def _files(conf: Path, overrides: list[str]) -> list[tuple[Path, str]]:
+    """As `parts`, or, where Hydra can't read one of these, all files with the section that their folder is named by."""
+    try:
+        return parts(conf, overrides)
+    except ERRORS:
+        found = [(path, path.parent.name) for path in sorted(conf.glob("*/*.yaml"))]
+        return [(path, {"profile": "", "target": "targets.NAME"}.get(folder, folder)) for path, folder in found]
+
+
 def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
     """Return one line that explains an error which a composition raised."""
     words = " ".join(str(error).split())
@@ -98,7 +108,9 @@ def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
     if isinstance(error, UnicodeDecodeError):
         return next(_undecodable(conf), words)
     if isinstance(error, RecursionError):
-        return f"{conf}: nested too deeply to be read, or an alias within itself; correct the file"
+        return next(
+            _endless(conf), f"{conf}: nested too deeply to be read, or an alias within itself; correct the file"
+        )
     if isinstance(error, OverrideParseException):
         return f"override {error.override}: Hydra can't read it; write the value in quotes, as key='a value'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -106,15 +118,15 @@ def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
         there = sorted(file.stem for file in path.parent.glob("*.yaml"))
         return f"{path} not found; in {path.parent} there are {there}"
     if "efaults" in words or "group override" in words:
-        return next(_wrong_choices(conf, overrides), words)
+        return next(_wrong_choices(words, conf, overrides), words)
     cause = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException)), None)
     if named := re.match(r"Error merging override (.*)|Could not override .* use \+(.*)", words):
         return _override(cause, named[1] or named[2]) or words
     if named := re.match(r"In '(.+?)': \w+ raised", words):
         return _in_file(conf / f"{named[1]}.yaml", parts(conf, overrides)) or f"{named[1]}.yaml: {_bare(cause)}"
     if isinstance(cause, InterpolationResolutionError | GrammarParseError):
-        return next(_interpolations(cause, conf, overrides), words)
-    return words
+        return _interpolation(cause, conf, overrides)
+    return next(filter(None, (_file(path, key) for path, key in _files(conf, overrides))), words or repr(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -141,14 +153,54 @@ def _undecodable(conf: Path) -> Iterator[str]:
                 yield f"{path}: found UTF-16, which Hydra does not read; save the file as UTF-8"
 
 
-def _wrong_choices(conf: Path, overrides: list[str]) -> Iterator[str]:
-    """Explain each choice of a file, in an override or in a defaults list, that is not the name of a file."""
+def _endless(conf: Path) -> Iterator[str]:
+    """Explain each file whose values have no end: an alias stands within the value that it repeats, or too many levels.
+
+    Files that are not YAML are passed over.
+    """
+    for path in sorted(conf.rglob("*.yaml")):
+        try:
+            node = _around(_nodes(path), ())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue
+        except RecursionError:
+            yield f"{path}: nested too deeply to be read; write it with fewer levels"
+            continue
+        if node is not None:
+            place = f"{path}:{node.start_mark.line + 1}"
+            yield f"{place}: an alias within itself: this value is repeated inside of it; write out what is meant there"
+
+
+def _around(node: yaml.Node | None, above: tuple[yaml.Node, ...]) -> yaml.Node | None:
+    """The first node that contains itself, in `node` or above it. Depth first."""
+    if any(node is each for each in above):
+        return node
+    inside = node.value if isinstance(node, yaml.CollectionNode) else []
+    for each in inside:
+        for child in each if isinstance(each, tuple) else (each,):
+            if found := _around(child, (*above, node) if node is not None else above):
+                return found
+    return None
+
+
+def _wrong_choices(words: str, conf: Path, overrides: list[str]) -> Iterator[str]:
+    """Explain each choice of a file, in an override or in a defaults list, that is not the name of a file.
+
+    `words` is Hydra's error: it names the override of a folder that no defaults list chooses from.
+    """
+    unmatched = re.findall(r"Could not override '([^']+)'\. No match", words)
     for override in OverridesParser.create().parse_overrides(overrides):
         folder = conf / override.key_or_group
         if folder.is_dir() and not isinstance(override.value(), str | list | dict | None):
             group, _, found = str(override.input_line).partition("=")
             mend = f"write {group}='{found}', with the quotes"
             yield f"override {override.input_line}: must be the name of a file in {folder}; {mend}"
+        elif not override.is_add() and override.key_or_group in unmatched:
+            groups = sorted({str(path.parent.relative_to(conf)) for path in conf.glob("*/*.yaml")})
+            mend = f"write +{override.input_line} to add it"
+            if override.key_or_group not in groups:
+                mend = f"the folders to choose from are {groups}"
+            yield f"override {override.input_line}: no defaults list names {override.key_or_group}; {mend}"
     for path in sorted(conf.rglob("*.yaml")):
         try:
             root = _nodes(path)
@@ -167,17 +219,31 @@ def _wrong_choices(conf: Path, overrides: list[str]) -> Iterator[str]:
                         yield f"{place}: defaults: must be names of files, found {_kind(value)}; {mend}"
 
 
-def _interpolations(cause: OmegaConfBaseException, conf: Path, overrides: list[str]) -> Iterator[str]:
-    """The places of the interpolation that `cause` is about: lines with ${ and a name that the error has."""
+def _interpolation(cause: OmegaConfBaseException, conf: Path, overrides: list[str]) -> str:
+    """Explain a ${...} that has no value.
+
+    The error says which key has it, or what is in it, and not where: the place is the line with ${ that holds most of
+    these names. Comments, and files that the composition does not take, are not looked at.
+    """
     words = ": ".join(filter(None, (cause.full_key, _bare(cause))))
-    quoted = [name.strip("${}") for name in re.findall(r"'([^']+)'", words)]
-    names = list(filter(None, quoted)) or [(cause.full_key or "").rpartition(".")[2]]
+    quoted = {name.strip("${}") for name in re.findall(r"['`]([^'`]+)['`]", words)}
+    names = list(filter(None, quoted | {(cause.full_key or "").rpartition(".")[2]}))
     lines = [(f"override {each}", each) for each in overrides]
-    for path in sorted(conf.rglob("*.yaml")):
-        lines += [(f"{path}:{i}", line) for i, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1)]
-    for place, line in lines:
-        if "${" in line and any(name in line for name in names):
-            yield f"{place}: {words}"
+    for path, _ in _files(conf, overrides):
+        lines += [(f"{path}:{i}", line) for i, line in enumerate(path.read_text("utf-8").splitlines(), 1)]
+    found = [
+        (sum(name in line for name in names), place)
+        for place, line in ((place, re.sub(r"(^|\s)#.*", "", line)) for place, line in lines)
+        if "${" in line
+    ]
+    count, place = max(found, key=lambda each: each[0], default=(0, ""))
+    if "nvironment variable" in words:
+        mend = "set it, or write a default, as in ${oc.env:NAME,default}"
+    elif "oc.decode" in words:
+        mend = "give it text, such as ${oc.decode:${oc.env:NAME}}, or write the value itself"
+    else:
+        mend = "write the full key of another value, as in ${model.mode}, or the value itself"
+    return f"{place if count else conf}: {words}; {mend}"
 
 
 def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
@@ -192,6 +258,9 @@ def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
 
 def _override(cause: OmegaConfBaseException | None, written: str) -> str:
     """Explain an override that OmegaConf refused, in one line. Empty where OmegaConf names no key."""
+    if isinstance(cause, KeyValidationError):
+        mend = "choose a name of letters, or write it in quotes in a file under conf/"
+        return f"override {written}: a name must be text, and Hydra reads a number, a truth value or null; {mend}"
     if cause is None or not cause.full_key:
         return ""
     key = cause.full_key
@@ -200,8 +269,11 @@ def _override(cause: OmegaConfBaseException | None, written: str) -> str:
         return f"override {written}: {key}: {_no_key(key)}"
     if written.startswith("~"):
         return f"override {written}: {key}: can't be deleted; give it a value"
-    if "is not a subclass of" in _bare(cause):
-        return f"override {written}: {_new_entry(name.lstrip('+').split('.'), found)}"
+    names = name.lstrip("+").split(".")
+    size = next((i for i in range(1, len(names)) if get_origin(kind_of(".".join(names[:i]))) is dict), 0)
+    entry = kind_of(".".join(names[: size + 1])) if size else None
+    if isinstance(entry, type) and is_dataclass(entry) and f"is not a subclass of {entry.__name__}." in _bare(cause):
+        return f"override {written}: {_new_entry(names, size, found)}"
     kind = kind_of(key)
     if kind is None or not isinstance(cause, ValidationError):
         return f"override {written}: {key}: {_bare(cause)}"
@@ -213,14 +285,27 @@ def _override(cause: OmegaConfBaseException | None, written: str) -> str:
     return f"override {written}: {key}: must be {_rule(kind)}, found {found or 'nothing'}{mend}"
 
 
-def _new_entry(names: list[str], found: str) -> str:
-    """Explain an override for a part of an entry that data.sources or targets does not have: what to write instead."""
-    size = next((i for i in range(1, len(names)) if get_origin(kind_of(".".join(names[:i]))) is dict), 0)
+def _new_entry(names: list[str], size: int, found: str) -> str:
+    """Explain an override for a part of an entry that data.sources or targets does not have: what to write instead.
+
+    The first `size` of `names` are the key of the mapping; after them come the entry's name and the part's key.
+    """
     if len(names) == size + 1 and not found.startswith("{"):
         return f"{'.'.join(names)}: must be a mapping, found {found}"
+    found = _in_quotes(found, kind_of(".".join(names)))
     for name in reversed(names[size:]):
         found = f"{{{name}: {found}}}"
     return f"a new entry is written as a whole: +{'.'.join(names[:size])}={found}"
+
+
+def _in_quotes(found: str, kind: Any) -> str:
+    """A value of an override, or the values of a plain list, with quotes where text is wanted and Hydra reads other."""
+    if get_origin(kind) is list and re.fullmatch(r"\[[^\[\]{}'\"]+\]", found):
+        return f"[{','.join(_in_quotes(each.strip(), get_args(kind)[0]) for each in found[1:-1].split(','))}]"
+    if kind is not str or not found:
+        return found
+    value = OverridesParser.create().parse_override(f"key={found}").value()
+    return f"'{found}'" if isinstance(value, int | float | None) else found
 
 
 def _plain(value: Any) -> str:

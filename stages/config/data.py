@@ -1,4 +1,4 @@
-"""The section `data`."""
+"""The section `data`: the sets that are converted, and how their labels become classes."""
 
 from dataclasses import dataclass, field
 from enum import Enum

@@ -1,11 +1,11 @@
-"""The section `deploy`."""
+"""The section `deploy`: the graph as it is deployed, its variants and precisions."""
 
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated
 
 from stages.config.model import Mode
-from stages.config.precision import Precision
+from stages.config.precision import LowerPrecision
 from stages.config.rules import Range, check_ranges, require
 
 
@@ -63,7 +63,7 @@ class Deploy:
     variants: list[Variant] = field(default_factory=lambda: [Variant.onnx])
     """Variants of the graph that are exported, one or more. Each target takes one of them, targets.NAME.variant, which
     explains them."""
-    lower_precisions: list[Precision] = field(default_factory=lambda: [Precision.fp16])
+    lower_precisions: list[LowerPrecision] = field(default_factory=lambda: [LowerPrecision.fp16])
     """Precisions below fp32 into which each variant is converted. Each target takes fp32 or one of them."""
     opset: Annotated[int, Range(at_least=17, at_most=20)] = 17
     """Version of ONNX's operators. From 17 on LayerNorm is one operator, which half precision needs."""
@@ -101,5 +101,3 @@ class Deploy:
         if self.graph is GraphKind.tao:
             rule = "without cuda for the graph tao, which is one ONNX file for other runtimes"
             require(Variant.cuda not in self.variants, "deploy.variants", rule, "cuda")
-        lower = [p.value for p in self.lower_precisions]
-        require(Precision.fp32 not in self.lower_precisions, "deploy.lower_precisions", "without fp32", lower)

@@ -1,4 +1,4 @@
-"""The section `model`."""
+"""The section `model`: the network and its weights."""
 
 from dataclasses import dataclass, field
 from enum import Enum

@@ -1,4 +1,4 @@
-"""The section `report`."""
+"""The section `report`: the HTML page."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""All parameters, and the rules between sections."""
+"""All parameters as one dataclass, Config, and the rules between sections."""
 
 from dataclasses import dataclass, field
 

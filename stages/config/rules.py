@@ -83,7 +83,8 @@ def is_name(name: str, marks: str = "._-") -> bool:
 
 def name_rule(marks: str = "._-") -> str:
     """The rule of `is_name` in words, for messages."""
-    return f"a name of a-z A-Z 0-9 {' '.join(marks)}, with a letter or digit first"
+    end = ", and no .dvc at the end" if "." in marks else ""
+    return f"a name of a-z A-Z 0-9 {' '.join(marks)}, with a letter or digit first{end}"
 
 
 def check_inside(key: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""The section `sample`."""
+"""The section `sample`: generated street scenes."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,11 +1,10 @@
-"""The section `train`."""
+"""The section `train`: training by TAO."""
 
 import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any
 
-from stages.config.precision import Precision
 from stages.config.rules import Range, check_ranges, require
 
 # Hydra takes the names of an Enum's members, and a member of a class can't be named `import`, a keyword of Python. So
@@ -32,6 +31,13 @@ class Strategy(Enum):
 
     ddp = "ddp"
     fsdp = "fsdp"
+
+
+class TrainingPrecision(Enum):
+    """Numeric types in which TAO trains."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
 
 
 class Keep(Enum):
@@ -100,8 +106,8 @@ class Train:
     """Epochs after which MultiStep multiplies lr by 0.1, each from 1 to epochs."""
     clip_grad_norm: Annotated[float, Range(above=0)] = 0.1
     """Largest norm of the gradient of all parameters; a larger gradient is scaled down to it."""
-    precision: Precision = Precision.fp32
-    """Numeric type of a training step."""
+    precision: TrainingPrecision = TrainingPrecision.fp32
+    """Numeric type of a training step. fp16: mixed precision."""
     min_sizes_px: list[int] = field(default_factory=lambda: [512, 768, 1024])
     """Shorter edge of a picture after the random resize: one of these, two or more sizes from 32."""
     max_size_px: Annotated[int, Range(at_least=32)] = 2560

@@ -1,4 +1,4 @@
-"""The section `verify`."""
+"""The section `verify`: how far an engine may differ from the checkpoint."""
 
 from dataclasses import dataclass
 from typing import Annotated

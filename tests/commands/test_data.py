@@ -310,6 +310,7 @@ def test_problems_in_an_archive_are_told_by_its_name(workspace: Path, tmp_path: 
 
 
 BAD_NAMES = ["my set", "a&b", "it's", 'a"b', "-a", ".a", "größe", "a;b", "a/b/c", "..", "a/../b", "$(a)", "a/", "/a"]
+BAD_NAMES += ["x.dvc", "x.dvc.dvc", ".dvc", "a.dvc/b"]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -318,6 +319,7 @@ def test_names_of_sets_have_a_rule(tmp_path: Path, name: str) -> None:
         ValueError, match=r"NAME: must be a name of .*, found .*; give NAME=[A-Za-z0-9._/-]+$"
     ) as caught:
         data.place(Path("data/raw"), name, tmp_path)
+    assert "no .dvc at the end" in str(caught.value)
     better = str(caught.value).rpartition("=")[2]
     assert data.place(Path("data/raw"), better, tmp_path) == Path("data/raw", better)
 
