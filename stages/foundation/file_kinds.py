@@ -28,6 +28,8 @@ _TEXTS: Final = (
     (b"version https://git-lfs", GIT_LFS_POINTER),
     (b"<!doctype", WEB_PAGE),
     (b"<html", WEB_PAGE),
+    (b"<head", WEB_PAGE),
+    (b"<!--", WEB_PAGE),
     # Stores of objects answer with XML where access is denied.
     (b"<?xml", WEB_PAGE),
 )

@@ -6,33 +6,24 @@ PyTorch itself does not compare the CRC-32 of a file's parts: it loads damaged w
 import re
 from pathlib import Path
 
+from stages.foundation import file_kinds
+
 STARTS = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """First bytes of PyTorch's zip files, and of its files before version 1.6: a pickle of its magic number."""
-_PLACEHOLDERS = {
-    b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS, not the file itself; run `git lfs pull` there",
-    **dict.fromkeys(
-        (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--"),
-        "a web page; download the file itself",
-    ),
-    b"\x1f\x8b": "compressed by gzip; decompress it",
-}
-"""First bytes, in lower case, of files that stand in for the real one -> what the file is, and the fix."""
 
 
 def read_start(path: Path) -> bytes:
-    """Return the first 512 bytes of a file. Raises ValueError if it is empty, zeros only, or a placeholder."""
+    """Return the first bytes of a file. Raises ValueError if it is empty, zeros only, or another kind of file."""
     with path.open("rb") as file:
-        start = file.read(512)
+        start = file.read(file_kinds.START_BYTES)
     if not start:
         raise ValueError(f"{path} is empty; download or copy it again")
     if not start.strip(b"\0"):
         raise ValueError(
             f"{path} starts with {len(start)} zero bytes, so it is not complete; download or copy it again"
         )
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for mark, found in _PLACEHOLDERS.items():
-        if text.startswith(mark):
-            raise ValueError(f"{path} is {found}")
+    if not start.startswith(STARTS) and (kind := file_kinds.recognise(start)):
+        raise ValueError(f"{path} is {kind.name}; {kind.step.format(path)}")
     return start
 
 

@@ -830,7 +830,7 @@ def zip_saved(content: Any, **changes: Any) -> bytes:
         ("x.pth", b'{"error": "not found"}', "it starts with b'{\"error\": \"not f': download it again"),
         ("x.pth", b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "x.pth is a web page"),
         ("x.pth", b"\xef\xbb\xbf<!DOCTYPE html>", "x.pth is a web page"),
-        ("x.pth", gzip.compress(zip_saved(NETWORK)), "x.pth is compressed by gzip; decompress it"),
+        ("x.pth", gzip.compress(zip_saved(NETWORK)), "x.pth is a gzip file; unpack it (gunzip "),
         ("x.pkl", pickle.dumps({"model": {"sem_seg_head.x": np.zeros(99)}})[:-40], "x.pkl: can't be read: it is cut"),
         ("x.safetensors", b"\x09\0\0\0\0\0\0\0{", "x.safetensors: can't be read"),
         ("x.safetensors", b"{}", "x.safetensors: can't be read"),
