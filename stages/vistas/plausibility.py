@@ -332,7 +332,7 @@ def _advice(coding: Coding | None, values: Values) -> str:
         few = [str(value) for value in values[:3].tolist()] + (["..."] if len(values) > 4 else [])
         found = ", ".join([*few, *(str(value) for value in values[3:][-1:].tolist())])
         return (
-            f"Found {len(values)} values, {found}. Expected each label's objects numbered from 0, as in Vistas' folder "
+            f"Found values: {found}. Expected each label's objects numbered from 0, as in Vistas' folder "
             "instances (docs/data.md)"
         )
     return f"They look like {coding.name}: {coding.fix}"
