@@ -114,7 +114,8 @@ def _standard_error() -> Iterator[bytearray]:
     """Yield a buffer that holds, after the block, what was written to standard error in the block.
 
     The codecs report warnings nowhere else. What is not of them is written to standard error after the block: other
-    threads share it. One thread at a time is in the block.
+    threads share it. One thread at a time is in the block. A line that another thread is writing at the very end of
+    the block may be lost: to wait for it could take for ever.
     """
     written = bytearray()
     with _capturing:
@@ -136,6 +137,8 @@ def _standard_error() -> Iterator[bytearray]:
                 os.close(saved)
             written += os.pread(buffer, os.fstat(buffer).st_size, 0)
             os.close(buffer)
-    others = [line for line in written.splitlines(True) if not _CODECS.match(line.decode(errors="replace"))]
+    others = [
+        line for line in bytes(written).splitlines(keepends=True) if not _CODECS.match(line.decode(errors="replace"))
+    ]
     if others and saved is not None:
         os.write(2, b"".join(others))
