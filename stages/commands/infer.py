@@ -25,13 +25,16 @@ from stages.metrics import average_precision
 
 log = logging.getLogger(__name__)
 
+_CATEGORY = {"id", "name", "isthing", "color"}
+
 
 def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config.Config) -> int:
     """Write the results for each picture of `source`, a file or a folder, to `out`; return the number of pictures.
 
     `checkpoint` is the folder that train wrote. An existing `out` is replaced as a whole once the results are complete.
-    Raises ValueError for a source of another kind, for two pictures whose names differ only by the suffix, for an `out`
-    that holds the source, and if no picture can be read. Raises OSError if a file can't be read or written.
+    Raises ValueError for a source of another kind, for a label map of other classes than the checkpoint's, for two
+    pictures whose names differ only by the suffix, for an `out` that holds the source or can be no folder, and if no
+    picture can be read. Raises OSError if a file can't be read or written.
     """
     pictures = open_source(source)
     if not isinstance(pictures, PictureFiles):
@@ -39,6 +42,7 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
             f"{pictures.label}: found a video, a camera or a stream, expected a picture or a folder of pictures; "
             "run `make predict` for it"
         )
+    file_names.check_folder(out, len("..draft"))
     if Path(source).resolve().is_relative_to(out.resolve()):
         raise ValueError(f"{files.printable(out)} holds the source's own files; give OUT another folder")
     by_png: dict[str, Path] = {}
@@ -50,7 +54,19 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
 
     from stages.reference.tao_model import Checkpoint, best_device
 
+    if not isinstance(categories, list) or not all(isinstance(c, dict) and c.keys() >= _CATEGORY for c in categories):
+        raise ValueError(
+            f"{files.printable(label_map)}: no list of classes; give the label_map.json that convert wrote"
+        )
     model = Checkpoint(checkpoint, sum(c["isthing"] for c in categories), cfg.deploy, best_device())
+    # The network has one class more than the label map: no-object.
+    net: Any = model.net
+    learned = net.sem_seg_head.predictor.class_embed.out_features - 1
+    if [c["id"] for c in categories] != [*range(1, learned + 1)]:
+        raise ValueError(
+            f"{files.printable(label_map)} has {len(categories)} classes, and the network of "
+            f"{files.printable(checkpoint)} {learned}, with ids from 1; give the label_map.json of its training"
+        )
     painter = Painter(categories)
     modes = tuple(config.Mode) if cfg.model.mode is config.Mode.panoptic else (cfg.model.mode,)
     images: list[dict[str, Any]] = []

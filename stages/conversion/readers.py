@@ -5,11 +5,7 @@ decode every file to its end. Neither applies colour profiles or gamma, and both
 """
 
 import io
-import os
-import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +18,6 @@ from stages.foundation import files, picture_files
 FORMATS = ("JPEG", "MPO", "PNG")
 """Pillow's names of the formats that every build of both libraries reads. MPO is several JPEGs in one file (phones)."""
 _EXIF_ORIENTATION = 0x0112
-_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
-"""A marker of a JPEG file, without those inside coded data. A 2-byte length follows each but SOI and EOI."""
-_SOI, _EOI = b"\xd8", b"\xd9"
-_DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file")
-"""The warnings of libjpeg (jerror.h) that mean missing or invented pixels."""
-
-_FIX = "restore the file, or save it as an 8-bit JPEG or PNG"
 
 
 @dataclass(frozen=True)
@@ -50,19 +39,10 @@ def read(path: Path) -> Decoded:
     """
     content, name = path.read_bytes(), files.printable(path)
     kind, pillow, orientation = _by_pillow(content, name)
-    with _standard_error() as written:
+    try:
         rgb = picture_files.decode(content)
-    # OpenCV's own log lines begin with a bracket. They are left out, as they hold the time of day.
-    lines = [line for line in written.decode(errors="replace").splitlines() if line and not line.startswith("[")]
-    if rgb is None:
-        reason = f"OpenCV: {lines[-1]}" if lines else "OpenCV can't read it"
-        raise ValueError(f"{name}: {len(content)} bytes that are not a complete picture ({reason}); {_FIX}")
-    if kind in ("JPEG", "MPO") and not _has_end(content):
-        # For example a file whose rest was allocated but never written: both libraries decode its zero bytes.
-        found = f"{len(content)} bytes that are not a complete picture (no end marker)"
-        raise ValueError(f"{name}: {found}; restore the file")
-    if damage := [line for line in lines if line.startswith(_DAMAGE)]:
-        raise ValueError(f"{name}: damaged ({damage[0]}); restore the file, or save it again if it looks right")
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     if rgb.shape != pillow.shape:
         sizes = " and ".join(
             f"{found.shape[1]}x{found.shape[0]} by {by}" for by, found in (("OpenCV", rgb), ("Pillow", pillow))
@@ -86,33 +66,5 @@ def _by_pillow(content: bytes, name: str) -> tuple[str, picture_files.Rgb, int]:
     except Exception as error:  # Pillow's format readers raise many kinds of exceptions for broken content.
         reason = "a format that Pillow can't read" if isinstance(error, UnidentifiedImageError) else error
         found = f"{len(content)} bytes that are not a complete picture ({reason})"
-        raise ValueError(f"{name}: {found}; {_FIX}") from error
+        raise ValueError(f"{name}: {found}; {picture_files.FIX}") from error
     return kind, np.asarray(rgb), orientation if orientation in range(1, 9) else 1
-
-
-def _has_end(content: bytes) -> bool:
-    """Return whether the first picture of a JPEG file has its end marker, EOI (ITU-T T.81, B.1.1)."""
-    place = 2
-    while found := _MARKER.search(content, place):
-        if found[1] in (_SOI, _EOI):
-            return found[1] == _EOI
-        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
-    return False
-
-
-@contextmanager
-def _standard_error() -> Iterator[bytearray]:
-    """Yield a buffer that holds, after the block, up to 64 KiB of what was written to standard error in the block.
-
-    The codecs report warnings nowhere else.
-    """
-    written = bytearray()
-    saved, buffer = os.dup(2), os.memfd_create("stderr")
-    try:
-        os.dup2(buffer, 2)
-        yield written
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        written += os.pread(buffer, 1 << 16, 0)
-        os.close(buffer)

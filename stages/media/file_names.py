@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.foundation import files
+
 MAX_NAME_BYTES = 255
 """Longest file name on Linux (NAME_MAX), in bytes."""
 
@@ -30,6 +32,19 @@ def png_name(name: str) -> str:
         return f"{name}.png"
     end = f"-{hashlib.sha256(encoded).hexdigest()[:8]}.png"
     return encoded[: MAX_NAME_BYTES - len(end)].decode("utf-8", "ignore") + end
+
+
+def check_folder(folder: Path, more_bytes: int = 0) -> None:
+    """Raise ValueError if a folder can't be made because of a file or a name that is too long.
+
+    `more_bytes` are those that the name of its draft has more.
+    """
+    label, limit = files.printable(folder), MAX_NAME_BYTES - more_bytes
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in folder.parts) or len(os.fsencode(folder.name)) > limit:
+        raise ValueError(f"{label}: a name is too long, expected at most {limit} bytes; give OUT a shorter one")
+    nearest = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    if os.path.lexists(nearest) and not nearest.is_dir():
+        raise ValueError(f"{label}: {files.printable(nearest)} is a file, expected a folder; give OUT another name")
 
 
 @contextmanager

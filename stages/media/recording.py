@@ -122,8 +122,9 @@ class Recording:
     def __init__(self, folder: Path, source: FrameSource) -> None:
         """Create the folder. Picture files get one PNG each; other sources get a video.
 
-        Raises ValueError if the source's own files are in the folder.
+        Raises ValueError if the source's own files are in the folder, or if it is a file or its name is too long.
         """
+        file_names.check_folder(folder)
         given = Path(source.text)
         homes = [given] if given.is_dir() else [given.parent, given.resolve().parent]
         if not source.live and folder.resolve() in [home.resolve() for home in homes]:

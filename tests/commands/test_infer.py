@@ -150,3 +150,22 @@ def test_what_infer_refuses(tmp_path: Path, checkpoint: Path, source: Path, cfg:
     with pytest.raises(ValueError, match="two pictures are named a b"):
         infer.build(checkpoint, label_map, str(source), tmp_path / "out", cfg)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [CATEGORIES[:1], [], {"labels": []}])
+def test_a_label_map_of_other_classes(
+    content: Any, tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config
+) -> None:
+    files.write_json(tmp_path / "label_map.json", content)
+    with pytest.raises(ValueError, match=r"label_map\.json(: no list| has [01] classes, and the network of .* 2, )"):
+        infer.build(checkpoint, tmp_path / "label_map.json", str(source), tmp_path / "out", cfg)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_is_kept(tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ValueError, match="is a file, expected a folder"):
+        infer.build(checkpoint, tmp_path / "label_map.json", str(source), tmp_path / "file", cfg)
+    assert (tmp_path / "file").read_text() == "kept"
+    with pytest.raises(ValueError, match="too long, expected at most 248 bytes"):
+        infer.build(checkpoint, tmp_path / "label_map.json", str(source), tmp_path / ("n" * 250), cfg)

@@ -698,3 +698,43 @@ def test_a_video_that_a_link_in_the_folder_leads_to_is_not_overwritten(
     with pytest.raises(ValueError, match="holds the source's own files"):
         predict.build(built, frame_sources.open_source(str(tmp_path / "link.mp4")), source.parent)
     assert source.read_bytes() == video.read_bytes()
+
+
+def test_a_damaged_picture_is_skipped_by_name(built: Path, tmp_path: Path) -> None:
+    whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))[1].tobytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    done = command("--engine", built, "--source", tmp_path / "half.jpg", cwd=tmp_path)
+    first, last = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert "half.jpg: can't be read as a picture: damaged (Corrupt JPEG data" in first
+    assert "1 could not be read" in last
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "zeros", "without index"])
+def test_a_damaged_video_file_is_to_be_copied_again(kind: str, built: Path, video: Path, tmp_path: Path) -> None:
+    content = video.read_bytes()
+    path = tmp_path / "street.mp4"
+    path.write_bytes({
+        "cut": content[: len(content) // 2], "empty": b"", "zeros": bytes(5000),
+        "without index": content[: content.index(b"moov") - 4],
+    }[kind])  # fmt: skip
+    done = command("--engine", built, "--source", path, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert "street.mp4 is damaged or cut short (" in line
+    assert "copy it again" in line
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "n" * 256])
+def test_an_out_that_can_be_no_folder(out: str, built: Path, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    done = command("--engine", built, "--source", video, "--out", out, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.endswith("; give OUT another name") or line.endswith("; give OUT a shorter one")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_source_of_too_long_a_name() -> None:
+    with pytest.raises(FileNotFoundError, match="not found; give SOURCE"):
+        frame_sources.open_source("n" * 300)
