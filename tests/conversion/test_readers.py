@@ -115,7 +115,7 @@ def planes() -> bytes:
 OTHER_THREAD = """
 import os, threading, time
 from stages.foundation import picture_files
-from tests import zoo
+from tests.support import zoo
 
 def speak():
     for number in range(300):
