@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from stages import config
 from stages.coco import rle
-from stages.conversion import picture, readers, taxonomy
+from stages.conversion import picture, picture_decoding, taxonomy
 from stages.engines.manifest import cpu_model
 from stages.foundation import command_line, files, parallel
 from stages.scenes import compose
@@ -173,7 +173,7 @@ def main() -> None:
         scenes = [scene for scene in reader.scenes(found, "train") if isinstance(scene, reader.Scene)]
         calls: dict[str, Callable[[reader.Scene], Any]] = {
             "decode PNG, OpenCV": lambda scene: cv2.imread(str(scene.instances), cv2.IMREAD_UNCHANGED),
-            "decode the picture, OpenCV and Pillow": lambda scene: readers.read(scene.image),
+            "decode the picture, OpenCV and Pillow": lambda scene: picture_decoding.read(scene.image),
             FASTEST: lambda scene: imagecodecs.png_decode(scene.instances.read_bytes()),
             OURS: lambda scene: ours(scene.instances),
             "instance, panoptic and semantic files, ours": all_three,

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stages.coco import png, rle
-from stages.conversion import picture, readers, records
+from stages.conversion import picture, picture_decoding, records
 from stages.conversion.records import Record
 from stages.foundation import files, panoptic_ids, picture_files
 from stages.foundation.coco_types import Category
 from stages.vistas import reader
 
 FILE_NAME = "records.jsonl"
-_CODE = (picture, png, reader, readers, records, rle, files, panoptic_ids, picture_files)
+_CODE = (picture, png, reader, picture_decoding, records, rle, files, panoptic_ids, picture_files)
 """Modules whose code decides what a picture becomes."""
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from stages import config
 from stages.coco import png, rle
-from stages.conversion import readers
+from stages.conversion import picture_decoding
 from stages.conversion.records import MaskRecord, Record, SegmentRecord
 from stages.conversion.taxonomy import LabelMapping
 from stages.foundation import files, panoptic_ids, picture_files
@@ -206,10 +206,10 @@ def convert(task: Task, settings: Settings) -> Record:
     }
 
 
-def _read(scene: reader.Scene, num_labels: int) -> tuple[npt.NDArray[np.uint16], readers.Decoded, bool]:
+def _read(scene: reader.Scene, num_labels: int) -> tuple[npt.NDArray[np.uint16], picture_decoding.Decoded, bool]:
     """Return the raster, the picture, and whether the raster matches the upright picture and not the stored one."""
     raster = reader.instances(scene.instances, num_labels)
-    decoded = readers.read(scene.image)
+    decoded = picture_decoding.read(scene.image)
     size = decoded.rgb.shape[:2]
     # A mask matches the pixels as they are stored, unless the sizes show that it was turned with the picture.
     upright = decoded.orientation in _TRANSPOSING and size[0] != size[1] and size[::-1] == raster.shape

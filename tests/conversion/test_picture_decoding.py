@@ -1,4 +1,4 @@
-"""Pictures of every kind by both readers."""
+"""Pictures of every kind by both picture_decoding."""
 
 import io
 import os
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.conversion import readers
+from stages.conversion import picture_decoding
 from stages.foundation import picture_files
 from tests.conftest import REPO
 from tests.support import zoo
@@ -34,12 +34,12 @@ def write(folder: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("name", zoo.PICTURES)
 def test_pillow_differs_where_it_is_said(name: str, tmp_path: Path) -> None:
     path = write(tmp_path, zoo.PICTURES[name])
-    seen = readers.read(path)
+    seen = picture_decoding.read(path)
     assert np.array_equal(seen.rgb, picture_files.read_rgb(path))
     with Image.open(path) as picture:
         picture.load()
         same = np.array_equal(np.asarray(picture.convert("RGB")), seen.rgb)
-        assert seen.alike == (same and picture.format in readers.FORMATS)
+        assert seen.alike == (same and picture.format in picture_decoding.FORMATS)
     expected = 6 if "XMP" in name else int(name[-1]) if "EXIF" in name else 3 if "turned" in name else 1
     # The pixels of a TIFF are turned as it is read; 0 and 9 are no orientations.
     assert seen.orientation == (1 if expected in (0, 9) or "TIFF" in name else expected)
@@ -64,7 +64,7 @@ def test_what_is_not_read_to_its_end_is_named(name: str, tmp_path: Path, capfd: 
     with pytest.raises(
         ValueError, match=r"p\.jpg: (\d+ bytes that are not a complete picture|damaged) \(.*restore the file"
     ) as e:
-        readers.read(path)
+        picture_decoding.read(path)
     # The same text each time, as statistics.json lists it.
     assert " at 0x" not in str(e.value)
     assert "\n" not in str(e.value)
@@ -87,7 +87,7 @@ def scans(content: bytes) -> list[int]:
     return [match.start() for match in re.finditer(rb"\xff\xda", content)]
 
 
-@pytest.mark.parametrize("reader", [readers.read, picture_files.read_rgb])
+@pytest.mark.parametrize("reader", [picture_decoding.read, picture_files.read_rgb])
 @pytest.mark.parametrize("kind", ["progressive", "scan by scan"])
 def test_a_jpeg_of_which_whole_scans_are_missing(kind: str, reader: Callable[[Path], Any], tmp_path: Path) -> None:
     """libjpeg decodes it without a warning: blurred, or without its colours."""
@@ -159,15 +159,15 @@ def test_pictures_are_read_where_standard_error_is_closed(tmp_path: Path) -> Non
 
 
 def test_a_second_picture_that_nobody_reads_may_be_cut(tmp_path: Path) -> None:
-    seen = readers.read(write(tmp_path, zoo.PICTURES["JPEG MPO"][:-200]))
+    seen = picture_decoding.read(write(tmp_path, zoo.PICTURES["JPEG MPO"][:-200]))
     assert seen.alike
     assert np.array_equal(seen.rgb, picture_files.decode(zoo.save("JPEG")))
 
 
 def test_sixteen_bits_are_seen_as_their_upper_eight(tmp_path: Path) -> None:
-    seen = readers.read(write(tmp_path, zoo.PICTURES["PNG grey 16"]))
+    seen = picture_decoding.read(write(tmp_path, zoo.PICTURES["PNG grey 16"]))
     assert np.array_equal(seen.rgb, np.repeat(zoo.GREY16[..., None] >> 8, 3, axis=2))
-    seen = readers.read(write(tmp_path, zoo.PICTURES["JPEG CMYK"]))
+    seen = picture_decoding.read(write(tmp_path, zoo.PICTURES["JPEG CMYK"]))
     assert np.abs(seen.rgb.astype(int) - zoo.RGB).mean() < 12
 
 
