@@ -1,4 +1,4 @@
-# The front door. `make` alone lists the targets; `make all` does everything on a fresh machine.
+# All commands of the project. `make` alone lists them; `make all` does everything on a fresh machine.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
-# DVC and uv need a home and a name, which a container's user who is given by number hasn't.
+# DVC and uv need a home and a user name. A container's user who is given by number has neither.
 export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$name")
 export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
@@ -22,13 +22,13 @@ ARGS ?=
 JOBS ?= auto
 DEVICE_PYTHON ?= python
 PARAMS ?= params.yaml
-# They reach the shell by the environment and never as a part of a command's text: a name may hold any character, and
-# $ stays $. ARGS alone is a piece of a command, in the shell's own syntax.
+# Commands read these values from the environment. They are never part of a command's text, so they may hold any
+# character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
 VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME JOBS DEVICE_PYTHON PARAMS
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
 
-REFERENCE := data/onnx/kernels/exported/reference.npz
+REFERENCE := data/onnx/cuda/exported/reference.npz
 
 .PHONY: help
 help: ## List the targets
@@ -36,9 +36,9 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: all
-all: params ## From nothing to report and engines: environment, params.yaml, every stage that changed
+all: params ## Environment, params.yaml and every stage that changed, up to report and engines
 	@dvc repro report
-	@python -m stages.summary
+	@python -m stages.commands.summary
 
 .PHONY: env
 env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv)
@@ -49,39 +49,39 @@ env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the loc
 
 .PHONY: params
 params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
-	@python -m stages.params --profile="$$PROFILE" --overrides="$$OVERRIDES"
+	@python -m stages.commands.params --profile="$$PROFILE" --overrides="$$OVERRIDES"
 
 .PHONY: data
 data: env ## Check a set in Vistas layout and track it with DVC at data/raw/NAME [SRC=folder or zip, NAME=its stem]
 	@test -n "$$SRC" || { echo "error: name a set, such as make data SRC=/path/to/mapillary-vistas.zip" >&2; exit 1; }
-	@python -m stages.data --src="$$SRC" --name="$$NAME" $(ARGS)
+	@python -m stages.commands.data --src="$$SRC" --name="$$NAME" $(ARGS)
 
 .PHONY: engines
 engines: params ## Build the engines that this host can build, or one with TARGET=id, and list the others
-	@python -m stages.build_engines --target="$$TARGET"
+	@python -m stages.commands.build_engines --target="$$TARGET"
 
 .PHONY: predict
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
-	@python -m stages.predict --engine="$$ENGINE" --source="$$SOURCE" $${OUT:+--out="$$OUT"} $(ARGS)
+	@python -m stages.commands.predict --engine="$$ENGINE" --source="$$SOURCE" $${OUT:+--out="$$OUT"} $(ARGS)
 
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
 	@test -n "$$OUT" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }
-	@python -m stages.infer --checkpoint data/checkpoint --label-map data/coco/label_map.json \
+	@python -m stages.commands.infer --checkpoint data/checkpoint --label-map data/coco/label_map.json \
 		--source="$$SOURCE" --out="$$OUT"
 
 .PHONY: weights
 weights: env ## Fetch the ImageNet weights of model.backbone.pretrained_weights and track them with DVC
-	@python -m stages.fetch_weights
+	@python -m stages.commands.fetch_weights
 
 .PHONY: hugging-face
 hugging-face: env ## Write the checkpoint as a folder that transformers loads [OUT=folder]
 	@test -n "$$OUT" || { echo "error: name a folder, such as make hugging-face OUT=/tmp/mask2former" >&2; exit 1; }
-	@python -m stages.hugging_face --checkpoint data/checkpoint --label-map data/coco/label_map.json --out="$$OUT"
+	@python -m stages.commands.hugging_face --checkpoint data/checkpoint --label-map data/coco/label_map.json --out="$$OUT"
 
 .PHONY: summary
 summary: env ## Print where report and engines are, and the key figures
-	@python -m stages.summary
+	@python -m stages.commands.summary
 
 .PHONY: push
 push: env ## Upload the artifacts to the DVC remote (a folder in the project unless you set another)
@@ -93,16 +93,16 @@ pull: env ## Download the artifacts that dvc.lock names from the DVC remote
 
 .PHONY: test
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]
-	@pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: bench-convert
 bench-convert: env ## Time convert against pycocotools and against decoding alone; writes data/bench/convert.json
-	@python -m tests.bench.convert --out data/bench/convert.json
+	@python -m benchmarks.convert --out data/bench/convert.json
 
 .PHONY: bench-precision
 bench-precision: env ## Find what half precision moves most, by parts of the network; writes data/bench/precision.json
-	@python -W ignore -m tests.bench.precision --graph data/onnx/grid_sample/fp32 \
-		--reference data/onnx/grid_sample/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
+	@python -W ignore -m benchmarks.precision --graph data/onnx/onnx/fp32 \
+		--reference data/onnx/onnx/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
 
 .PHONY: bench
 bench: env ## Time an engine on this GPU and what else one would run; writes data/bench/TARGET*.json, .svg [TARGET=id]
@@ -110,28 +110,29 @@ bench: env ## Time an engine on this GPU and what else one would run; writes dat
 	@"$$DEVICE_PYTHON" -c "import tensorrt" 2> /dev/null || { \
 		echo "error: $$DEVICE_PYTHON can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
 		exit 1; }
-	@python -W ignore -m tests.bench.peers --params="$$PARAMS" --checkpoint data/checkpoint --reference $(REFERENCE) \
-		--categories data/onnx/kernels/fp16/graph.json --onnx data/onnx/grid_sample/fp32/graph.onnx \
+	@python -W ignore -m benchmarks.peers --params="$$PARAMS" --checkpoint data/checkpoint --reference $(REFERENCE) \
+		--categories data/onnx/cuda/fp16/graph.json --onnx data/onnx/onnx/fp32/graph.onnx \
 		--tao-graph data/bench/tao --out="data/bench/$${TARGET}_peers.json"
-	@"$$DEVICE_PYTHON" -m tests.bench.engines --params="$$PARAMS" --target="$$TARGET" \
+	@"$$DEVICE_PYTHON" -m benchmarks.engines --params="$$PARAMS" --target="$$TARGET" \
 		--engine="data/engines/$$TARGET" --reference $(REFERENCE) --in-flight 1 2 3 --profile 50 \
 		--tao-graph data/bench/tao/graph.onnx --out="data/bench/$$TARGET.json" $(ARGS)
-	@python -m tests.bench.plot --engine="data/bench/$$TARGET.json" --peers="data/bench/$${TARGET}_peers.json" \
+	@python -m benchmarks.plot --engine="data/bench/$$TARGET.json" --peers="data/bench/$${TARGET}_peers.json" \
 		--out="data/bench/$$TARGET.svg"
 
 .PHONY: bench-rtx
 bench-rtx: env ## Build Swin-Tiny at 720p for TensorRT-RTX, ours and TAO's graph; writes data/bench/rtx.json
-	@python -m tests.bench.rtx --out data/bench/rtx.json
+	@python -m benchmarks.rtx --out data/bench/rtx.json
 
 .PHONY: bench-train
 bench-train: env ## Time TAO's training on this machine's GPUs, by parts; writes data/bench/train.json [ARGS=...]
-	@python -W ignore -m tests.bench.train --work data/bench/train --out data/bench/train.json $(ARGS)
+	@python -W ignore -m benchmarks.train --work data/bench/train --out data/bench/train.json $(ARGS)
 
 .PHONY: lint
-lint: env ## Check formatting, lint and types
+lint: env ## Check formatting, lint, types and floors of imports
 	@ruff format --check .
 	@ruff check .
 	@mypy
+	@lint-imports
 
 .PHONY: format
 format: env ## Format the code and mend what lint can mend
@@ -139,5 +140,10 @@ format: env ## Format the code and mend what lint can mend
 	@ruff check --fix .
 
 .PHONY: docs
-docs: env ## Write docs/parameters.md from the docstrings of stages/config.py
-	@python -m stages.parameters_doc --out docs/parameters.md
+docs: env ## Write docs/parameters.md from stages/config
+	@python -m stages.commands.parameters_doc --out docs/parameters.md
+
+.PHONY: docs-site
+docs-site: env ## Build the pages of docs/ as a site with search, links checked, in outputs/docs
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo "outputs/docs is built; look at it by: python -m http.server --directory outputs/docs"

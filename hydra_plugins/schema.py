@@ -1,8 +1,9 @@
-"""Registers stages/config.py with Hydra. DVC loads this folder before it composes conf/.
+"""Registers the dataclasses of stages/config with Hydra. DVC loads this folder before it composes conf/.
 
-By itself OmegaConf makes text of whatever a field of text is given, after YAML or Hydra has made a number of it: 10.10
-became '10.1', 0123 '83' and `no` 'False'. Likewise it makes a truth value of any number. Its flag `convert` turns that
-off, for DVC's own composition (`dvc exp run`) as for ours. Numbers are still taken from text, which loses nothing.
+OmegaConf converts any value of a text field to text, after YAML or Hydra has read a number: 10.10 became '10.1', 0123
+became '83', and `no` became 'False'. In the same way it converts any number to true or false. Its flag `convert` turns
+this off, for DVC's own composition (`dvc exp run`) and for `make params`. Text is still converted to numbers, which
+loses nothing.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ EXACT = {"is_optional": False, "flags": {"convert": False}}
 
 @cache
 def exact(kind: type) -> type:
-    """A dataclass like `kind`, with fields of text and of truth values, at any depth, that convert nothing."""
+    """A dataclass like `kind` whose fields of text and of true or false, at any depth, take no other type."""
     hints = get_type_hints(kind)
     made = []
     for known in fields(kind):

@@ -1,67 +1,74 @@
-"""benchmark@TARGET: latency of an engine on this host, and of TAO's network in PyTorch eager in the same run.
+"""benchmark@TARGET: measure the latency of an engine, and of TAO's network in PyTorch eager mode in the same run.
 
-`network` is a call of the engine, whose graph holds the merge, and PyTorch's network without any; `end_to_end` is
-from a decoded picture of the validation set to its map, pre- and post-processing included. Times are of one frame:
-an engine's batch is divided by its size. The calls take turns, so that drifts of the machine hit all. Cost: frames x
-(both latencies). Not deterministic.
+`network` is one call of the engine, whose graph includes the merge, or of PyTorch's network, which has none.
+`end_to_end` leads from a decoded picture of the validation set to its map, with pre- and post-processing. Times are
+per frame: the time of an engine's batch is divided by the batch size. The calls take turns, so that a change in the
+machine's speed affects all of them. Cost: frames x (both latencies). Not deterministic.
 """
 
-import argparse
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
-from stages.engines import sidecar
-from stages.runtime import frames, loading
+from stages.engines import loading, manifest
+from stages.foundation import command_line, files, picture_files
+from stages.inference import frames
 
 log = logging.getLogger(__name__)
 
+Calls = tuple[Callable[[Any], object], Sequence[Any]]
+"""A function of one argument, and its arguments."""
 
-def build(engines: Path, checkpoint: Path, coco: Path, metrics: Path, name: str, cfg: config.Config) -> None:
-    """Time the engine in `engines` and the checkpoint on pictures of the split at `coco`; write `metrics`."""
+
+def build(engine: Path, checkpoint: Path, coco: Path, metrics: Path, name: str, cfg: config.Config) -> None:
+    """Time the engine of folder `engine` and the checkpoint on pictures of the split at `coco`; write `metrics`.
+
+    `name` is the engine's target. Raises RuntimeError where the engine is not for this host.
+    """
     import torch
 
-    from stages.tao.predict import Checkpoint
+    from stages.reference.tao_model import Checkpoint
 
-    target = cfg.target(name)
+    target = config.find_target(cfg, name)
     torch.set_num_threads(target.threads)
     truth = panoptic.read(coco)
     eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
-    predictor = loading.load(engines, name, target)
-    some = truth.entries[: cfg.benchmark.pictures]
-    pictures = [frames.read_rgb(entry.image) for entry in some]
+    predictor = loading.load(engine, name, target)
+    pictures = [picture_files.read_rgb(entry.image) for entry in truth.entries[: cfg.benchmark.pictures]]
     inputs = [frames.fit(picture, cfg.deploy)[0] for picture in pictures]
     batch_size = cfg.deploy.batch_size
 
-    calls: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
+    calls: dict[str, Calls] = {
         "engine.network": (lambda frame: predictor.run(np.repeat(frame[None], batch_size, 0)), inputs),
         "engine.end_to_end": (lambda picture: predictor.segments([picture] * batch_size), pictures),
         "eager.network": (eager.logits, inputs),
         "eager.end_to_end": (eager.segments, pictures),
     }
     seconds = take_turns(calls, cfg.benchmark.warmup_frames, cfg.benchmark.frames)
-    result: dict[str, Any] = {"engine": {}, "eager": {}}
+    result: dict[str, dict[str, dict[str, float]]] = {"engine": {}, "eager": {}}
     for key, values in seconds.items():
         who, what = key.split(".")
         result[who][what] = summary(values, batch_size if who == "engine" else 1)
-    # End to end alone: the engine's graph merges, PyTorch's network does not.
-    result["speedup_end_to_end"] = result["eager"]["end_to_end"]["p50_ms"] / result["engine"]["end_to_end"]["p50_ms"]
+    # Not for `network`: the engine's graph merges, PyTorch's network does not.
+    speedup = result["eager"]["end_to_end"]["p50_ms"] / result["engine"]["end_to_end"]["p50_ms"]
     versions = {"builder": f"{target.builder.value} {target.builder_version}", "torch": torch.__version__}
-    host = {"cpu": sidecar.cpu_model(), "threads": target.threads, **versions}
-    files.write_json(metrics, {**result, "frames": cfg.benchmark.frames, "host": host})
-    log.info("%s: %.2f x PyTorch eager, end to end", name, result["speedup_end_to_end"])
+    host = {"cpu": manifest.cpu_model(), "threads": target.threads, **versions}
+    content = {**result, "speedup_end_to_end": speedup, "frames": cfg.benchmark.frames, "host": host}
+    files.write_json(metrics, content)
+    log.info("%s: %.2f x PyTorch eager, end to end", name, speedup)
 
 
-def take_turns(
-    calls: dict[str, tuple[Callable[[Any], Any], list[Any]]], warmup: int, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each call, one after the other in each round, its arguments in turn; `warmup` rounds go first."""
+def take_turns(calls: Mapping[str, Calls], warmup: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each call in each of `rounds` rounds, after `warmup` rounds that do not count.
+
+    A round makes each call once. A call takes its arguments in turn.
+    """
     seconds: dict[str, list[float]] = {key: [] for key in calls}
     for round_ in range(warmup + rounds):
         for key, (call, arguments) in calls.items():
@@ -74,23 +81,25 @@ def take_turns(
 
 
 def summary(seconds: list[float], frames: int) -> dict[str, float]:
-    """Percentiles in milliseconds of one of the `frames` of a call, and the rate in Hz at the median."""
+    """Return percentiles of the milliseconds per frame, and the rate in Hz at the median.
+
+    `seconds` are the times of calls with `frames` frames each.
+    """
     p50, p90, p99 = (float(x) for x in 1000 / frames * np.percentile(seconds, (50, 90, 99)))
     return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "hz": 1000 / p50}
 
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
     parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.engine, args.checkpoint, args.coco, args.metrics, args.target, config.load())
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

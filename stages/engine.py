@@ -1,17 +1,17 @@
 """engine@TARGET: graph -> an engine for one target, with engine.json beside it.
 
-Checks this host and the graph against the target before any work. Cost: seconds to minutes. Not deterministic:
-builders choose by timing, so an engine is an immutable artifact that its sidecar describes.
+Checks that this host and the graph are what the target needs before it builds. Cost: seconds to minutes. Not
+deterministic, because builders choose kernels by their timings. The manifest describes how an engine was built.
 """
 
-import argparse
 import logging
 import time
 from pathlib import Path
 
-from stages import config, files
-from stages.engines import base, chain, sidecar
-from stages.graph import description
+from stages import config
+from stages.engines import interface, manifest
+from stages.foundation import command_line, files
+from stages.inference import description
 
 log = logging.getLogger(__name__)
 
@@ -19,44 +19,48 @@ log = logging.getLogger(__name__)
 def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache: Path) -> None:
     """Build the engine of target `name` from graph/graph.onnx into the folder `out`.
 
-    `timing_cache` is a file that TensorRT reads, where it exists, and writes. Raises RuntimeError when this host or
-    the graph is not what the target needs, or with the builder's message.
+    timing_cache: file of TensorRT's timings, which is read if it exists, and written. Raises RuntimeError if this host
+    or the graph is not what the target needs, or if the builder fails, with its message.
     """
-    sidecar.check_host(name, target)
+    manifest.check_host(name, target)
     about = description.read(graph)
-    for key in ("precision", "deformable_attention"):
+    for key in ("precision", "variant"):
         wanted, found = getattr(target, key).value, getattr(about, key)
         if found != wanted:
             raise RuntimeError(
                 f"target {name} needs a graph with {key} {wanted}, found {found} in {graph / description.NAME}; give "
-                f"--graph data/onnx/{target.deformable_attention.value}/{target.precision.value}"
+                f"--graph data/onnx/{target.variant.value}/{target.precision.value}"
             )
-    backend = base.backend(target)
-    with files.aside(out) as draft:
+    backend = interface.backend(target)
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()
         if about.steps:
-            chain.build(backend, graph, about.steps, engine, target, timing_cache)
+            # Imported here, because dvc.yaml does not list it as a dependency of CPU engines, which don't need it.
+            from stages.engines.cuda import bundle_builder
+
+            bundle_builder.build(backend, graph, about.steps, engine, target, timing_cache)
         else:
             backend.build(graph / description.ONNX, engine, target, timing_cache)
         seconds = time.perf_counter() - start
-        sidecar.write(draft, name, engine, about, seconds, target)
+        manifest.write(draft, name, engine, about, seconds, target)
         log.info("%s: %.1f MB in %.1f s", name, engine.stat().st_size / 1e6, seconds)
 
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--graph", type=Path, required=True, help="folder of graph.onnx and graph.json")
     parser.add_argument("--target", required=True, help="target id, a key of targets in the parameters")
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine and engine.json")
     parser.add_argument("--timing-cache", type=Path, required=True, help="file of TensorRT's timings, read and written")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.graph, args.out, args.target, config.load(args.params).target(args.target), args.timing_cache)
+    build(
+        args.graph, args.out, args.target, config.find_target(config.load(args.params), args.target), args.timing_cache
+    )
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

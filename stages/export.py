@@ -1,105 +1,115 @@
-"""export@FORM: TAO checkpoint -> ONNX of the deployed graph, with one form of deformable attention.
+"""export@VARIANT: TAO checkpoint -> ONNX of the deployed graph, in one variant.
 
-By PyTorch's TorchScript exporter, as TAO's own. Inputs and outputs: docs/outputs.md; here the network's logits are
-outputs too, for the comparisons of the next stages. Fails when the graph holds an operator whose output shape depends
-on data, or does not answer as TAO's network with TAO's post-processing. Cost: seconds. Deterministic.
+Uses PyTorch's TorchScript exporter, as TAO does. docs/outputs.md describes inputs and outputs; the exported graph also
+outputs the network's logits, which the next stages compare. Fails if the graph holds an operator whose output shape
+depends on data, or if its predictions differ from those of TAO's network with TAO's post-processing. Cost: seconds.
+Deterministic.
 """
 
-import argparse
 import io
 import logging
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
-from stages.graph import description
-from stages.runtime import frames
+from stages.foundation import command_line, files, picture_files
+from stages.inference import description, frames
+
+if TYPE_CHECKING:
+    import onnx
 
 log = logging.getLogger(__name__)
 
 DATA_DEPENDENT = {"NonZero", "ScatterND", "Compress", "Unique", "NonMaxSuppression"}
+"""Operators whose output shapes depend on data, and ScatterND, which PyTorch exports with NonZero.
+
+Builders of static engines can't take them.
+"""
 
 
-def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, form: config.Sampler, cfg: config.Deploy) -> None:
+def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: config.Variant, cfg: config.Deploy) -> None:
     """Export checkpoint/model.pth to the folder `out`; write node counts and differences to `metrics`.
 
-    Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's answer on the first pictures of the split at
-    `coco`. Raises RuntimeError when the graph holds a data-dependent operator, naming it, or
-    differs from TAO's answer by more than deploy allows.
+    Writes out/graph.onnx, out/graph.json and out/reference.npz, TAO's predictions on the first pictures of the split
+    at `coco`. Raises RuntimeError if the graph holds a data-dependent operator, naming it, or if its predictions differ
+    from TAO's by more than deploy allows.
     """
-    from stages.graph import artifact, reference
-    from stages.tao.predict import Checkpoint
+    from stages.onnx_graph import artifact
+    from stages.reference import comparison
+    from stages.reference.tao_model import Checkpoint
 
     truth = panoptic.read(coco)
     provenance = files.read_json(checkpoint / "provenance.json")
-    about = description.Description(config.plain(cfg), form.value, truth.categories, provenance)
+    about = description.Description(config.plain(cfg), variant.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
-    pictures = [entry.image for entry in truth.entries[: cfg.reference_frames]]
-    with files.aside(out) as draft:
+    paths = [entry.image for entry in truth.entries[: cfg.reference_frames]]
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
-        answer(tao, pictures, reference_file)
-        model = trace(tao.net, form, truth.num_things, cfg)
+        answer(tao, paths, reference_file)
+        model = trace(tao.net, variant, truth.num_things, cfg)
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
             raise RuntimeError(
-                f"the exported graph holds {found}, whose shapes depend on data; see stages/graph/network.py"
+                f"the exported graph holds {found}, expected no operator whose shape depends on data; change "
+                "the module in stages/network that it comes from"
             )
         artifact.save(model, draft, about, cut=False)
         result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
-        if form is config.Sampler.kernels:
-            # Only a simplified graph tells the shapes that its parts need.
-            result["compared"] = "not yet: by simplify@kernels"
+        if variant is config.Variant.cuda:
+            # Partitioning needs the shapes of all tensors, which are known after simplification only.
+            result["compared"] = "not yet: by simplify@cuda"
         else:
-            result |= reference.check(model, reference_file, about, reference.differences)
+            result |= comparison.check(model, reference_file, about, comparison.differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
-        reference.require_equal(out, result, cfg)
+        comparison.require_equal(out, result, cfg)
 
 
-def answer(tao: Any, pictures: list[Path], out: Path) -> None:
-    """Write the answer of a stages.tao.predict.Checkpoint on pictures to the file `out`; stages/graph/reference.py."""
+def answer(tao: Any, paths: list[Path], out: Path) -> None:
+    """Write the predictions of a tao_model.Checkpoint on pictures to the reference file `out`; see comparison.py."""
     import numpy as np
 
-    from stages.graph import reference
+    from stages.reference import comparison
 
-    shown = [frames.fit(frames.read_rgb(path), tao.deploy)[0] for path in pictures]
+    shown = [frames.fit(picture_files.read_rgb(path), tao.deploy)[0] for path in paths]
     found = [tao.predict(frame) for frame in shown]
     class_logits, mask_logits = (
         np.stack([getattr(one, name).numpy() for one in found]) for name in ("class_logits", "mask_logits")
     )
     maps = [one.segments[tao.deploy.mode] for one in found]
-    reference.save(out, np.stack(shown), class_logits, mask_logits, maps)
+    comparison.save(out, np.stack(shown), class_logits, mask_logits, maps)
 
 
-def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -> Any:
-    """The graph of deploy as an onnx.ModelProto in float32, from TAO's MaskFormerModel; as Fused or TaoShaped."""
+def trace(tao: Any, variant: config.Variant, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
+    """Export the graph of deploy.graph (network.Fused or TaoShaped) in float32, from TAO's MaskFormerModel `tao`."""
     import onnx
     import torch
 
-    from stages.graph import deformable, network, passes
+    from stages.network import deformable, network
+    from stages.onnx_graph import passes
 
-    deployed = network.GRAPHS[cfg.graph](tao, form, num_things, cfg).eval()
+    deployed = network.GRAPHS[cfg.graph](tao, variant, num_things, cfg).eval()
     if cfg.graph is config.GraphKind.tao:
-        example = torch.zeros(cfg.batch_size, 3, *cfg.input_size)
+        example = torch.zeros(cfg.batch_size, 3, *frames.input_size(cfg))
     else:
-        example = torch.zeros(cfg.batch_size, *cfg.frame_size, 3, dtype=torch.uint8)
+        example = torch.zeros(cfg.batch_size, *frames.frame_size(cfg), 3, dtype=torch.uint8)
     file = io.BytesIO()
     with torch.inference_mode(), warnings.catch_warnings():
-        # Shapes are fixed on purpose; the tracer warns wherever it makes one constant.
+        # The tracer warns about each shape that it makes a constant. Here all shapes are meant to be constants.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             deployed,
             (example,),
-            file,  # type: ignore[arg-type]  # any binary file will do
+            file,  # type: ignore[arg-type]  # Any binary file works.
             input_names=[deployed.input_name],
             output_names=list(deployed.output_names),
             opset_version=cfg.opset,
             do_constant_folding=True,
-            custom_opsets=deformable.CUSTOM_OPSETS.get(form),
+            custom_opsets=deformable.CUSTOM_OPSETS.get(variant),
             dynamo=False,
         )
     model = onnx.load_from_string(file.getvalue())
@@ -109,16 +119,15 @@ def trace(tao: Any, form: config.Sampler, num_things: int, cfg: config.Deploy) -
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--form", type=config.Sampler, required=True, help="form of deformable attention")
+    parser.add_argument("--variant", type=config.Variant, required=True, help="variant of the graph")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for node counts and differences")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.checkpoint, args.coco, args.out, args.metrics, args.form, config.load().deploy)
+    build(args.checkpoint, args.coco, args.out, args.metrics, args.variant, config.load().deploy)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,21 +1,27 @@
-"""precision@FORM-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts left in float32.
+"""precision@VARIANT-PRECISION: the deployed graph in float32 -> the same in lower precision, some parts in float32.
 
-Precision is baked into the ONNX file, so that it is a hashed artifact and serves strongly typed builders. int8 is
-fp16 with the backbone's and the encoder's products of weights in int8 (stages/graph/int8.py). Inputs and outputs keep
-their types. Compared with TAO's answer in ONNX Runtime. Cost: seconds, for int8 a minute. Deterministic.
+The ONNX file has the types of the lower precision, so that precision is part of a hashed artifact and strongly typed
+builders can compile it. int8 is fp16 with the products of weights of backbone and encoder in int8
+(stages/onnx_graph/int8.py). Inputs and outputs keep their types. The result is compared with TAO's predictions, in ONNX
+Runtime. Cost: seconds; a minute for int8. Deterministic.
 """
 
-import argparse
 import logging
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages import config, files
-from stages.graph import description
+from stages import config
+from stages.foundation import command_line, files
+from stages.inference import description
+
+if TYPE_CHECKING:
+    import onnx
+
+    from stages.reference import comparison
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +37,14 @@ def build(
 ) -> None:
     """Convert graph/graph.onnx to `precision` into the folder `out`; write differences to `metrics`.
 
-    `calibration`, for int8: a split that convert wrote. Raises ValueError where it is missing or an entry of
-    deploy.keep_float32 matches nothing in the graph, and RuntimeError when probabilities differ from TAO's by more than
-    deploy.max_score_difference; `metrics` is written all the same.
+    calibration: a split that convert wrote, needed for int8. Raises ValueError if it is missing or an entry of
+    deploy.keep_float32 matches no node, and RuntimeError, after writing `metrics`, if probabilities differ from TAO's
+    by more than deploy.max_score_difference.
     """
     import onnx
 
-    from stages.graph import artifact, fp16, reference
+    from stages.onnx_graph import artifact, fp16
+    from stages.reference import comparison
 
     about = replace(description.read(graph), precision=precision.value)
     model = onnx.load(graph / description.ONNX)
@@ -45,51 +52,52 @@ def build(
     if precision is config.Precision.int8:
         model = to_int8(model, kept, calibration, about, cfg)
     lowered = fp16.convert(model, kept)
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         artifact.save(lowered, draft, about)
         result: dict[str, Any] = {"nodes": len(lowered.graph.node), "bytes": (draft / description.ONNX).stat().st_size}
-        result |= reference.check(lowered, reference_file, about, differences)
+        result |= comparison.check(lowered, reference_file, about, differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
         require_close(result, cfg)
 
 
 def to_int8(
-    model: Any,
+    model: "onnx.ModelProto",
     kept: Collection[str],
     calibration: Path | None,
     about: description.Description,
     cfg: config.Deploy,
-) -> Any:
-    """An onnx.ModelProto with int8 where stages/graph/int8.py puts it. Raises ValueError without `calibration`."""
-    from stages.graph import fp16, int8, reference
+) -> "onnx.ModelProto":
+    """Return a copy of a model with int8 where stages/onnx_graph/int8.py puts it.
+
+    Raises ValueError without `calibration`, or if ONNX Runtime can't run the graph.
+    """
+    from stages.onnx_graph import fp16, int8
+    from stages.reference import comparison
 
     if not calibration:
-        raise ValueError("int8 takes its ranges from real pictures; name their split by --coco")
-    if not reference.runs(about):
+        raise ValueError("int8 needs real pictures for calibration, found none; give their split by --coco")
+    if not comparison.runs(about):
         raise ValueError(
-            f"int8 is calibrated in ONNX Runtime, which has no {about.deformable_attention}; "
-            "take grid_sample or gather for targets with precision int8"
+            f"int8 is calibrated in ONNX Runtime: found variant {about.variant}, which it does not have, expected onnx "
+            "or onnx_gather; set one of them for targets with precision int8"
         )
     shape = replace(about.config, calibration_pictures=cfg.calibration_pictures)
     inputs = int8.calibration_input(calibration, shape)
     return int8.quantize(model, fp16.places(model.graph), kept, inputs)
 
 
-def differences(expected: Any, found: Any) -> dict[str, Any]:
-    """Agreement of the maps with TAO's, in percent, and differences of class and mask probabilities, in [0, 1].
-
-    Of a reference and a stages.graph.reference.Answer.
-    """
+def differences(expected: "comparison.Reference", found: "comparison.Answer") -> dict[str, Any]:
+    """Return the agreement of the maps in percent, and differences of class and mask probabilities, in [0, 1]."""
     from scipy.special import expit, softmax
 
-    from stages.graph import reference
+    from stages.reference import comparison
 
     classes = np.abs(softmax(found.class_logits, -1) - softmax(expected["class_logits"], -1))
     masks = np.abs(expit(found.mask_logits) - expit(expected["mask_logits"]))
     return {
-        "pixel_agreement_pct": reference.agreement_pct(expected, found.segments),
+        "pixel_agreement_pct": comparison.agreement_pct(expected, found.segments),
         "class_probability_difference_p999": float(np.quantile(classes, 0.999)),
         "mask_probability_difference_p999": float(np.quantile(masks, 0.999)),
         "class_probability_difference_max": float(classes.max()),
@@ -98,22 +106,22 @@ def differences(expected: Any, found: Any) -> dict[str, Any]:
 
 
 def require_close(found: dict[str, Any], cfg: config.Deploy) -> None:
-    """Raise RuntimeError naming the key unless `differences` are within deploy's limit; NaN is not."""
+    """Raise RuntimeError, naming the parameter, unless `differences` are within deploy's limit. NaN is not."""
     if "compared" in found:
         return
-    # NumPy's max and not Python's, which loses NaN.
+    # NumPy's max propagates NaN, Python's does not.
     worst = np.max([found["class_probability_difference_p999"], found["mask_probability_difference_p999"]])
     if not worst <= cfg.max_score_difference:
         raise RuntimeError(
-            f"lower precision moves probabilities by {worst:.4f} (99.9th percentile), allowed: "
-            f"deploy.max_score_difference {cfg.max_score_difference}; add to deploy.keep_float32 what "
+            f"lower precision changes probabilities by {worst:.4f} (99.9th percentile), expected at most "
+            f"deploy.max_score_difference {cfg.max_score_difference}; add to deploy.keep_float32 the nodes that "
             "`make bench-precision` finds sensitive"
         )
 
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--graph", type=Path, required=True, help="folder that simplify wrote")
     parser.add_argument("--reference", type=Path, required=True, help="reference.npz that export wrote")
     parser.add_argument("--precision", type=config.Precision, required=True, help="precision to convert to")
@@ -121,9 +129,8 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the differences")
     parser.add_argument("--coco", type=Path, help="for int8: split that convert wrote, such as data/coco/val")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     build(args.graph, args.reference, args.out, args.metrics, args.precision, config.load().deploy, args.coco)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,29 +1,28 @@
-"""report: figures, maps and parameters of all stages -> one self-contained HTML page, out/index.html.
+"""report: show figures, maps and parameters of all stages on one self-contained HTML page, out/index.html.
 
-Pictures are panoptic overlays as in cocodataset.org/#panoptic-eval. Numbers are read from the files that their captions
-name; only a frame's bytes are computed, from the graph's shapes. Cost: seconds. Deterministic: the same inputs give a
-byte-identical page.
+A caption names the file that its numbers come from. The page itself computes nothing but the bytes of a frame, from the
+shapes of the graph. Cost: seconds. Deterministic: the same inputs give a byte-identical page.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
-from stages import config, files
+from stages import config
+from stages.foundation import command_line, files
 
 log = logging.getLogger(__name__)
 
 
-def build(data: Path, out: Path, cfg: config.Config) -> None:
-    """Write out/index.html from the artifacts in `data`.
+def build(data: Path, dvc_yaml: Path, out: Path, cfg: config.Config) -> None:
+    """Write out/index.html from the artifacts in `data` and the stages of `dvc_yaml`.
 
-    A figure whose file is not there is named on the page as absent. Raises FileNotFoundError without the validation
-    split of convert, and ValueError, naming the file, for one that can't be read.
+    The page names files that are absent. Raises FileNotFoundError where the files of convert or dvc.yaml are absent,
+    ValueError naming a file that can't be read, and RuntimeError where DVC can't resolve dvc.yaml.
     """
     from stages.report_page import page, sources
 
-    text = page.render(sources.read(data, cfg))
-    with files.aside(out) as draft:
+    text = page.render(sources.read(data, dvc_yaml, cfg))
+    with files.atomic_write(out) as draft:
         draft.mkdir()
         (draft / "index.html").write_text(text, encoding="utf-8")
     log.info("%s: %.1f MB", out / "index.html", len(text.encode()) / 1e6)
@@ -31,13 +30,13 @@ def build(data: Path, out: Path, cfg: config.Config) -> None:
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of all artifacts")
+    parser.add_argument("--pipeline", type=Path, required=True, help="dvc.yaml, with params.yaml beside it")
     parser.add_argument("--out", type=Path, required=True, help="folder for index.html")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.data, args.out, config.load())
+    build(args.data, args.pipeline, args.out, config.load())
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,42 +1,42 @@
-"""verify@TARGET: an engine's maps of the validation set against the checkpoint's, and their PQ.
+"""verify@TARGET: run an engine on the validation set and compare its maps and its PQ with the checkpoint's.
 
-Fails beyond the limits in params, naming the worst pictures; figures and maps are written all the same. Cost: a
-few hundred milliseconds a picture on a CPU. Deterministic up to the engine.
+The stage fails where they differ by more than `verify` in the parameters allows, and names the worst pictures. Maps and
+figures are written in any case. Cost: a few hundred milliseconds a picture on a CPU. As deterministic as the engine.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
+from stages.engines import loading
+from stages.foundation import command_line, files, picture_files
 from stages.metrics import agreement
 from stages.metrics.panoptic_quality import PanopticQuality
-from stages.runtime import frames, loading
 
 log = logging.getLogger(__name__)
 
 
-def build(
-    engines: Path, predictions: Path, coco: Path, out: Path, metrics: Path, name: str, cfg: config.Config
-) -> None:
-    """Run the engine in `engines` on the split at `coco` and compare with the checkpoint's maps in `predictions`.
+def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path, name: str, cfg: config.Config) -> None:
+    """Run the engine `name` of folder `engine` on the split at `coco`; compare with the maps in `predictions`.
 
-    Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError beyond the limits
-    of `verify` in params.
+    Writes out/panoptic.json, out/panoptic/*.png and the JSON file `metrics`. Raises RuntimeError where the engine is
+    not for this host or differs by more than cfg.verify allows, and ValueError where the sets hold different pictures.
     """
-    predictor = loading.load(engines, name, cfg.target(name))
+    predictor = loading.load(engine, name, config.find_target(cfg, name))
     truth, reference = panoptic.read(coco), panoptic.read(predictions)
     ours, theirs = PanopticQuality(), PanopticQuality()
     agreeing: dict[str, float] = {}
     agreed = pixels = 0
     size = predictor.cfg.batch_size
+    if [entry.image_id for entry in truth.entries] != [entry.image_id for entry in reference.entries]:
+        raise ValueError(f"{predictions} has other pictures than {coco}; run `dvc repro evaluate`")
     pairs = list(zip(truth.entries, reference.entries, strict=True))
-    with files.aside(out) as draft:
+    with files.atomic_write(out) as draft:
         writer = panoptic.Writer(draft, truth.categories)
         for start in range(0, len(pairs), size):
             batch = pairs[start : start + size]
-            answers = predictor.segments([frames.read_rgb(entry.image) for entry, _ in batch])
+            answers = predictor.segments([picture_files.read_rgb(entry.image) for entry, _ in batch])
             for (entry, expected), found in zip(batch, answers, strict=True):
                 true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
                 categories = {s["id"]: s["category_id"] for s in expected.segments}
@@ -75,7 +75,7 @@ def build(
 
 def main() -> None:
     """Command line of the stage."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
     parser.add_argument("--predictions", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
@@ -84,10 +84,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine's maps")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = config.load(args.params)
     build(args.engine, args.predictions, args.coco, args.out, args.metrics, args.target, cfg)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

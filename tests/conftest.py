@@ -1,5 +1,6 @@
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,25 @@ from stages import config
 
 REPO = Path(__file__).resolve().parents[1]
 TABLES = REPO / "conf/tables"
+
+SLOWEST = (
+    "project/test_pipeline.py",
+    "weights/test_weights.py",
+    "test_graph.py",
+    "test_train.py",
+    "commands/test_data.py",
+)
+"""The files whose tests take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files, so that no process of `make test` still works on one when the others are done.
+
+    pytest-xdist hands files to processes in this order by `--dist loadfile --no-loadscope-reorder`; by default it
+    begins with the files that hold most tests.
+    """
+    places = {REPO / "tests" / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +50,7 @@ def data_config() -> config.Data:
 
 @pytest.fixture(scope="session")
 def tao_wheel() -> None:
-    """TAO imported; its many warnings are its own."""
+    """Import TAO, which takes seconds and is done once per process, without its own warnings."""
     from stages.tao import wheel
 
     with warnings.catch_warnings():
@@ -44,3 +64,15 @@ def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     full = {**os.environ, "PATH": path, **env}
     return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, check=False)
+
+
+def copy_working_tree(folder: Path) -> Path:
+    """Copy what git tracks, changes and new files included, but for dvc.lock; returns the folder."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        source, copy = REPO / name, folder / name
+        if source.exists() and name != "dvc.lock":
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+    return folder

@@ -20,12 +20,13 @@ from PIL import Image
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-from stages import config, convert, files
-from stages.coco import panoptic, picture, taxonomy
-from stages.runtime import frames
+from stages import config, convert
+from stages.coco import panoptic
+from stages.conversion import journal, picture, records, taxonomy
+from stages.foundation import files, picture_files
 from stages.vistas import check, labels, reader
-from tests import zoo
 from tests.conftest import REPO, TABLES
+from tests.support import zoo
 
 CLASSES = [
     {"name": "car", "readable": "Car", "instances": True, "evaluate": True, "color": [0, 0, 142]},
@@ -48,7 +49,7 @@ def coco(vistas_set: Path, data_config: config.Data, tmp_path_factory: pytest.Te
     return out
 
 
-def targets_of(data_config: config.Data) -> tuple[taxonomy.Target, ...]:
+def targets_of(data_config: config.Data) -> tuple[taxonomy.LabelMapping, ...]:
     rows = taxonomy.read(TABLES / f"{data_config.sources['vistas'].taxonomy}.csv", labels.LABELS)
     return taxonomy.build({"vistas": (labels.LABELS, rows)})[1]["vistas"]
 
@@ -241,7 +242,7 @@ def test_splits_by_file(tmp_path: Path) -> None:
         (good + "p009,val\n", "1 lines name no picture, such as 'p009'"),
         (good + "../x,val\n", r"mine\.csv:4: '\.\./x' is a path"),
         ("p000,val\np001,train\n", "no line for 'p002'; add one"),
-        ("p000,train\np001,train\np002,\n", "val: no picture is left of 0.*data.splits"),
+        ("p000,train\np001,train\np002,\n", "val: none of 0 pictures can be used.*data.splits"),
     ):
         listed.write_text(text)
         with pytest.raises(ValueError, match=words):
@@ -453,7 +454,7 @@ def test_names_that_people_have(tmp_path: Path) -> None:
     build(root, tmp_path / "coco", config.Data())
     assert sorted(i["key"] for i in images(tmp_path / "coco")) == sorted(NAMES)
     for entry in panoptic.read(tmp_path / "coco/train").entries:
-        assert frames.read_rgb(entry.image).shape == (40, 60, 3)
+        assert picture_files.read_rgb(entry.image).shape == (40, 60, 3)
     assert_exact(tmp_path / "coco")
 
 
@@ -562,7 +563,7 @@ def test_a_picture_that_tao_reads_otherwise_is_written_without_loss(tmp_path: Pa
     _, *entries = panoptic.read(tmp_path / "coco/train").entries
     for entry, original in zip(entries, (PICTURE, "training/images/p002.jpg"), strict=True):
         assert entry.image.parent == tmp_path / "coco/train/images"
-        assert np.array_equal(np.asarray(Image.open(entry.image)), frames.read_rgb(root / original))
+        assert np.array_equal(np.asarray(Image.open(entry.image)), picture_files.read_rgb(root / original))
     assert files.read_json(tmp_path / "coco/statistics.json")["train"]["images_written_anew"] == 2
 
 
@@ -591,7 +592,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no picture": (lambda root: (root / PICTURE).unlink(), [MASK, "no picture of that name", "restore"]),
     "another size": (spoil(MASK, lambda r: r[:30]), [PICTURE, "60x40, but its mask is 60x30", "restore"]),
     "truncated mask": (truncate(MASK, 90), [MASK, "a broken PNG", "restore"]),
-    "truncated picture": (truncate(PICTURE, -20), [PICTURE, "no whole picture", "restore"]),
+    "truncated picture": (truncate(PICTURE, -20), [PICTURE, "not a complete picture", "restore"]),
     "mask without its end": (truncate(MASK, -4), [MASK, "a broken PNG (cut short", "restore"]),
     "mask with a wrong checksum": (
         lambda root: (root / MASK).write_bytes((root / MASK).read_bytes()[:-1] + b"x"),
@@ -603,7 +604,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "truncated phone picture": (
         lambda root: (root / PICTURE).write_bytes(PHONE[: PHONE.index(b"\xff\xd9\xff\xd8") - 100]),
-        [PICTURE, "no whole picture", "restore"],
+        [PICTURE, "not a complete picture", "restore"],
     ),
     "picture ended early": (
         lambda root: (root / PICTURE).write_bytes(PHONE[: PHONE.index(b"\xff\xd9\xff\xd8") - 100] + b"\xff\xd9"),
@@ -611,11 +612,11 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "PNG picture without its end": (
         lambda root: (root / PICTURE).write_bytes(zoo.PICTURES["PNG RGB"][:-8]),
-        [PICTURE, "no whole picture", "restore"],
+        [PICTURE, "not a complete picture", "restore"],
     ),
     "picture that TAO can't read": (
         lambda root: (root / PICTURE).write_bytes(zoo.UNREADABLE["JPEG 12"]),
-        [PICTURE, "of no format that Pillow knows"],
+        [PICTURE, "a format that Pillow can't read"],
     ),
     "picture that engines can't read": (
         lambda root: (root / PICTURE).write_bytes(zoo.UNREADABLE["TGA"]),
@@ -630,28 +631,28 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
             rename(root, "p001", "p001 \u00e9"),
             shutil.copy(root / "training/images/p001 \u00e9.jpg", root / "training/images/p001 e\u0301.jpg"),
         ),
-        ["p001", "differ in Unicode's normal form alone", "rename or delete one"],
+        ["p001", "differ only in Unicode's normal form", "rename or delete one"],
     ),
     "folder": (
         lambda root: ((root / PICTURE).unlink(), (root / PICTURE).mkdir()),
-        [PICTURE, "no file"],
+        [PICTURE, "not a file"],
     ),
-    "empty mask": (truncate(MASK, 0), [MASK, "0 bytes that are no PNG", "restore"]),
-    "empty picture": (truncate(PICTURE, 0), [PICTURE, "0 bytes that are no whole picture", "restore"]),
-    "text": (lambda root: (root / MASK).write_text("no PNG at all"), [MASK, "no PNG"]),
+    "empty mask": (truncate(MASK, 0), [MASK, "0 bytes that are not a PNG", "restore"]),
+    "empty picture": (truncate(PICTURE, 0), [PICTURE, "0 bytes that are not a complete picture", "restore"]),
+    "text": (lambda root: (root / MASK).write_text("no PNG at all"), [MASK, "not a PNG"]),
     "8-bit": (spoil(MASK, lambda r: (r >> 8).astype(np.uint8)), [MASK, "8-bit grey, expected 16-bit grey"]),
     "RGB": (spoil(MASK, lambda r: np.zeros((*r.shape, 3), np.uint8)), [MASK, "8-bit RGB", "instances, not labels"]),
     "palette": (palette, [MASK, "-bit palette", "instances, not labels"]),
     "label": (spoil(MASK, lambda r: r + 5 * 256), [MASK, "label ", "the config has 5", "version"]),
     "instances": (
         spoil(MASK, lambda r: np.minimum(np.arange(r.size), CAR + 255).reshape(r.shape).astype(np.uint16)),
-        [MASK, "256 objects of label 0", "run over"],
+        [MASK, "256 objects of label 0", "overflowed into"],
     ),
     "two of a key": (lambda root: shutil.copy(root / PICTURE, root / "training/images/p001.png"), ["p001", "same key"]),
     "link": (link_out, [PICTURE, "a link to", "put a copy there"]),
     "dangling link": (
         lambda root: (link_out(root), (root.parent / "elsewhere.jpg").unlink()),
-        ["p001.jpg", "to nothing"],
+        ["p001.jpg", "broken link"],
     ),
 }
 
@@ -669,7 +670,7 @@ def test_a_defect_is_told_in_a_line_and_costs_no_data(name: str, tmp_path: Path)
     assert content(out) == before
 
     skip = {"on_error": config.OnError.skip}
-    with pytest.raises(ValueError, match=r"1 pictures can't be converted, at most 0 may be \(data\.max_skipped\)"):
+    with pytest.raises(ValueError, match=r"1 pictures can't be converted, expected at most 0 \(data\.max_skipped\)"):
         build(root, out, config.Data(**skip))
     assert content(out) == before
     build(root, out, config.Data(**skip, max_skipped=1))
@@ -714,21 +715,21 @@ def test_killed_and_started_again_it_goes_on_and_ends_with_the_same_bytes(
     out.mkdir()
     (out / "old").touch()
     process = start(command(slow_set, out, workers=workers), out.parent, start_new_session=True)
-    journal = out.parent / ".coco.draft/train" / convert.RECORDS
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
+    written = out.parent / ".coco.draft/train" / journal.FILE_NAME
+    while not written.exists() or written.read_bytes().count(b"\n") < 6:
         assert process.poll() is None
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert [p.name for p in out.iterdir()] == ["old"]
-    done = journal.read_bytes().count(b"\n") - 1
+    done = written.read_bytes().count(b"\n") - 1
     assert 5 <= done < 48
-    with journal.open("a") as file:
+    with written.open("a") as file:
         file.write('{"half": ')
     again = start(command(slow_set, out, workers=workers), out.parent)
     _, messages = again.communicate()
     assert again.returncode == 0
-    assert f"train: {done} of 48 pictures are there" in messages
+    assert f"train: {done} of 48 pictures were converted by an interrupted run" in messages
     assert content(out) == content(whole)
 
 
@@ -736,10 +737,10 @@ def test_other_work_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monk
     root, out = write_set(tmp_path / "set"), tmp_path / "again"
     build(root, tmp_path / "coco", config.Data())
 
-    def fail(task: picture.Task, plan: picture.Plan) -> dict[str, Any]:
+    def fail(task: picture.Task, settings: picture.Settings) -> records.Record:
         if task.scene.key == "p002":
             raise OSError(28, "No space left on device", "x.png")
-        return picture_convert(task, plan)
+        return picture_convert(task, settings)
 
     picture_convert = picture.convert
     monkeypatch.setattr(picture, "convert", fail)
@@ -767,8 +768,8 @@ def started(root: Path, folder: Path) -> tuple["subprocess.Popen[str]", int]:
     (folder / "coco").mkdir()
     (folder / "coco/old").touch()
     process = start(command(root, folder / "coco", workers=2), folder)
-    journal = folder / ".coco.draft/train" / convert.RECORDS
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+    written = folder / ".coco.draft/train" / journal.FILE_NAME
+    while not written.exists() or written.read_bytes().count(b"\n") < 3:
         assert process.poll() is None
         time.sleep(0.02)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -793,7 +794,7 @@ def test_a_full_disk_is_told_and_the_old_output_stays(tmp_path: Path) -> None:
     process = start(command(root, out, workers=1), tmp_path, **limited)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert messages.splitlines()[-1].endswith("mend that and run it again: it goes on where it was")
+    assert messages.splitlines()[-1].endswith("fix that and run the same command again: it continues where it stopped")
     assert f"{out}: " in messages
     assert "File too large" in messages
     assert content(out) == before
@@ -804,7 +805,7 @@ def convert_again(root: Path, out: Path) -> dict[str, bytes]:
     """What a second run, without limits, makes of what is there."""
     process = start(command(root, out), out.parent)
     _, messages = process.communicate(timeout=60)
-    assert "pictures are there from a run that was interrupted" in messages
+    assert "pictures were converted by an interrupted run" in messages
     return content(out)
 
 
@@ -825,7 +826,7 @@ def test_killed_between_two_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     assert not out.exists()
     (root / PICTURE).write_bytes(b"")
-    with pytest.raises(ValueError, match="no whole picture"):
+    with pytest.raises(ValueError, match="not a complete picture"):
         build(root, out, config.Data())
     assert content(out) == before
 
@@ -836,4 +837,4 @@ def test_an_output_that_cant_be_written_is_told(tmp_path: Path) -> None:
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "/sys/" in messages.splitlines()[-1]
-    assert "mend that" in messages
+    assert "fix that" in messages

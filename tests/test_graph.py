@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from stages import config, export, simplify
-from stages.graph import artifact, description, kernel_network, reference
-from stages.graph.network import Decoder, Network
-from stages.runtime import segments
+from stages.inference import description, segments
+from stages.inference.steps import Constants, KernelCall
+from stages.network import kernel_network
+from stages.network.network import Decoder, Network
+from stages.onnx_graph import artifact
+from stages.reference import comparison
 from tests.conftest import REPO
 
 NUM_THINGS = 70
@@ -43,16 +46,16 @@ def tao(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("sampler", [config.Sampler.grid_sample, config.Sampler.gather, config.Sampler.kernels])
+@pytest.mark.parametrize("variant", [config.Variant.onnx, config.Variant.onnx_gather, config.Variant.cuda])
 @pytest.mark.parametrize("shape", [(1, 192, 288), (3, 128, 160)])
-def test_network_equals_tao(tao: Any, sampler: config.Sampler, shape: tuple[int, int, int]) -> None:
+def test_network_equals_tao(tao: Any, variant: config.Variant, shape: tuple[int, int, int]) -> None:
     batch, height, width = shape
-    if sampler is config.Sampler.kernels:
+    if variant is config.Variant.cuda:
         # Not panoptic, whose merge wants the logits in a row.
         cfg = config.Deploy(height_px=height, width_px=width, mode=config.Mode.semantic)
         network = kernel_network.Network(tao, cfg).eval()
     else:
-        network = Network(tao, sampler).eval()
+        network = Network(tao, variant).eval()
     pixels = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = tao(pixels)
@@ -72,13 +75,13 @@ def identity() -> torch.nn.Conv2d:
 
 
 def decode_by_kernels(decoder: Any, levels: list[torch.Tensor], features: torch.Tensor) -> tuple[Any, Any]:
-    """Logits of the form `kernels`, from what TAO's decoder takes."""
+    """Logits of the variant `cuda`, from what TAO's decoder takes."""
     kernels = kernel_network.Decoder(decoder, identity())
     tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
     sizes = [tuple(level.shape[2:]) for level in levels]
     size = tuple(features.shape[2:])
-    moved = tokens + kernels.positions(sizes)
-    class_logits, flat = kernels(features.flatten(2).transpose(1, 2), size, tokens, moved, sizes)
+    with_pos_embed = tokens + kernels.pos_embed(sizes)
+    class_logits, flat = kernels(features.flatten(2).transpose(1, 2), size, tokens, with_pos_embed, sizes)
     return class_logits, torch.unflatten(flat, 2, size)
 
 
@@ -125,21 +128,21 @@ def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 PANOPTIC, FUSED, TAO = config.Mode.panoptic, config.GraphKind.fused, config.GraphKind.tao
 CASES = [
-    (PANOPTIC, FUSED, 2, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
-    (PANOPTIC, FUSED, 1, (190, 250), config.Resize.stretch, config.Sampler.grid_sample),
-    (PANOPTIC, FUSED, 2, (256, 384), config.Resize.pad, config.Sampler.kernels),
-    (PANOPTIC, FUSED, 1, (190, 250), config.Resize.stretch, config.Sampler.kernels),
-    (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Sampler.grid_sample),
-    (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Sampler.kernels),
-    (config.Mode.instance, FUSED, 1, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
-    (PANOPTIC, TAO, 2, (190, 288), config.Resize.pad, config.Sampler.grid_sample),
-    (config.Mode.semantic, TAO, 1, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
-    (config.Mode.instance, TAO, 1, (256, 384), config.Resize.pad, config.Sampler.grid_sample),
+    (PANOPTIC, FUSED, 2, (256, 384), config.Resize.pad, config.Variant.onnx),
+    (PANOPTIC, FUSED, 1, (190, 250), config.Resize.stretch, config.Variant.onnx),
+    (PANOPTIC, FUSED, 2, (256, 384), config.Resize.pad, config.Variant.cuda),
+    (PANOPTIC, FUSED, 1, (190, 250), config.Resize.stretch, config.Variant.cuda),
+    (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Variant.onnx),
+    (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Variant.cuda),
+    (config.Mode.instance, FUSED, 1, (256, 384), config.Resize.pad, config.Variant.onnx),
+    (PANOPTIC, TAO, 2, (190, 288), config.Resize.pad, config.Variant.onnx),
+    (config.Mode.semantic, TAO, 1, (256, 384), config.Resize.pad, config.Variant.onnx),
+    (config.Mode.instance, TAO, 1, (256, 384), config.Resize.pad, config.Variant.onnx),
 ]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("mode", "kind", "batch", "frame", "resize", "form"), CASES)
+@pytest.mark.parametrize(("mode", "kind", "batch", "frame", "resize", "variant"), CASES)
 def test_exported_graph_answers_as_tao(
     tao: Any,
     tmp_path: Path,
@@ -148,15 +151,15 @@ def test_exported_graph_answers_as_tao(
     batch: int,
     frame: tuple[int, int],
     resize: config.Resize,
-    form: config.Sampler,
+    variant: config.Variant,
 ) -> None:
-    from stages.tao import predict
+    from stages.reference import tao_model
 
     cfg = config.Deploy(
         graph=kind, mode=mode, batch_size=batch, frame_height_px=frame[0], frame_width_px=frame[1], height_px=192,
         width_px=288, resize=resize, top_k=20, object_mask_threshold=0.05, overlap_threshold=0,
     )  # fmt: skip
-    checkpoint = predict.Checkpoint.__new__(predict.Checkpoint)
+    checkpoint = tao_model.Checkpoint.__new__(tao_model.Checkpoint)
     checkpoint.net = tao
     checkpoint.use_post_processing(NUM_THINGS, cfg)
     # Of pictures none of whose masks has a logit so near zero that the order of a sum decides what a query looks at.
@@ -166,26 +169,30 @@ def test_exported_graph_answers_as_tao(
     logits = [checkpoint.logits(f) for f in frames]
     stacked = [np.stack([pair[i].numpy() for pair in logits]) for i in (0, 1)]
     answers = [checkpoint.segments(f) for f in frames]
-    # How well segments merge is tests/test_merge.py's; trained weights are tests/test_pipeline.py's.
+    # How well segments merge is tests/network/test_merge.py's; trained weights are tests/project/test_pipeline.py's.
     assert any(a.category_ids for a in answers)
-    reference.save(tmp_path / "r.npz", frames, *stacked, answers)
+    comparison.save(tmp_path / "r.npz", frames, *stacked, answers)
 
-    model = export.trace(tao, form, NUM_THINGS, cfg)
+    model = export.trace(tao, variant, NUM_THINGS, cfg)
     assert not export.DATA_DEPENDENT & {n.op_type for n in model.graph.node}
-    about = description.Description(config.plain(cfg), form.value, [{"isthing": i < NUM_THINGS} for i in range(116)])
-    if form is config.Sampler.kernels:
+    about = description.Description(config.plain(cfg), variant.value, [{"isthing": i < NUM_THINGS} for i in range(116)])
+    if variant is config.Variant.cuda:
         # Its shapes are known once it is simplified.
         model = simplify.simplify(model, cfg)
         artifact.save(model, tmp_path, about)
         described = description.read(tmp_path).steps
-        steps = [step.get("kernel", "part") for step in described if "constants" not in step]
+        steps = [
+            step.operator if isinstance(step, KernelCall) else "part"
+            for step in described
+            if not isinstance(step, Constants)
+        ]
         merge = ["PanopticMerge"] if mode is config.Mode.panoptic else []
         # Of each of three layers of the decoder two: to the picture, and to one another.
         kernels = [*["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 6]
         assert [step for step in steps if step not in ("part", "Linear", "GroupNorm", "Resize")] == [*kernels, *merge]
         # The convolution of patches.
         assert steps.count("part") == 1 + (not merge)
-    found = reference.check(model, tmp_path / "r.npz", about, reference.differences)
+    found = comparison.check(model, tmp_path / "r.npz", about, comparison.differences)
     assert found["logit_difference_max"] < 1e-4 * np.abs(stacked[1]).max()
     assert found["pixel_agreement_pct"] >= 99.99
 
@@ -195,7 +202,7 @@ def test_outputs_of_tao_shaped_graph_are_those_of_its_exporter(tao: Any) -> None
     cfg = config.Deploy(graph=config.GraphKind.tao, batch_size=2, height_px=192, width_px=288)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = export.trace(tao, config.Sampler.grid_sample, NUM_THINGS, cfg)
+        model = export.trace(tao, config.Variant.onnx, NUM_THINGS, cfg)
     (entry,) = model.graph.input
     assert entry.name == "inputs"
     shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in model.graph.output}
@@ -210,7 +217,9 @@ def test_description_vouches_for_its_file(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [value])
     graph.output[0].name = "y"
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    about = description.Description(config.plain(config.Deploy()), "gather", [{"id": 1, "isthing": 1}], {"data": "1"})
+    about = description.Description(
+        config.plain(config.Deploy()), "onnx_gather", [{"id": 1, "isthing": 1}], {"data": "1"}
+    )
     artifact.save(model, tmp_path, about)
     assert description.read(tmp_path).num_things == 1
     assert description.read(tmp_path).config == config.Deploy()

@@ -11,10 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from stages import config, files, precision
-from stages.graph import artifact, description, fp16, int8, reference
-from stages.runtime import segments
-from tests.bench import precision as bench
+from benchmarks import precision as bench
+from stages import config, precision
+from stages.foundation import files
+from stages.inference import description, segments
+from stages.onnx_graph import artifact, fp16, int8
+from stages.reference import comparison
 
 SIDE, BRIGHTNESS = 32, 100
 SHAPE = (1, SIDE, SIDE, 3)
@@ -27,13 +29,13 @@ DEPLOY = config.Deploy(
 
 def network() -> onnx.ModelProto:
     """Logits and a map as the deployed graph names them, and in /merge/ a large sum that two nodes read."""
-    frame = helper.make_tensor_value_info(reference.INPUT, TensorProto.UINT8, SHAPE)
+    frame = helper.make_tensor_value_info(description.FUSED_INPUT, TensorProto.UINT8, SHAPE)
     outputs = [
         helper.make_tensor_value_info("class_ids", TensorProto.UINT8, [1, SIDE, SIDE]),
         helper.make_tensor_value_info("area", TensorProto.FLOAT, [1, 1, 1, 1]),
     ]
     nodes = [
-        helper.make_node("Cast", [reference.INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [description.FUSED_INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["planes"], name="/Transpose", perm=[0, 3, 1, 2]),
         helper.make_node("ReduceMean", ["planes"], ["mean"], name="/network/decoder/ReduceMean", axes=[1]),
         helper.make_node("Mul", ["mean", "scale"], ["mask_logits"], name="/network/decoder/Einsum"),
@@ -64,7 +66,7 @@ def network() -> onnx.ModelProto:
 
 def run(model: onnx.ModelProto, *outputs: str) -> list[Any]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: list[Any] = session.run([*outputs], {reference.INPUT: np.full(SHAPE, BRIGHTNESS, np.uint8)})
+    found: list[Any] = session.run([*outputs], {description.FUSED_INPUT: np.full(SHAPE, BRIGHTNESS, np.uint8)})
     return found
 
 
@@ -76,17 +78,17 @@ def half_of(keep: list[str]) -> onnx.ModelProto:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder as simplify writes it, and beside it reference.npz, its own answer."""
+    """A folder as simplify writes it, and beside it comparison.npz, its own answer."""
     about = description.Description(
         deploy=config.plain(DEPLOY),
-        deformable_attention="grid_sample",
+        variant="onnx",
         categories=[{"id": 1, "name": "road", "isthing": 0}],
     )
     (tmp_path / "fp32").mkdir()
     artifact.save(network(), tmp_path / "fp32", about)
     frames = np.full(SHAPE, BRIGHTNESS, np.uint8)
-    answer = reference.run(network(), frames, about)
-    reference.save(tmp_path / "reference.npz", frames, answer.class_logits, answer.mask_logits, answer.segments)
+    answer = comparison.run(network(), frames, about)
+    comparison.save(tmp_path / "reference.npz", frames, answer.class_logits, answer.mask_logits, answer.segments)
     return tmp_path
 
 
@@ -149,13 +151,13 @@ def test_beyond_the_limit_fails_and_names_the_key(folder: Path) -> None:
 
 @pytest.mark.parametrize("spoiled", segments.LOGITS)
 def test_nan_in_either_logit_fails(folder: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str) -> None:
-    answer = reference.run
+    answer = comparison.run
 
-    def broken(*args: Any) -> reference.Answer:
+    def broken(*args: Any) -> comparison.Answer:
         found = answer(*args)
         return replace(found, **{spoiled: np.full_like(getattr(found, spoiled), np.nan)})
 
-    monkeypatch.setattr(reference, "run", broken)
+    monkeypatch.setattr(comparison, "run", broken)
     with pytest.raises(RuntimeError, match=r"deploy\.max_score_difference"):
         build(folder)
 
@@ -171,18 +173,18 @@ def test_int8_without_pictures_is_refused(folder: Path) -> None:
 
 
 def test_int8_of_a_graph_with_a_plugin_is_refused(folder: Path) -> None:
-    about = replace(description.read(folder / "fp32"), deformable_attention="plugin_v2")
+    about = replace(description.read(folder / "fp32"), variant="onnx_plugin_v2")
     artifact.save(network(), folder / "fp32", about)
-    with pytest.raises(ValueError, match="which has no plugin_v2"):
+    with pytest.raises(ValueError, match="found variant onnx_plugin_v2, which it does not have"):
         build(folder, kind=config.Precision.int8, calibration=(folder, folder))
 
 
 def linear() -> onnx.ModelProto:
     """A frame's rows through a linear layer as onnxsim writes it; Model Optimizer leaves products of one row alone."""
-    frame = helper.make_tensor_value_info(reference.INPUT, TensorProto.UINT8, SHAPE)
+    frame = helper.make_tensor_value_info(description.FUSED_INPUT, TensorProto.UINT8, SHAPE)
     output = helper.make_tensor_value_info("rows", TensorProto.FLOAT, [96, SIDE])
     nodes = [
-        helper.make_node("Cast", [reference.INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [description.FUSED_INPUT], ["pixels"], name="/Cast", to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["pixels", "shape"], ["x"], name="/network/backbone/layers.0/Reshape"),
         helper.make_node("Gemm", ["x", "weight", "bias"], ["y"], name="Gemm_0"),
         helper.make_node("Relu", ["y"], ["rows"], name="/network/backbone/layers.0/Relu"),
@@ -212,7 +214,7 @@ def test_int8_weights_in_half_precision() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Model Optimizer's dependencies' own
 def test_int8_with_nothing_to_quantise_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"outside deploy\.keep_float32"):
+    with pytest.raises(ValueError, match=r"that deploy\.keep_float32 does not exclude"):
         int8.quantize(network(), fp16.places(network().graph), [], None)
 
 

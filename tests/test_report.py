@@ -1,6 +1,7 @@
 """The report: one self-contained page, the same each time, that says what is absent and escapes what it shows."""
 
 import copy
+import itertools
 import json
 import re
 import shutil
@@ -12,14 +13,19 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from dvc.repo import Repo
 
-from stages import config, report, summary
+from stages import config, report
 from stages.coco import panoptic
-from stages.graph import description
+from stages.commands import summary
+from stages.foundation.coco_types import Category, SegmentInfo
+from stages.inference import description
+from stages.media import drawing
 from stages.report_page import figures, inspection, pictures, pipeline, sources, tables
-from tests import graphs
+from tests.conftest import REPO as REPOSITORY
+from tests.conftest import run
+from tests.support import graphs
 
-REPOSITORY = Path(__file__).parents[1]
 HEIGHT, WIDTH = 64, 96
 CLASSES = [
     {"id": 1, "name": "object--<b>car</b>", "color": [0, 0, 142], "isthing": 1},
@@ -57,14 +63,14 @@ def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
         "engine": {"file": f"{name}.bin", "bytes": 1_000_000, "sha256": "ab" * 32},
         "graph": {
             "deploy": {},
-            "deformable_attention": "grid_sample",
+            "variant": "onnx",
             "categories": CLASSES,
             "provenance": {"checkpoint_sha256": "c0ffee"},
             "precision": "fp32",
             "sha256": "cd" * 32,
         },
         "precision": "fp32",
-        "deformable_attention": "grid_sample",
+        "variant": "onnx",
         "builder": "openvino",
         "builder_version": "1.0",
         "architecture": "x86_64",
@@ -78,10 +84,12 @@ def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
 def cfg() -> config.Config:
     targets = {
         "cpu": config.Target("any CPU", builder_version="1.0"),
-        "rtx": config.Target("GPUs", config.Builder.tensorrt_rtx, "1.0", compute_capabilities=["8.9"]),
+        "rtx": config.Target(
+            "GPUs", config.Builder.tensorrt_rtx, "1.0", device=config.Device.cuda, compute_capabilities=["8.9"]
+        ),
     }
-    deploy = config.Deploy(deformable_attention=[config.Sampler.grid_sample, config.Sampler.plugin_v1])
-    return config.Config(targets=targets, measured=["cpu"], deploy=deploy, report=config.Report(pictures=2))
+    deploy = config.Deploy(variants=[config.Variant.onnx, config.Variant.onnx_plugin_v1])
+    return config.Config(targets=targets, runnable=["cpu"], deploy=deploy, report=config.Report(pictures=2))
 
 
 @pytest.fixture
@@ -98,10 +106,10 @@ def workspace(tmp_path: Path) -> Path:
     header = "class,isthing,pq,sq,rq,tp,fp,fn,iou\n"
     write(data / "evaluate" / "per_class.csv", f"{header}{CLASSES[0]['name']},1,50.0,80.0,62.5,2,1,1,70.0\n")
     write(data / "checkpoint" / "history.csv", "epoch,train_loss,val_loss,val_miou\n1,9.5,,\n2,8.5,8.0,0.25\n")
-    for form in ("grid_sample", "plugin_v1"):
+    for variant in ("onnx", "onnx_plugin_v1"):
         for precision in ("fp32", "fp16"):
-            (data / "onnx" / form / precision).mkdir(parents=True)
-            onnx.save(graphs.two_outputs(), data / "onnx" / form / precision / description.ONNX)
+            (data / "onnx" / variant / precision).mkdir(parents=True)
+            onnx.save(graphs.two_outputs(), data / "onnx" / variant / precision / description.ONNX)
     write(data / "engines" / "cpu" / "engine.json", sidecar("cpu", []))
     write(data / "engines" / "rtx" / "engine.json", sidecar("rtx", ["8.9"]))
 
@@ -123,12 +131,12 @@ def workspace(tmp_path: Path) -> Path:
     metrics = {
         "data": {"classes": 2, "things": 1, "train": split, "val": split},
         "evaluate": {"all": quality, "things": quality, "stuff": quality, "semantic": semantic, **instance, "tao": {}},
-        "export_grid_sample": {"nodes": 20, "bytes": 5000, **equal},
-        "simplify_grid_sample": {"nodes_before": 20, "nodes": 10, "bytes": 4000, **equal},
-        "precision_grid_sample_fp16": {"nodes": 11, "bytes": 2000, "pixel_agreement_pct": 99.25, **both},
-        "export_plugin_v1": {"nodes": 19, "bytes": 5000, **not_compared},
-        "simplify_plugin_v1": {"nodes_before": 19, "nodes": 9, "bytes": 4000, **not_compared},
-        "precision_plugin_v1_fp16": {"nodes": 10, "bytes": 2000, **not_compared},
+        "export_onnx": {"nodes": 20, "bytes": 5000, **equal},
+        "simplify_onnx": {"nodes_before": 20, "nodes": 10, "bytes": 4000, **equal},
+        "precision_onnx_fp16": {"nodes": 11, "bytes": 2000, "pixel_agreement_pct": 99.25, **both},
+        "export_onnx_plugin_v1": {"nodes": 19, "bytes": 5000, **not_compared},
+        "simplify_onnx_plugin_v1": {"nodes_before": 19, "nodes": 9, "bytes": 4000, **not_compared},
+        "precision_onnx_plugin_v1_fp16": {"nodes": 10, "bytes": 2000, **not_compared},
         "verify_cpu": {"pixel_agreement_pct": 99.98765, "pq_difference": -0.0123},
         "benchmark_cpu": {
             "engine": times,
@@ -140,11 +148,18 @@ def workspace(tmp_path: Path) -> Path:
     }
     for stem, content in metrics.items():
         write(data / "metrics" / f"{stem}.json", content)
+    shutil.copyfile(REPOSITORY / "dvc.yaml", tmp_path / "dvc.yaml")
+    Repo.init(str(tmp_path), no_scm=True)
     return tmp_path
 
 
+def write_params(workspace: Path, cfg: config.Config) -> None:
+    write(workspace / "params.yaml", yaml.safe_dump(config.plain(cfg)))
+
+
 def build(workspace: Path, cfg: config.Config) -> str:
-    report.build(workspace / "data", workspace / "data" / "report", cfg)
+    write_params(workspace, cfg)
+    report.build(workspace / "data", workspace / "dvc.yaml", workspace / "data" / "report", cfg)
     return (workspace / "data" / "report" / "index.html").read_text(encoding="utf-8")
 
 
@@ -180,14 +195,14 @@ def test_stages_of_the_pipeline_are_drawn(workspace: Path, cfg: config.Config) -
     names = set(re.findall(r"<g><title>([^:]+): ", page))
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     assert {name.split("@")[0] for name in names} == set(stages)
-    assert {"export@plugin_v1", "precision@plugin_v1-fp16"} <= names
+    assert {"export@onnx_plugin_v1", "precision@onnx_plugin_v1-fp16"} <= names
     assert {"engine@cpu", "engine@rtx", "verify@cpu", "benchmark@cpu"} <= names
     assert "verify@rtx" not in names
 
 
-def test_no_measured_target(workspace: Path, cfg: config.Config) -> None:
+def test_no_runnable_target(workspace: Path, cfg: config.Config) -> None:
     cfg = copy.deepcopy(cfg)
-    cfg.measured = []
+    cfg.runnable = []
     page = build(workspace, cfg)
     assert page.count("built, not run on this host") == 2
     assert "Absent: timings, since this profile measures no target" in page
@@ -208,30 +223,93 @@ def test_absent_files_are_named(workspace: Path, cfg: config.Config) -> None:
     for name in ("metrics/evaluate.json", "checkpoint/history.csv", "metrics/benchmark_cpu.json"):
         assert f"Absent: data/{name}" in page
     assert "Absent: data/onnx/*/*/graph.onnx" in page
-    assert "absent: precision@plugin_v1-fp16 has not run" in page
+    assert "absent: precision@onnx_plugin_v1-fp16 has not run" in page
     assert "not built" in page
     assert "built, verify has not run" in page
 
 
-def test_edges_are_reduced_and_no_box_is_crossed(cfg: config.Config) -> None:
-    stages = {s.name: s for s in pipeline.read(REPOSITORY / "dvc.yaml", config.plain(cfg))}
-    assert stages["verify@cpu"].before == {"engine@cpu", "evaluate"}
-    assert "train" not in stages["report"].before
-    columns = pipeline.layers(list(stages.values()))
-    column_of = {name: k for k, column in enumerate(columns) for name in column if name in stages}
-    assert set(column_of) == set(stages)
-    for name, stage in stages.items():
-        for before in stage.before:
-            between = range(column_of[before] + 1, column_of[name])
-            assert all(f"{before}>{name}" in columns[k] for k in between)
+def test_edges_are_reduced_and_no_box_is_crossed(workspace: Path, cfg: config.Config) -> None:
+    write_params(workspace, cfg)
+    found = pipeline.read(workspace / "dvc.yaml")
+    before: dict[str, set[str]] = {stage.name: set() for stage in found.stages}
+    for earlier, later in found.edges:
+        before[later].add(earlier)
+    assert before["verify@cpu"] == {"engine@cpu", "evaluate"}
+    assert "train" not in before["report"]
+    layout = pipeline.arrange(found)
+    assert set(layout.boxes) == set(before)
+    assert set(layout.routes) == set(found.edges)
+    assert_apart(layout)
+    for (earlier, later), route in layout.routes.items():
+        assert (route[0], route[-1]) == (layout.boxes[earlier], layout.boxes[later])
+        columns = sorted({x for x, _ in layout.boxes.values()})
+        assert [x for x, _ in route] == columns[columns.index(route[0][0]) : columns.index(route[-1][0]) + 1]
+
+
+def assert_apart(layout: pipeline.Layout) -> None:
+    """Boxes in one column, and the places where edges pass it, don't touch."""
+    places = [(x, y, pipeline.BOX_HEIGHT_PX) for x, y in layout.boxes.values()]
+    places += [(x, y, pipeline.LANE_HEIGHT_PX) for route in layout.routes.values() for x, y in route[1:-1]]
+    for x, y, height in places:
+        assert layout.box_width / 2 <= x <= layout.width - layout.box_width / 2
+        assert height / 2 <= y <= layout.height - height / 2
+    for (x, y, height), (other_x, other_y, other_height) in itertools.combinations(places, 2):
+        assert x != other_x or abs(y - other_y) >= (height + other_height) / 2
+
+
+def test_a_wide_pipeline_without_the_sample_is_laid_out(workspace: Path, cfg: config.Config) -> None:
+    """Data that DVC tracks instead of generated scenes, many targets, and stages that nothing needs."""
+    cfg.deploy.lower_precisions = [config.LowerPrecision.fp16, config.LowerPrecision.int8]
+    cfg.deploy.variants = list(config.Variant)
+    cfg.targets |= {f"gpu{number}": cfg.targets["rtx"] for number in range(6)}
+    cfg.runnable = ["cpu", "rtx", "gpu1", "gpu4"]
+    cfg.data.root = "data/raw/mapillary"
+    write_params(workspace, cfg)
+    tracked = workspace / "data/raw/mapillary"
+    write(tracked / "picture.jpg", "picture")
+    with Repo(str(workspace)) as repo:
+        repo.add(str(tracked))
+    found = pipeline.read(workspace / "dvc.yaml")
+    assert "engine@gpu5" in {stage.name for stage in found.stages}
+    assert not [stage for stage in found.stages if "mapillary" in stage.name]
+    assert "sample" not in {name for edge in found.edges for name in edge}
+    assert_apart(pipeline.arrange(found))
+
+
+def test_dvc_answers_inside_a_stage_that_it_runs(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from stages.report_page import pipeline; "
+        "print([s.name for s in pipeline.read(Path('dvc.yaml')).stages], file=open('names.txt', 'w'))"
+    )
+    stage = {"foreach": ["page"], "do": {"cmd": f'python -c "{code}"', "outs": ["names.txt"]}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"report": stage}}))
+    Repo.init(str(tmp_path), no_scm=True)
+    done = run("dvc", "repro", cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "names.txt").read_text() == "['report@page']\n"
+
+
+def test_a_broken_dvc_yaml_is_named(workspace: Path, cfg: config.Config) -> None:
+    write(workspace / "dvc.yaml", "stages: {convert: {deps: [a]}}")
+    with pytest.raises(RuntimeError, match=r"dvc\.yaml: DVC can't resolve its stages"):
+        build(workspace, cfg)
+    (workspace / "dvc.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"dvc\.yaml has no stages"):
+        build(workspace, cfg)
+    with pytest.raises(FileNotFoundError, match="not in a DVC project"):
+        pipeline.read(Path("/dvc.yaml"))
 
 
 def test_overlay_colours_segments_and_darkens_void() -> None:
     picture = np.full((4, 6, 3), 200, np.uint8)
     ids = np.zeros((4, 6), np.int32)
     ids[:, :2], ids[:, 2:4] = 5, 9
-    segments = [{"id": 5, "category_id": 1}, {"id": 9, "category_id": 1}]
-    drawn = pictures.overlay(picture, ids, segments, {1: (250, 0, 0)}, {1}).astype(int)
+    segments: list[SegmentInfo] = [{"id": i, "category_id": 1, "iscrowd": 0} for i in (9, 5)]
+    car: Category = {"id": 1, "name": "car", "supercategory": "", "isthing": 1, "color": [250, 0, 0]}
+    painter = drawing.Painter([car], drawing.REPORT_STYLE)
+    drawn = pictures.overlay(picture, ids, segments, painter).astype(int)
+    swapped = pictures.overlay(picture, np.where(ids == 5, 9, np.where(ids == 9, 5, 0)), segments, painter)
+    np.testing.assert_array_equal(swapped, drawn, "shades go by place, not by id")
     assert (drawn[:, 5] < 60).all()
     assert drawn[0, 0, 0] > drawn[0, 0, 1]
     assert (drawn[0, 0] != drawn[0, 3]).any(), "two things of a class have two shades"
@@ -272,10 +350,10 @@ def cells(page: str, label: str) -> list[str]:
 
 def test_graphs_have_a_row_per_form_and_file(workspace: Path, cfg: config.Config) -> None:
     page = build(workspace, cfg)
-    assert cells(page, "grid_sample, exported")[1:] == ["20", "0.01", "1.1e-05", "100.000", "", "", "", ""]
-    assert cells(page, "grid_sample, fp16")[1:] == ["11", "0.00", "", "99.250", *["1.0e-03"] * 4]
+    assert cells(page, "onnx, exported")[1:] == ["20", "0.01", "1.1e-05", "100.000", "", "", "", ""]
+    assert cells(page, "onnx, fp16")[1:] == ["11", "0.00", "", "99.250", *["1.0e-03"] * 4]
     for name, nodes in (("exported", "19"), ("fp32", "9"), ("fp16", "10")):
-        row = cells(page, f"plugin_v1, {name}")
+        row = cells(page, f"onnx_plugin_v1, {name}")
         assert row[1] == nodes
         assert row[3] == "not compared no &lt;plugin&gt;"
 
@@ -285,24 +363,25 @@ def test_graphs_are_inspected(workspace: Path, cfg: config.Config) -> None:
     assert page.count("---- 1 Graph Input(s) ----") == 4
     assert "ONNX Opset: 17" in page
     assert "{frames [dtype=uint8, shape=(1, 32, 32, 3)]}" in page
-    row = cells(page, "data/onnx/plugin_v1/fp16")
+    row = cells(page, "data/onnx/onnx_plugin_v1/fp16")
     assert row[1] == "frames  uint8 [1, 32, 32, 3]"
     assert (row[2], row[4]) == ("0.003", "0.000")
 
 
 def test_a_broken_graph_is_named(workspace: Path, cfg: config.Config) -> None:
-    file = workspace / "data" / "onnx" / "plugin_v1" / "fp16" / description.ONNX
+    file = workspace / "data" / "onnx" / "onnx_plugin_v1" / "fp16" / description.ONNX
     file.write_text("not ONNX")
-    with pytest.raises(ValueError, match=r"plugin_v1/fp16/graph\.onnx: not ONNX"):
+    with pytest.raises(ValueError, match=r"onnx_plugin_v1/fp16/graph\.onnx: not ONNX"):
         build(workspace, cfg)
 
 
 def test_bytes_are_of_one_frame(workspace: Path, cfg: config.Config) -> None:
-    found = inspection.read(workspace / "data" / "onnx" / "grid_sample" / "fp32" / description.ONNX)
+    found = inspection.read(workspace / "data" / "onnx" / "onnx" / "fp32" / description.ONNX)
     assert [(t.name, t.dtype, t.shape, t.bytes) for t in found.inputs] == [("frames", "uint8", (1, 32, 32, 3), 3072)]
     assert [(t.name, t.dtype, t.bytes) for t in found.outputs] == [("mean", "float32", 4), ("count", "int32", 4)]
     cfg.deploy.batch_size = 4
-    (row, *_) = tables.transfers(sources.read(workspace / "data", cfg))
+    write_params(workspace, cfg)
+    (row, *_) = tables.transfers(sources.read(workspace / "data", workspace / "dvc.yaml", cfg))
     assert (row["in_mb"], row["out_mb"]) == (3072 / 4 / 1e6, 8 / 4 / 1e6)
 
 
@@ -316,8 +395,8 @@ def test_times_are_of_one_frame(workspace: Path, cfg: config.Config) -> None:
 
 def test_summary(workspace: Path, cfg: config.Config) -> None:
     found = dict(re.split("  +", line, maxsplit=1) for line in summary.text(workspace / "data", cfg).splitlines())
-    assert found["graph"] == "fused, panoptic, frames 1280 x 720, batch 1: grid_sample, plugin_v1"
-    assert found["engine cpu"].startswith("cpu.bin, grid_sample, fp32, 1.0 MB, 99.988 % of pixels agree, 100.0 Hz")
+    assert found["graph"] == "fused, panoptic, frames 1280 x 720, batch 1: onnx, onnx_plugin_v1"
+    assert found["engine cpu"].startswith("cpu.bin, onnx, fp32, 1.0 MB, 99.988 % of pixels agree, 100.0 Hz")
     assert found["engine rtx"].endswith("built, not run on this host")
     (workspace / "data" / "engines" / "rtx" / "engine.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"engines/rtx/engine\.json not found; run `make all`"):

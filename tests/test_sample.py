@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from stages import config, parallel, sample
+from stages import config, sample
+from stages.foundation import parallel
 from stages.scenes import compose
-from stages.vistas import layout
+from stages.vistas import writer
 from stages.vistas.labels import CONFIG, CROWD_OF, LABELS, UNLABELED
 
 HEIGHT, WIDTH = 128, 192
@@ -75,7 +76,7 @@ def test_tree_is_the_vistas_one(built: Path) -> None:
             assert image.format == "JPEG"
             assert image.mode == "RGB"
             assert image.size == (WIDTH, HEIGHT)
-        for content in layout.CONTENTS:
+        for content in writer.CONTENTS:
             assert list((split / "v2.0" / content).glob(f"{key}.*"))
 
 
@@ -159,30 +160,30 @@ def test_some_segments_have_holes(built: Path) -> None:
 def test_first_training_scene_exceeds_255_segments_at_the_default_size() -> None:
     default = config.Sample()
     scene = compose.paint((default.seed, 0, 0), default.height_px, default.width_px, plaza=True)
-    assert len(np.unique(layout.encode_instances(scene))) > 255
+    assert len(np.unique(writer.encode_instances(scene))) > 255
 
 
 def test_too_many_instances_are_refused() -> None:
     car = next(label.id for label in LABELS if label.name == "object--vehicle--car")
     segments = np.arange(257, dtype=np.uint16)[None]
-    scene = layout.Scene(np.zeros((1, 257, 3), np.uint8), segments, [car] * 257)
+    scene = writer.PaintedScene(np.zeros((1, 257, 3), np.uint8), segments, [car] * 257)
     with pytest.raises(ValueError, match=r"object--vehicle--car: more than 256 instances"):
-        layout.encode_instances(scene)
+        writer.encode_instances(scene)
 
 
 def test_failure_midway_keeps_the_former_output(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     sample.build(out, config.Sample(9, 1, 1, HEIGHT, WIDTH))
     before = files(out)
-    write, calls = layout.write_scene, []
+    write, calls = writer.write_scene, []
 
-    def failing(split: Path, name: str, scene: layout.Scene) -> dict[str, Any]:
+    def failing(split: Path, name: str, scene: writer.PaintedScene) -> dict[str, Any]:
         calls.append(name)
         if len(calls) == 2:
             raise OSError("disk full")
         return write(split, name, scene)
 
-    monkeypatch.setattr(layout, "write_scene", failing)
+    monkeypatch.setattr(writer, "write_scene", failing)
     with pytest.raises(OSError, match="disk full"):
         sample.build(out, SMALL)
     assert files(out) == before

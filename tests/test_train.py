@@ -13,8 +13,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stages import config, convert, files, sample, train
-from stages.tao import launch, resume, spec
+from stages import config, convert, sample, train
+from stages.foundation import files
+from stages.tao import runners, spec
+from stages.training import resume, start
 from tests.conftest import REPO, TABLES, run
 
 DIGEST = "nvcr.io/nvidia/tao/tao-toolkit@sha256:" + "0" * 64
@@ -62,8 +64,8 @@ def container(cfg: config.Config, runner: config.Runner) -> config.Config:
 def test_the_command_of_docker_word_by_word(cfg: config.Config) -> None:
     cfg = container(cfg, config.Runner.docker)
     root = Path("/home/me/my set")
-    paths = launch.Run(root / "w/spec.yaml", root / "w", root / "data/coco", None, root / "w/train/model.pth")
-    assert launch.docker(paths, cfg.train, root, [Path("/cache/files")]) == [
+    paths = runners.Run(root / "w/spec.yaml", root / "w", root / "data/coco", None, root / "w/train/model.pth")
+    assert runners.docker(paths, cfg.train, root, [Path("/cache/files")]) == [
         "docker", "run", "--rm", '--gpus="device=2,3"', f"--user={os.getuid()}:{os.getgid()}", "--shm-size=8g",
         "--ulimit=memlock=-1", "--ulimit=stack=67108864",
         "--volume=/home/me/my set:/home/me/my set", "--volume=/cache/files:/cache/files:ro",
@@ -77,16 +79,16 @@ def test_the_command_of_docker_word_by_word(cfg: config.Config) -> None:
 
 def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
     cfg = container(cfg, config.Runner.launcher)
-    paths = launch.Run(Path("/r/w/spec.yaml"), Path("/r/w"), Path("/r/coco"), Path("/r/w/start.pkl"))
+    paths = runners.Run(Path("/r/w/spec.yaml"), Path("/r/w"), Path("/r/coco"), Path("/r/w/start.pkl"))
     cfg.model.mode = config.Mode.semantic
-    assert launch.launcher(paths, cfg) == [
+    assert runners.launcher(paths, cfg) == [
         "tao", "model", "mask2former", "train", "-e", "/r/w/spec.yaml",
         "results_dir=/r/w", "train.pretrained_model_path=/r/w/start.pkl",
         "dataset.train.annot_file=/r/coco/train/semantic.jsonl", "dataset.train.root_dir=/r/coco/train",
         "dataset.val.annot_file=/r/coco/val/semantic.jsonl", "dataset.val.root_dir=/r/coco/val",
         "dataset.label_map=/r/coco/label_map.json",
     ]  # fmt: skip
-    assert launch.mounts_file(cfg.train, Path("/r"), [Path("/cache/files")]) == {
+    assert runners.mounts_file(cfg.train, Path("/r"), [Path("/cache/files")]) == {
         "Mounts": [
             {"source": "/r", "destination": "/r"},
             {"source": "/cache/files", "destination": "/cache/files"},
@@ -101,22 +103,22 @@ def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
     }
     assert spec.train_spec(Path("data/coco"), 3, cfg)["train"]["gpu_ids"] == [2, 3]
     with pytest.raises(ValueError, match=r"/my set.*train.runner: docker"):
-        launch.launcher(launch.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), cfg)
+        runners.launcher(runners.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), cfg)
 
 
 def test_the_command_of_several_processes_and_nodes(cfg: config.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg.train.gpus = [0, 1]
-    paths = launch.Run(Path("w/spec.yaml"), Path("w"), Path("coco"))
-    tail = ["-m", "stages.tao.training", "--spec=w/spec.yaml", "--results=w", "--coco=coco"]
+    paths = runners.Run(Path("w/spec.yaml"), Path("w"), Path("coco"))
+    tail = ["-m", "stages.training.program", "--spec=w/spec.yaml", "--results=w", "--coco=coco"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    assert launch.wheel(paths, cfg.train) == [*torchrun, "--standalone", *tail]
+    assert runners.wheel(paths, cfg.train) == [*torchrun, "--standalone", *tail]
     cfg.train.nodes = 3
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match=r"MASTER_ADDR is not set.*train.nodes is 3"):
-        launch.wheel(paths, cfg.train)
+        runners.wheel(paths, cfg.train)
     monkeypatch.setenv("MASTER_ADDR", "first")
     nodes = ["--nnodes=3", "--rdzv-backend=c10d", "--rdzv-endpoint=first:29500"]
-    assert launch.wheel(paths, cfg.train) == [*torchrun, *nodes, *tail]
+    assert runners.wheel(paths, cfg.train) == [*torchrun, *nodes, *tail]
 
 
 def program(folder: Path, name: str, script: str) -> None:
@@ -130,7 +132,7 @@ def program(folder: Path, name: str, script: str) -> None:
     [
         (None, "docker not found on PATH; install Docker Engine"),
         ("echo no daemon >&2; exit 1", "Docker does not answer: no daemon"),
-        ("echo '{\"runc\": {}}'", r"runtimes \['runc'\] and not nvidia.*nvidia-ctk"),
+        ("echo '{\"runc\": {}}'", r"runtimes \['runc'\], expected nvidia.*nvidia-ctk"),
         ('[ "$1" = image ] && exit 1; echo "{\\"nvidia\\": {}}"', "docker login nvcr.io"),
     ],
 )
@@ -140,26 +142,26 @@ def test_what_docker_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scri
     if script:
         program(tmp_path, "docker", script)
     with pytest.raises(RuntimeError, match=message):
-        launch.require_docker(DIGEST)
+        runners.require_docker(DIGEST)
 
 
 def test_a_login_or_the_image_itself_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     program(tmp_path, "docker", 'echo "{\\"nvidia\\": {}}"')
-    launch.require_docker(DIGEST)
+    runners.require_docker(DIGEST)
     program(tmp_path, "docker", '[ "$1" = image ] && exit 1; echo "{\\"nvidia\\": {}}"')
     (tmp_path / "config.json").write_text('{"auths": {"nvcr.io": {}}}', encoding="utf-8-sig")
-    launch.require_docker(DIGEST)
+    runners.require_docker(DIGEST)
     (tmp_path / "config.json").write_text("{auths")
     with pytest.raises(ValueError, match=r"config\.json:1:2: not JSON"):
-        launch.require_docker(DIGEST)
+        runners.require_docker(DIGEST)
 
 
 def test_no_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="pip install nvidia-tao"):
-        launch.require_launcher()
+        runners.require_launcher()
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, vistas_set: Path) -> Pat
 
 def compose(workspace: Path, *overrides: str) -> None:
     done = run(
-        sys.executable, "-m", "stages.params", "--conf", str(REPO / "conf"), "--profile", "smoke", *overrides,
+        sys.executable, "-m", "stages.commands.params", "--conf", str(REPO / "conf"), "--profile", "smoke", *overrides,
         cwd=workspace, PYTHONPATH=str(REPO),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -254,7 +256,7 @@ def test_killed_and_started_again_it_ends_with_the_same_network(
     if broken:
         newest.write_bytes(newest.read_bytes()[:100_000])
     messages = trained(workspace, name)
-    assert f"going on from {name}_work/train/{(before if broken else newest).name}" in messages
+    assert f"resuming from {name}_work/train/{(before if broken else newest).name}" in messages
     assert ("it can't be read" in messages) == broken
     assert (workspace / name / "history.csv").read_text() == (uninterrupted / "history.csv").read_text()
     assert same_weights(workspace / name, uninterrupted)
@@ -266,11 +268,13 @@ def test_killed_and_started_again_it_ends_with_the_same_network(
 @pytest.mark.usefixtures("tao_wheel")
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 @pytest.mark.parametrize("scheduler", ["MultiStep", "WarmupPoly"])
-def test_every_parameter_keeps_its_rates_in_few_groups(cfg: config.Config, workspace: Path, scheduler: str) -> None:
+def test_every_parameter_keeps_its_rates_in_merge_param_groups(
+    cfg: config.Config, workspace: Path, scheduler: str
+) -> None:
     from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
     from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
 
-    from stages.tao import callbacks
+    from stages.training import callbacks
 
     cfg.train.milestones, cfg.train.backbone_multiplier = [1], 0.5
     coco = workspace / "data/coco"
@@ -281,7 +285,7 @@ def test_every_parameter_keeps_its_rates_in_few_groups(cfg: config.Config, works
     rates = []
     for configure in (
         Mask2formerPlModule.configure_optimizers,
-        callbacks.few_groups(Mask2formerPlModule.configure_optimizers),
+        callbacks.merge_param_groups(Mask2formerPlModule.configure_optimizers),
     ):
         found = configure(module)
         optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
@@ -355,7 +359,7 @@ def test_training_ends_early_and_the_best_is_kept(workspace: Path) -> None:
 def test_an_interruption_is_no_early_stop(cfg: config.Config, losses: list[float], patience: int, ended: bool) -> None:
     cfg.train.patience, cfg.train.monitor = patience, config.Monitor.loss
     rows: list[dict[str, Any]] = [{"epoch": i, "train_loss": 1.0, "val_loss": loss} for i, loss in enumerate(losses)]
-    assert train.ended_early([{"epoch": 9, "train_loss": 1.0}, *rows], cfg) == ended
+    assert start.ended_early([{"epoch": 9, "train_loss": 1.0}, *rows], cfg) == ended
 
 
 def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Path) -> None:

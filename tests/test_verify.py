@@ -9,9 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from stages import config, engine, files, verify
+from stages import config, engine, verify
 from stages.coco import panoptic
-from stages.graph import artifact, description, reference
+from stages.foundation import files
+from stages.inference import description
+from stages.onnx_graph import artifact
 from tests.conftest import REPO
 
 SIZE = 32
@@ -29,10 +31,10 @@ def constant_graph() -> onnx.ModelProto:
         "scores": (np.array([[0.9, 0.8]], np.float32), TensorProto.FLOAT),
         "category_ids": (np.array([[1, 2]], np.float32), TensorProto.INT32),
     }
-    frame = helper.make_tensor_value_info(reference.INPUT, TensorProto.UINT8, [1, SIZE, SIZE, 3])
+    frame = helper.make_tensor_value_info(description.FUSED_INPUT, TensorProto.UINT8, [1, SIZE, SIZE, 3])
     outputs = [helper.make_tensor_value_info(k, kind, v.shape) for k, (v, kind) in values.items()]
     nodes = [
-        helper.make_node("Cast", [reference.INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [description.FUSED_INPUT], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
     ]
@@ -57,7 +59,7 @@ def cfg() -> config.Config:
 def built(tmp_path: Path, cfg: config.Config) -> Path:
     """A folder with an engine, two pictures, and their truth: a car in the left half, road in the right."""
     (tmp_path / "graph").mkdir()
-    about = description.Description(config.plain(cfg.deploy), "grid_sample", CATEGORIES)
+    about = description.Description(config.plain(cfg.deploy), "onnx", CATEGORIES)
     artifact.save(constant_graph(), tmp_path / "graph", about)
     engine.build(tmp_path / "graph", tmp_path / "engine", "cpu", cfg.targets["cpu"], tmp_path / "timing")
     ids = np.ones((SIZE, SIZE), np.int32)

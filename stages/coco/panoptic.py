@@ -1,17 +1,22 @@
-"""COCO panoptic files: a JSON list of segments and an RGB PNG of ids per picture (cocodataset.org/#format-results)."""
+"""Reads and writes data sets in COCO's panoptic format: a JSON file of segments, and an RGB PNG of ids per picture.
 
+Format: cocodataset.org/#format-data and #format-results, "Panoptic Segmentation". A set is a folder with
+panoptic.json and the PNGs in panoptic/.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages import files
-from stages.runtime import frames
+from stages.foundation import files, panoptic_ids, picture_files
+from stages.foundation.coco_types import Annotation, Category, SegmentInfo
 
 Ids = npt.NDArray[np.int32]
+"""Segment ids of a picture, int32 [H, W]."""
 
 
 @dataclass(frozen=True)
@@ -20,40 +25,39 @@ class Entry:
 
     image_id: int
     image: Path
-    """The picture."""
+    """File of the picture."""
     png: Path
-    segments: list[dict[str, Any]]
-    """segments_info: id, category_id, iscrowd."""
+    """File of the segment ids."""
+    segments: list[SegmentInfo]
 
 
 @dataclass(frozen=True)
 class PanopticSet:
-    """A panoptic JSON with its folder of PNGs."""
+    """A panoptic.json with its folder of PNGs."""
 
-    categories: list[dict[str, Any]]
+    categories: list[Category]
     entries: list[Entry]
 
     @property
     def num_things(self) -> int:
-        """Number of thing classes: the categories list things first."""
-        return sum(c["isthing"] for c in self.categories)
+        """Number of thing classes. The categories list things first."""
+        return sum(category["isthing"] for category in self.categories)
 
 
 IMAGES = {"image_folder": "images"}
-"""`info` of COCO files with bare file names: the folder beside the file that all pictures are in."""
+"""`info` of a COCO file with bare file names: the folder beside the file that holds the pictures."""
 
 
 def read(folder: Path) -> PanopticSet:
-    """Read folder/panoptic.json; the PNGs are in folder/panoptic.
+    """Read folder/panoptic.json. The file names of pictures are relative to `folder`, or to `image_folder` of `info`.
 
-    Pictures' file names are relative to `folder` or, as `info` says, to a folder in it. Raises ValueError for a picture
-    without entry.
+    Raises FileNotFoundError if the file is missing, and ValueError if it is not JSON or a picture has no annotation.
     """
     content = files.read_json(folder / "panoptic.json")
     by_image = {a["image_id"]: a for a in content["annotations"]}
     missing = [i["file_name"] for i in content["images"] if i["id"] not in by_image]
     if missing:
-        raise ValueError(f"{folder}/panoptic.json: no annotation for {missing[:3]}; write the set again")
+        raise ValueError(f"{folder}/panoptic.json: no annotation for {missing[:3]}; run the stage that writes the set")
     images = folder / content.get("info", {}).get("image_folder", "")
     entries = []
     for image in content["images"]:
@@ -64,44 +68,44 @@ def read(folder: Path) -> PanopticSet:
 
 
 def read_ids(png: Path) -> Ids:
-    """Ids of a panoptic PNG: int32 [H, W], id = R + 256 G + 65536 B, 0 is void. Raises ValueError if it can't."""
-    r, g, b = cv2.split(frames.read_rgb(png).astype(np.int32))
-    return np.asarray(r + 256 * g + 65536 * b, dtype=np.int32)
+    """Read the ids of a panoptic PNG, int32 [H, W]; VOID_ID marks no segment. Raises ValueError for a broken file."""
+    return panoptic_ids.decode(picture_files.read_rgb(png))
 
 
-def write_ids(png: Path, ids: npt.NDArray[Any]) -> None:
-    """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG. Raises OSError if it can't."""
-    bgr = np.stack([(ids >> shift) & 255 for shift in (16, 8, 0)], axis=-1)
-    _, content = cv2.imencode(".png", bgr.astype(np.uint8))
+def write_ids(png: Path, ids: npt.NDArray[np.integer]) -> None:
+    """Write ids [H, W], 0 to 2^24 - 1, as an RGB PNG."""
+    _, content = cv2.imencode(".png", np.ascontiguousarray(panoptic_ids.encode(ids)[..., ::-1]))
     png.write_bytes(content.tobytes())
 
 
 class Writer:
     """Writes predicted maps as a panoptic set, one picture at a time."""
 
-    def __init__(self, folder: Path, categories: list[dict[str, Any]]) -> None:
-        """Make `folder`, which must not exist."""
+    def __init__(self, folder: Path, categories: list[Category]) -> None:
+        """Create `folder`, which must not exist."""
         self.folder = folder
-        self._content: dict[str, Any] = {"images": [], "annotations": [], "categories": categories}
+        self._categories = categories
+        self._images: list[dict[str, int | str]] = []
+        self._annotations: list[Annotation] = []
         (folder / "panoptic").mkdir(parents=True)
 
     def add(self, entry: Entry, ids: Ids, category_ids: dict[int, int]) -> None:
-        """Write the map of the picture of `entry`: int32 [H, W] ids with segment id -> category_id."""
+        """Write the ids of the picture of `entry`, int32 [H, W]; category_ids maps each segment id to its class."""
         name = entry.png.name
         write_ids(self.folder / "panoptic" / name, ids)
         height, width = ids.shape
-        image = {"id": entry.image_id, "file_name": entry.image.name, "height": height, "width": width}
-        segments = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in category_ids.items()]
-        self._content["images"].append(image)
-        self._content["annotations"].append({"image_id": entry.image_id, "file_name": name, "segments_info": segments})
+        segments: list[SegmentInfo] = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in category_ids.items()]
+        self._images.append({"id": entry.image_id, "file_name": entry.image.name, "height": height, "width": width})
+        self._annotations.append({"image_id": entry.image_id, "file_name": name, "segments_info": segments})
 
     def close(self) -> None:
-        """Write the JSON."""
-        files.write_json(self.folder / "panoptic.json", self._content)
+        """Write the JSON file."""
+        content = {"images": self._images, "annotations": self._annotations, "categories": self._categories}
+        files.write_json(self.folder / "panoptic.json", content)
 
 
-def class_map(ids: Ids, segments: list[dict[str, Any]]) -> npt.NDArray[np.uint8]:
-    """category_id of each pixel, uint8 [H, W]; 0 for void and for crowds, whose single objects are not drawn."""
+def class_map(ids: Ids, segments: Sequence[SegmentInfo]) -> npt.NDArray[np.uint8]:
+    """Return the category_id of each pixel, uint8 [H, W]; 0 for void and for crowds."""
     result = np.zeros(ids.shape, np.uint8)
     for segment in segments:
         if not segment["iscrowd"]:

@@ -1,7 +1,8 @@
-"""Images of labels as PNG files: checked as they come, and written from the places where labels change.
+"""Checks PNG files, and encodes images of labels as PNG from the pixels where the label changes.
 
-PNG's filter Up stores each row as its difference to the row above (W3C PNG specification, 9.2). Of an image of labels
-nearly all of that is zero, so only the pixels that differ from the one below are looked at, and no image is made.
+PNG's filter Up stores each row as its difference from the row above (W3C PNG specification, 9.2). In an image of labels
+nearly all differences are zero, so the encoder computes only those of pixels that differ from the pixel below. It never
+builds the image itself.
 """
 
 import struct
@@ -13,16 +14,16 @@ import numpy.typing as npt
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UP = 2
 _COLOUR_TYPES = {1: 0, 3: 2}
-"""Grey and RGB, by number of channels."""
+"""Number of channels -> PNG's colour type: grey and RGB."""
 _LEVEL = 2
-"""Of zlib-ng. Level 1 leaves six times the bytes in nearly the same time, level 3 as many as 2."""
+"""Compression level of zlib-ng. Level 1 makes files six times as large in nearly the same time; 3 is like 2."""
 
 
 def critical(content: bytes) -> bytes:
-    """A PNG's critical chunks, IHDR, PLTE, IDAT and IEND, alone: those that pixels are made of (W3C PNG, 5.4 and 11.2).
+    """Return a PNG with its critical chunks only: IHDR, PLTE, IDAT and IEND (W3C PNG, 5.4 and 11.2).
 
-    Decoders make other pixels of some of the others, such as an alpha channel of tRNS. Raises ValueError where the file
-    ends before IEND does, or a checksum is wrong.
+    The pixel values depend on these alone. Some other chunks make decoders change them, such as tRNS, which becomes an
+    alpha channel. Raises ValueError if the file ends before IEND, or a checksum is wrong.
     """
     kept, place, kind = [SIGNATURE], len(SIGNATURE), b""
     while kind != b"IEND":
@@ -41,10 +42,10 @@ def critical(content: bytes) -> bytes:
 def filtered(
     table: npt.NDArray[np.uint8], raster: npt.NDArray[np.uint16], below: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint8]:
-    """The image table[raster] as PNG stores it before compression: uint8 [H, 1 + W * channels].
+    """Return the image table[raster] as PNG stores it before compression: uint8 [H, 1 + W * channels].
 
-    Each row begins with its filter's number, Up; differences are modulo 256. `table` is uint8 [65536, channels];
-    `below` are flat indices of the raster's pixels that differ from the one below.
+    Each row begins with the number of its filter, Up; differences are modulo 256. `table` is uint8 [65536, channels],
+    `raster` uint16 [H, W]. `below` holds the flat indices of the pixels that differ from the pixel below them.
     """
     (height, width), channels = raster.shape, table.shape[1]
     rows = np.zeros((height, 1 + width * channels), np.uint8)
@@ -59,7 +60,7 @@ def filtered(
 
 
 def encode(table: npt.NDArray[np.uint8], raster: npt.NDArray[np.uint16], below: npt.NDArray[np.int64]) -> bytes:
-    """The image table[raster] as an 8-bit PNG file, grey or RGB; arguments as of `filtered`, with 1 or 3 channels."""
+    """Return the image table[raster] as an 8-bit PNG file, grey for 1 channel or RGB for 3. Arguments as `filtered`."""
     import imagecodecs
 
     height, width = raster.shape

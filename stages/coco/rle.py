@@ -1,21 +1,26 @@
-"""COCO run-length masks of every segment of a raster at once, without a mask per segment.
+"""Encodes the masks of all segments of a raster as COCO run lengths, without building a mask for each segment.
 
-COCO's RLE runs down the columns and alternates background and foreground, background first. Compressed, each count but
-the first three is stored as its difference to the one two before, in groups of five bits, the lowest first, each a
-character (cocodataset.org/#format-data; pycocotools' maskApi). Where neighbouring labels differ, one run ends: finding
-these places once and grouping the runs by label costs one pass over the raster, however many segments there are.
+COCO's run-length encoding goes down the columns and alternates background and foreground, background first. In
+compressed form each count after the third is stored as its difference from the count two places before, in groups of
+five bits, the lowest first, one ASCII character each (cocodataset.org/#format-data; maskApi.c of pycocotools).
+
+A run ends where two neighbouring values differ. Finding these places once and grouping the runs by value takes one pass
+over the raster, whatever the number of segments.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.foundation.coco_types import Rle
+
+_Int64 = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Segment:
-    """One value of a raster."""
+    """All pixels of a raster that have one value."""
 
     value: int
     area: int
@@ -24,39 +29,39 @@ class Segment:
     """x, y, width, height in pixels."""
     pixel: tuple[int, int]
     """Row and column of one of its pixels."""
-    rle: dict[str, Any]
-    """size [H, W] and counts, compressed to ASCII, as in a COCO JSON."""
+    rle: Rle
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of equal pixels of a raster, down the columns, one column after the other."""
+    """Runs of equal pixels of a raster, in column-major order."""
 
     shape: tuple[int, int]
     """Height and width."""
-    starts: npt.NDArray[np.int64]
-    """Number of each run's first pixel, counted down the columns."""
+    starts: _Int64
+    """Index of the first pixel of each run, in column-major order."""
     values: npt.NDArray[np.uint16]
-    below: npt.NDArray[np.int64]
-    """Flat indices, along the rows, of the pixels that differ from the one below."""
+    """Value of each run."""
+    below: _Int64
+    """Indices, in row-major order, of the pixels that differ from the pixel below them."""
 
-    def pixels(self) -> npt.NDArray[np.int64]:
-        """How many pixels have each value; int64 [65536]."""
+    def pixels(self) -> _Int64:
+        """Return the number of pixels of each value, int64 [65536]."""
         height, width = self.shape
         lengths = np.diff(self.starts, append=height * width)
         return np.bincount(self.values, lengths, 1 << 16).astype(np.int64)
 
     def renamed(self, table: npt.NDArray[np.uint16]) -> "Runs":
-        """The runs of table[raster], but for `below`."""
+        """Return the runs of table[raster]. `below` stays that of the raster."""
         values = table[self.values]
         first = np.append(True, values[1:] != values[:-1])
         return replace(self, starts=self.starts[first], values=values[first])
 
 
 def runs(raster: npt.NDArray[np.uint16]) -> Runs:
-    """The runs of a raster [H, W]."""
+    """Return the runs of a raster, uint16 [H, W]."""
     height, width = raster.shape
-    # Compared as they lie in memory: to transpose the raster would take longer than all of the rest.
+    # Compared in row-major order, as in memory: transposing the raster would take longer than everything else.
     below = np.flatnonzero(raster[1:] != raster[:-1])
     rows, columns = np.divmod(below, width)
     tops = np.flatnonzero(raster[0, 1:] != raster[-1, :-1]) + 1
@@ -66,14 +71,14 @@ def runs(raster: npt.NDArray[np.uint16]) -> Runs:
 
 
 def encode(found: Runs) -> list[Segment]:
-    """The segments of a raster, one for each value in it, by rising value."""
+    """Return the segments of a raster, one for each value, ascending."""
     height, width = found.shape
     order = np.argsort(found.values, kind="stable")
     starts, ends = found.starts[order], np.append(found.starts[1:], height * width)[order]
     values, first = np.unique(found.values[order], return_index=True)
 
     left, right = starts // height, (ends - 1) // height
-    # A run that goes on into the next column touches the bottom edge and then the top one.
+    # A run that continues in the next column touches the bottom edge and then the top edge.
     inside = left == right
     top, bottom = np.where(inside, starts % height, 0), np.where(inside, (ends - 1) % height, height - 1)
     areas = np.add.reduceat(ends - starts, first)
@@ -90,13 +95,13 @@ def encode(found: Runs) -> list[Segment]:
     ]
 
 
-def _compressed(starts: Any, ends: Any, first: Any, pixels: int) -> list[str]:
-    """Compressed counts of each group of runs; group g begins at run first[g]."""
+def _compressed(starts: _Int64, ends: _Int64, first: npt.NDArray[np.intp], pixels: int) -> list[str]:
+    """Return the compressed counts of each group of runs; group g begins at run first[g]."""
     last = np.append(first[1:], starts.size) - 1
     before = np.concatenate([[0], ends[:-1]])
     before[first] = 0
     counts = np.stack([starts - before, ends - starts], axis=1).ravel()
-    # What follows a group's last run is left out where it is empty, as pycocotools does.
+    # The background after a group's last run is left out where it is empty, as pycocotools does.
     counts = np.insert(counts, 2 * last + 2, pixels - ends[last])
     kept = np.ones(counts.size, bool)
     stops = 2 * last + 3 + np.arange(last.size)
@@ -110,7 +115,7 @@ def _compressed(starts: Any, ends: Any, first: Any, pixels: int) -> list[str]:
     later = place > 2
     numbers[later] -= counts[np.flatnonzero(later) - 2]
 
-    # Five bits a character, a sign among them; frexp tells the number of bits.
+    # Five bits per character, including the sign bit. frexp returns the number of bits of a number.
     bits = np.frexp(np.where(numbers < 0, ~numbers, numbers).astype(np.float64))[1]
     used = bits // 5 + 1
     character = np.arange(used.sum()) - np.repeat(np.cumsum(used) - used, used)

@@ -1,1 +1,1 @@
-"""Builders and runtimes of engines, one module each, behind the small interface of `base`."""
+"""Builders and runtimes of engines, a module for each backend, behind the interface in `interface.py`."""

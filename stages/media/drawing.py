@@ -1,48 +1,103 @@
-"""Maps of segments over their pictures, with a legend, fast enough for video: OpenCV alone."""
+"""Draws maps of segments over their pictures, for `predict`, `infer` and the report. Needs only NumPy and OpenCV."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages.runtime import frames
-from stages.runtime.segments import Segments
+from stages.foundation.coco_types import Category
+from stages.foundation.panoptic_ids import VOID_ID
+from stages.inference import frames
+from stages.inference.segments import Segments
 
-COLOR_WEIGHT = 0.55
-"""Of the class colour over the picture; where there is no segment, of black."""
-SHADES = (1.0, 0.72, 1.22, 0.86, 1.36)
-"""Brightness of a thing's colour, in turn over the things of a class."""
+
+@dataclass(frozen=True)
+class Style:
+    """How a map of segments is blended with its picture."""
+
+    color_weight: float
+    """Share of the class colour in a pixel of a segment, 0 to 1. The rest is the picture."""
+    void_weight: float
+    """Share of black in a pixel without a segment, 0 to 1. The rest is the picture."""
+    shades: tuple[tuple[float, float], ...]
+    """Pairs (gain, white). The things of a class take them in turn: colour x gain + 255 x white, at most 255."""
+    contours: bool
+    """Whether a light line separates neighbouring segments."""
+
+
+VIDEO_STYLE: Final = Style(0.55, 0.55, ((1.0, 0.0), (0.72, 0.0), (1.22, 0.0), (0.86, 0.0), (1.36, 0.0)), contours=False)
+"""For `predict` and `infer`."""
+REPORT_STYLE: Final = Style(
+    color_weight=0.68,
+    void_weight=0.8,
+    shades=((1.0, 0.0), (0.7, 0.0), (0.7, 0.3), (0.85, 0.0), (0.55, 0.45), (0.58, 0.0), (0.85, 0.15)),
+    contours=True,
+)
+"""For the report: small pictures beside each other, with clear borders."""
+
+CONTOUR_WEIGHT: Final = 0.55
+"""Share of white in a contour."""
 
 
 class Painter:
-    """Draws with the colours of a data set's categories."""
+    """Draws overlays in the colours of a data set's categories."""
 
-    def __init__(self, categories: list[dict[str, Any]]) -> None:
-        """`categories`: COCO categories with `color`, RGB."""
-        self.categories = {c["id"]: c for c in categories}
-        """By category_id."""
+    def __init__(self, categories: Sequence[Category], style: Style = VIDEO_STYLE) -> None:
+        """`categories` are those of label_map.json, each with its RGB colour."""
+        self.categories = {category["id"]: category for category in categories}
+        """category_id -> category."""
+        self.style = style
 
-    def draw(self, picture: frames.Frame, found: Segments, lines: list[str]) -> frames.Frame:
-        """A picture, uint8 [H, W, 3], with its segments, a legend of their classes, and lines of text above it."""
-        colors = np.zeros((max(found.category_ids, default=0) + 1, 3), np.uint8)
-        seen: dict[int, int] = {}
-        for segment, category_id in found.category_ids.items():
-            category = self.categories[category_id]
-            shade = SHADES[seen.get(category_id, 0) % len(SHADES)] if category["isthing"] else 1.0
-            seen[category_id] = seen.get(category_id, 0) + 1
-            colors[segment] = np.clip(np.array(category["color"]) * shade, 0, 255)
-        painted = cv2.addWeighted(picture, 1 - COLOR_WEIGHT, np.take(colors, found.ids, axis=0), COLOR_WEIGHT, 0)
-        result: npt.NDArray[np.uint8] = np.asarray(painted, np.uint8)
-        self._legend(result, [self.categories[c] for c in sorted(seen)], lines)
+    def draw(self, picture: frames.Frame, found: Segments, lines: Sequence[str]) -> frames.Frame:
+        """Return the overlay, with `lines` of text and a legend of its classes at the top left.
+
+        `picture` and the result are uint8 [H, W, 3], RGB.
+        """
+        result = self.overlay(picture, found)
+        self._legend(result, [self.categories[c] for c in sorted(set(found.category_ids.values()))], lines)
         return result
 
-    def _legend(self, picture: frames.Frame, categories: list[dict[str, Any]], lines: list[str]) -> None:
-        """Text at the top left, in place, as large as the picture's height bears."""
+    def overlay(self, picture: frames.Frame, found: Segments) -> frames.Frame:
+        """Return the picture, uint8 [H, W, 3], RGB, with each segment in the colour of its class.
+
+        The things of a class get the style's shades in the order of `found.category_ids`.
+        """
+        style, colors = self.style, self._colors(found)
+        painted = cv2.addWeighted(
+            picture, 1 - style.color_weight, np.take(colors, found.ids, axis=0), style.color_weight, 0
+        )
+        result: frames.Frame = np.asarray(painted, np.uint8)
+        if style.void_weight != style.color_weight:
+            void = ~np.isin(found.ids, list(found.category_ids))
+            result[void] = cv2.convertScaleAbs(picture, alpha=1 - style.void_weight)[void]
+        if style.contours:
+            line = _contours(found.ids)
+            result[line] = np.rint((1 - CONTOUR_WEIGHT) * result[line] + CONTOUR_WEIGHT * 255)
+        return result
+
+    def _colors(self, found: Segments) -> npt.NDArray[np.uint8]:
+        """Return the colour of each segment id, uint8 [1 + largest id, 3]; black for ids without a category."""
+        colors = np.zeros((max(int(found.ids.max(initial=0)), *found.category_ids, 0) + 1, 3), np.uint8)
+        drawn: dict[int, int] = {}
+        for segment_id, category_id in found.category_ids.items():
+            category, number = self.categories[category_id], drawn.get(category_id, 0)
+            drawn[category_id] = number + 1
+            gain, white = self.style.shades[number % len(self.style.shades)] if category["isthing"] else (1.0, 0.0)
+            colors[segment_id] = np.clip(np.array(category["color"]) * gain + 255 * white, 0, 255)
+        return colors
+
+    def _legend(self, picture: frames.Frame, categories: Sequence[Category], lines: Sequence[str]) -> None:
+        """Write `lines` and the names of `categories` into the picture, uint8 [H, W, 3], in place.
+
+        The text size follows the picture's height. Entries that do not fit are left out.
+        """
         scale = max(0.35, picture.shape[0] / 1400)
         step = int(28 * scale) + 2
         entries: list[tuple[str, tuple[int, ...] | None]] = [(line, None) for line in lines]
-        # The last word of Vistas' names tells the most: object--vehicle--car.
+        # The last part of a Vistas name is the most specific one: object--vehicle--car.
         entries += [(c["name"].rpartition("--")[2], tuple(c["color"])) for c in categories]
         widest = max(
             (cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] for text, _ in entries), default=0
@@ -56,3 +111,28 @@ class Painter:
                 cv2.rectangle(picture, (4, bottom - step + 6), (step - 4, bottom), color, cv2.FILLED)
             at = (4 if color is None else step + 2, bottom)
             cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def from_left_to_right(ids: npt.NDArray[np.int32], category_ids: Mapping[int, int]) -> dict[int, int]:
+    """Return the segments of `category_ids` in the map int32 [H, W], sorted by the mean column of their pixels.
+
+    With this order an object has about the same shade in two maps of one picture, whatever their ids.
+    """
+    values, inverse = np.unique(ids, return_inverse=True)
+    columns = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+    means = np.bincount(inverse.ravel(), columns.ravel()) / np.bincount(inverse.ravel())
+    mean_of = dict(zip(values.tolist(), means.tolist(), strict=True))
+    return {i: category_ids[i] for i in sorted(category_ids.keys() & mean_of.keys(), key=lambda i: (mean_of[i], i))}
+
+
+def _contours(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Return the pixels of segments whose right or lower neighbour is in another segment, bool [H, W].
+
+    Void gets no contour, because its many small areas would cover the picture with lines.
+    """
+    line = np.zeros(ids.shape, np.bool_)
+    right, below = ids[:, 1:], ids[1:]
+    line[:, :-1] |= (ids[:, :-1] != right) & (right != VOID_ID)
+    line[:-1] |= (ids[:-1] != below) & (below != VOID_ID)
+    line &= ids != VOID_ID
+    return line

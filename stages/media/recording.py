@@ -1,10 +1,11 @@
-"""What `predict` writes: overlay.mp4 or a PNG for each picture, and segments.jsonl."""
+"""Writes the output of `predict`: overlay.mp4 or one PNG for each picture, and segments.jsonl (docs/outputs.md)."""
 
 import contextlib
 import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,27 +13,31 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stages import files
-from stages.media import names
-from stages.media.sources import Picture, Source
-from stages.runtime import frames
-from stages.runtime.segments import Segments
+from stages.foundation import files
+from stages.foundation.coco_types import Category
+from stages.inference import frames
+from stages.inference.segments import Segments
+from stages.media import file_names
+from stages.media.frame_sources import FrameSource, SourceFrame
 
 log = logging.getLogger(__name__)
 
-VIDEO, SEGMENTS = "overlay.mp4", "segments.jsonl"
-PICTURE = "picture.png"
-"""Draft of a PNG, whose own name may have no room for more."""
-OUTAGE_S = 2.0
-"""Of a live source's time that one picture fills at most."""
+VIDEO_NAME, SEGMENTS_NAME = "overlay.mp4", "segments.jsonl"
+PICTURE_DRAFT = "picture.png"
+"""Name of a PNG's draft. The PNG's own name may be too long to add a prefix to it."""
+MAX_REPEAT_S = 2.0
+"""Longest time in the overlay for which one frame of a live source is repeated."""
 RATE_TOLERANCE = 2e-3
-"""Of a video's rate, relative: as OpenCV writes 1/3."""
+"""Relative difference allowed between the wanted and the written frame rate: OpenCV writes 1/3 as 0.333."""
 TIME_TOLERANCE_S = 0.1
-"""By which a frame of overlay.mp4 may be off its time without a word."""
+"""A frame of overlay.mp4 may be this far off its time without a warning."""
 
 
-def describe(picture: Picture, found: Segments, categories: dict[int, dict[str, Any]], latency_ms: float) -> str:
-    """A line of segments.jsonl: the picture's name and size, and of each segment class and area."""
+def describe(frame: SourceFrame, found: Segments, categories: Mapping[int, Category], latency_ms: float) -> str:
+    """Return the line of segments.jsonl for a frame: a JSON object without a line end (docs/outputs.md).
+
+    `categories` are by category_id. Segments without a pixel are left out.
+    """
     areas = np.bincount(found.ids.ravel())
     segments = [
         {
@@ -46,124 +51,143 @@ def describe(picture: Picture, found: Segments, categories: dict[int, dict[str, 
         if segment < len(areas) and areas[segment]
     ]
     height, width = found.ids.shape
-    name = names.unicode_name(picture.name)
+    name = file_names.unicode_name(frame.name)
     content = {"picture": name, "height_px": height, "width_px": width, "latency_ms": round(latency_ms, 2)}
     return json.dumps({**content, "segments": segments})
 
 
 def writable_rate(fps: float) -> tuple[float, int]:
-    """The rate of a video file for frames of rate `fps`, and how often each is written.
+    """Return the rate at which OpenCV can write a video of `fps` frames per second, and how often to write each frame.
 
-    OpenCV brings a rate to a fraction, to 0.001 frames a second, which is too coarse for some rates below 1.
+    OpenCV rounds a rate to 0.001 frames per second, which is too coarse for some rates below 1. For these each frame
+    is written several times, at a multiple of the rate.
     """
     if fps >= 1 or (fps > 0.001 and abs(round(fps, 3) - fps) <= RATE_TOLERANCE * fps):
         return fps, 1
-    times = math.ceil(1 / fps)
-    return times * fps, times
+    repeats = math.ceil(1 / fps)
+    return repeats * fps, repeats
 
 
-class _Video:
-    """An MPEG-4 file of one size and rate."""
+class _VideoWriter:
+    """Writes an MPEG-4 file of one frame size and one rate."""
 
     def __init__(self, draft: Path, size: tuple[int, int], fps: float) -> None:
-        """`size`: width, height. Raises RuntimeError where this OpenCV can't write it."""
+        """Open the file. `size` is (width, height) in pixels. Raises RuntimeError if this OpenCV can't write it."""
         self.rate, self.repeats = writable_rate(fps)
         self.written = 0
         self._draft, self._size = draft, size
-        with names.descriptor_path(draft.parent, os.O_DIRECTORY) as folder:
+        with file_names.descriptor_path(draft.parent, os.O_DIRECTORY) as folder:
             name = f"{folder}/{draft.name}"
             self._writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), self.rate, size)
         if not self._writer.isOpened():
             raise RuntimeError(
-                f"this OpenCV can't write {draft} (MPEG-4, at most 8191 x 8191 pixels, here {size[0]} x {size[1]}, "
-                f"{self.rate:g} frames a second); leave OUT away, or use another OpenCV"
+                f"this OpenCV can't write {files.printable(draft)}: found {size[0]} x {size[1]} pixels, "
+                f"{self.rate:g} frames a second, expected MPEG-4 of at most 8191 x 8191 pixels; leave OUT away, or use "
+                "another OpenCV"
             )
 
     def write(self, bgr: Any, times: int) -> None:
-        # A stream may come back in another size, which a video file can't follow.
-        shown = bgr if (bgr.shape[1], bgr.shape[0]) == self._size else cv2.resize(bgr, self._size)
+        """Write a frame, uint8 [H, W, 3] in BGR, `times` times."""
+        # A stream may come back with another frame size, but a video file has one size.
+        frame = bgr if (bgr.shape[1], bgr.shape[0]) == self._size else cv2.resize(bgr, self._size)
         for _ in range(times):
-            self._writer.write(shown)
+            self._writer.write(frame)
             self.written += 1
 
     def close(self) -> None:
-        """Finish the file and read it back, as OpenCV's writer tells no error. Raises RuntimeError if it is cut."""
+        """Finish the file. Raises RuntimeError if it is incomplete.
+
+        OpenCV's writer reports no errors, such as a full disk, so the file's length and rate are read back.
+        """
         self._writer.release()
-        with names.descriptor_path(self._draft) as name:
-            found = cv2.VideoCapture(name)
-            count, rate = found.get(cv2.CAP_PROP_FRAME_COUNT), found.get(cv2.CAP_PROP_FPS)
-            found.release()
-        # Other readers than FFmpeg count frames by the duration.
+        with file_names.descriptor_path(self._draft) as name:
+            reader = cv2.VideoCapture(name)
+            count, rate = reader.get(cv2.CAP_PROP_FRAME_COUNT), reader.get(cv2.CAP_PROP_FPS)
+            reader.release()
+        # OpenCV's readers other than FFmpeg compute the count from the duration and may be off by 1.
         if abs(count - self.written) > 1 or abs(rate - self.rate) > RATE_TOLERANCE * self.rate:
             raise RuntimeError(
-                f"{self._draft} could not be written whole: expected {self.written} frames, {self.rate:g} a second, "
-                f"found {max(0, count):g}, {max(0, rate):g} a second; is the disk full?"
+                f"{files.printable(self._draft)} could not be written whole: expected {self.written} frames, "
+                f"{self.rate:g} a second, found {max(0, count):g}, {max(0, rate):g} a second; is the disk full?"
             )
 
 
 class Recording:
-    """Files of a run in one folder. Leave its `with` block and what was written is whole, also after an error.
+    """The output folder of a run, as a context manager.
 
-    A run without a picture leaves the folder as it was.
+    Leaving the `with` block finishes the files and moves them into place, also after an exception. A run that wrote no
+    frame leaves the folder as it was.
     """
 
-    def __init__(self, folder: Path, source: Source) -> None:
-        """Make the folder. A source of pictures gets a PNG for each, another a video.
+    def __init__(self, folder: Path, source: FrameSource) -> None:
+        """Create the folder. Picture files get one PNG each; other sources get a video.
 
-        Raises ValueError where the folder holds the source itself.
+        Raises ValueError if the source's own files are in the folder, or if it is a file or its name is too long.
         """
+        file_names.check_folder(folder)
         given = Path(source.text)
         homes = [given] if given.is_dir() else [given.parent, given.resolve().parent]
         if not source.live and folder.resolve() in [home.resolve() for home in homes]:
-            raise ValueError(f"{folder} holds the source's own files; give OUT another folder")
-        self._made = not folder.exists()
+            raise ValueError(f"{files.printable(folder)} holds the source's own files; give OUT another folder")
+        self._created = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._source = folder, source
-        # Beside their places, so that a former run's files stay until this one's are whole.
-        self._drafts = {name: folder / f".part.{name}" for name in (VIDEO, SEGMENTS, PICTURE)}
+        # Drafts lie beside their destinations, so an earlier run's files stay until this run's are complete.
+        self._drafts = {name: folder / f".part.{name}" for name in (VIDEO_NAME, SEGMENTS_NAME, PICTURE_DRAFT)}
         for draft in self._drafts.values():
             draft.unlink(missing_ok=True)
-        self._lines = self._drafts[SEGMENTS].open("w", encoding="utf-8")
-        self._first: Picture | None = None
-        self._video: _Video | None = None
-        self._latest_s, self._off_s, self._most_off_s = -math.inf, 0.0, 0.0
+        self._lines = self._drafts[SEGMENTS_NAME].open("w", encoding="utf-8")
+        self._first: SourceFrame | None = None
+        self._video: _VideoWriter | None = None
+        self._latest_s, self._offset_s, self._max_offset_s = -math.inf, 0.0, 0.0
+        """Of a recorded video, in seconds: the latest presentation time, how far that frame is off in the overlay, and
+        the largest such offset."""
 
     def __enter__(self) -> "Recording":
         return self
 
-    def write(self, picture: Picture, painted: frames.Frame, line: str) -> None:
-        """Add a picture with its overlay, uint8 [H, W, 3], RGB, and its line of segments.jsonl.
+    def write(self, frame: SourceFrame, overlay: frames.Frame, line: str) -> None:
+        """Add a frame: its overlay, uint8 [H, W, 3] in RGB, and its line of segments.jsonl.
 
-        Raises OSError where a PNG can't be written, and RuntimeError where this OpenCV can't write MP4.
+        Raises OSError if a PNG can't be written, and RuntimeError if this OpenCV can't write MPEG-4.
         """
-        bgr = cv2.cvtColor(painted, cv2.COLOR_RGB2BGR)
-        first = self._first or picture
+        bgr = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
+        first = self._first or frame
         if self._source.still:
-            draft = self._drafts[PICTURE]
+            draft = self._drafts[PICTURE_DRAFT]
             draft.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())
-            draft.replace(self._folder / names.png_name(picture.name))
+            draft.replace(self._folder / file_names.png_name(frame.name))
         else:
             if self._video is None:
-                self._video = _Video(self._drafts[VIDEO], (bgr.shape[1], bgr.shape[0]), self._source.fps)
-            if picture.time_s is not None and first.time_s is not None and picture.time_s > self._latest_s:
-                self._latest_s = picture.time_s
-                self._off_s = abs(self._video.written / self._video.rate - (picture.time_s - first.time_s))
-                self._most_off_s = max(self._most_off_s, self._off_s)
-            self._video.write(bgr, self._times(picture, first, self._video))
+                self._video = _VideoWriter(self._drafts[VIDEO_NAME], (bgr.shape[1], bgr.shape[0]), self._source.fps)
+            if (
+                frame.video_time_s is not None
+                and first.video_time_s is not None
+                and frame.video_time_s > self._latest_s
+            ):
+                self._latest_s = frame.video_time_s
+                elapsed_s = frame.video_time_s - first.video_time_s
+                self._offset_s = abs(self._video.written / self._video.rate - elapsed_s)
+                self._max_offset_s = max(self._max_offset_s, self._offset_s)
+            self._video.write(bgr, self._repeats(frame, first, self._video))
         self._lines.write(line + "\n")
         self._first = first
 
-    def _times(self, picture: Picture, first: Picture, video: _Video) -> int:
-        """How often a picture is written: of a live source as often as its time has frames, but for long outages."""
+    def _repeats(self, frame: SourceFrame, first: SourceFrame, video: _VideoWriter) -> int:
+        """Return how often a frame is written.
+
+        A live source's frame fills the time since the frame before it, up to MAX_REPEAT_S, so that the overlay lasts
+        as long as the source did.
+        """
         if not self._source.live:
             return video.repeats
-        due = round((picture.taken - first.taken) * video.rate) + 1
-        return max(1, min(due - video.written, round(OUTAGE_S * video.rate)))
+        due = round((frame.arrived_s - first.arrived_s) * video.rate) + 1
+        return max(1, min(due - video.written, round(MAX_REPEAT_S * video.rate)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the files and move them into place. Raises OSError or RuntimeError where the disk didn't take them."""
+        """Finish the files and move them into place. Raises OSError or RuntimeError if they could not be written."""
         try:
             self._lines.close()
             if self._video is not None:
@@ -171,23 +195,21 @@ class Recording:
             if self._first is None:
                 return
             if self._video is not None:
-                self._drafts[VIDEO].replace(self._folder / VIDEO)
-                self._say_times()
-            self._drafts[SEGMENTS].replace(self._folder / SEGMENTS)
+                self._drafts[VIDEO_NAME].replace(self._folder / VIDEO_NAME)
+                self._warn_of_offsets()
+            self._drafts[SEGMENTS_NAME].replace(self._folder / SEGMENTS_NAME)
         finally:
             for draft in self._drafts.values():
                 draft.unlink(missing_ok=True)
-            if self._first is None and self._made:
+            if self._first is None and self._created:
                 with contextlib.suppress(OSError):
                     self._folder.rmdir()
 
-    def _say_times(self) -> None:
-        """A word where frames of a recorded source do not come at their own times."""
-        if self._most_off_s > max(TIME_TOLERANCE_S, 1.5 / self._source.fps):
+    def _warn_of_offsets(self) -> None:
+        """Log a warning if frames of a recorded video are not at their own times in the overlay."""
+        if self._max_offset_s > max(TIME_TOLERANCE_S, 1.5 / self._source.fps):
             log.warning(
-                files.printable(
-                    f"{self._source.text}: the times between frames vary, or some are missing; {VIDEO} shows each for "
-                    f"1/{self._source.fps:g} s: up to {self._most_off_s:.2f} s off its time, the last one "
-                    f"{self._off_s:.2f} s"
-                )
+                f"{self._source.label}: the times between frames vary, or some are missing; {VIDEO_NAME} shows each "
+                f"for 1/{self._source.fps:g} s: up to {self._max_offset_s:.2f} s off its time, the last one "
+                f"{self._offset_s:.2f} s"
             )

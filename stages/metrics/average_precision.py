@@ -1,56 +1,75 @@
-"""COCO's average precision of instance masks (cocodataset.org/#detection-eval), by pycocotools.
+"""Average precision of instance masks by COCO's rules (cocodataset.org/#detection-eval), computed by pycocotools.
 
-That is imported where it is used: machines that only run engines do not have it.
+pycocotools is imported inside functions: machines that only run engines do not have it.
 """
 
 import contextlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-"""The first six of COCO's twelve figures, in its order."""
+"""The first six of COCO's twelve figures, in COCO's order."""
+
+
+class RunLengths(TypedDict):
+    """A mask as COCO's compressed run lengths."""
+
+    size: list[int]
+    """Height and width."""
+    counts: str
+
+
+class Result(TypedDict):
+    """An instance in COCO's format of results (cocodataset.org/#format-results)."""
+
+    image_id: int
+    category_id: int
+    score: float
+    segmentation: RunLengths
 
 
 class AveragePrecision:
-    """Accumulates pictures; `evaluate` ends it."""
+    """Collects the instances of pictures. Call `evaluate` after the last one."""
 
     def __init__(self, instances_json: Path) -> None:
-        """Read the truth: COCO instances with masks of the pictures' own size."""
+        """Read the truth, a COCO instances file whose masks have the pictures' own size."""
         from pycocotools.coco import COCO
 
         with contextlib.redirect_stdout(io.StringIO()):
             self._truth = COCO(str(instances_json))
-        self.results: list[dict[str, Any]] = []
-        """COCO results (cocodataset.org/#format-results): image_id, category_id, score, segmentation."""
+        self.results: list[Result] = []
 
     def add(
         self,
         image_id: int,
         masks: npt.NDArray[np.bool_],
-        scores: npt.NDArray[Any],
-        category_ids: npt.NDArray[Any],
+        scores: npt.NDArray[np.floating],
+        category_ids: npt.NDArray[np.integer],
     ) -> None:
-        """Count one picture: masks bool [K, H, W], scores float [K], category_ids int [K]; empty masks are left out."""
+        """Add one picture: masks bool [K, H, W], scores float [K], category_ids int [K]. Empty masks are left out."""
         self.results += results(image_id, masks, scores, category_ids)
 
     def evaluate(self) -> tuple[dict[str, float], dict[int, float]]:
-        """The figures of NAMES, 0 to 100, without those of sizes that the truth does not hold; AP by category_id."""
+        """Return the figures of NAMES and the AP by category_id, all 0 to 100.
+
+        A figure of a size that the truth does not hold is left out.
+        """
         from pycocotools.cocoeval import COCOeval
 
         categories = sorted({a["category_id"] for a in self._truth.dataset["annotations"] if not a["iscrowd"]})
         if not self.results:
             return dict.fromkeys(NAMES, 0.0) if categories else {}, dict.fromkeys(categories, 0.0)
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(self._truth, self._truth.loadRes([dict(r) for r in self.results]), "segm")
+            evaluation = COCOeval(self._truth, self._truth.loadRes([{**result} for result in self.results]), "segm")
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
         figures = {n: 100 * float(v) for n, v in zip(NAMES, evaluation.stats, strict=False) if v >= 0}
-        # [IoU threshold, recall, category, area range, detections]: all areas, the largest number of detections.
+        # [IoU threshold, recall, category, area range, detections]: area range 0 is all sizes, -1 the most detections.
         precision = evaluation.eval["precision"][:, :, :, 0, -1]
         by_class = {}
         for index, category_id in enumerate(evaluation.params.catIds):
@@ -61,12 +80,18 @@ class AveragePrecision:
 
 
 def results(
-    image_id: int, masks: npt.NDArray[np.bool_], scores: npt.NDArray[Any], category_ids: npt.NDArray[Any]
-) -> list[dict[str, Any]]:
-    """COCO results of one picture, best first, with compressed run lengths as text; empty masks are left out."""
+    image_id: int,
+    masks: npt.NDArray[np.bool_],
+    scores: npt.NDArray[np.floating],
+    category_ids: npt.NDArray[np.integer],
+) -> list[Result]:
+    """Return the COCO results of one picture, best score first. Empty masks are left out.
+
+    masks bool [K, H, W], scores float [K], category_ids int [K].
+    """
     from pycocotools import mask as rle
 
-    found = []
+    found: list[Result] = []
     for index in np.argsort(-scores, kind="stable"):
         if not masks[index].any():
             continue

@@ -1,22 +1,23 @@
 """Panoptic quality (Kirillov et al., arXiv:1801.00868) by the rules of COCO's evaluation.
 
-A predicted and a true segment of one class match when IoU > 0.5, the prediction's void pixels left out of the
-union. Crowd segments are neither found nor missed. An unmatched prediction that lies by more than half on void
-or on crowds of its class is not counted.
+A predicted and a true segment of one class match when their IoU is above 0.5. The union does not count the pixels of
+the prediction that are void in the truth. A crowd segment is neither found nor missed. A prediction without a match is
+not counted when more than half of it lies on void or on crowds of its class.
 
-panopticapi takes only the last crowd of a class in a picture; here all of them count, as the definition has it. With
+panopticapi counts only the last crowd of a class in a picture. Here all of them count, as the definition says. With
 data.small_segments: crowd a picture has many crowds of a class, and on such a set the PQ was about 1 point above
-panopticapi's. Compare figures of that setting with others of it alone.
+panopticapi's. Compare figures of that setting only with each other.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-VOID = 0
+from stages.foundation.coco_types import Category, SegmentInfo
+from stages.foundation.panoptic_ids import VOID_ID
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Tally:
 
     @property
     def quality(self) -> tuple[float, float, float] | None:
-        """PQ, SQ, RQ in 0 to 100; None for a class that neither truth nor prediction holds."""
+        """PQ, SQ and RQ, 0 to 100; None for a class that neither truth nor prediction holds."""
         weight = self.tp + self.fp / 2 + self.fn / 2
         if not weight:
             return None
@@ -41,7 +42,7 @@ class Tally:
 
 @dataclass
 class PanopticQuality:
-    """Accumulates pictures; `summary` gives the figures."""
+    """Counts the segments of pictures. `summary` returns the figures."""
 
     tallies: dict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """category_id -> counts."""
@@ -49,14 +50,14 @@ class PanopticQuality:
     def add(
         self,
         truth: npt.NDArray[np.int32],
-        segments: list[dict[str, Any]],
+        segments: Sequence[SegmentInfo],
         predicted: npt.NDArray[np.int32],
         category_ids: dict[int, int],
     ) -> None:
         """Count one picture.
 
-        truth: int32 [H, W] ids, 0 void, with segments_info entries {id, category_id, iscrowd}. predicted: the same
-        with segment id -> category_id. Raises ValueError where sizes differ, or for an id without category.
+        truth: ids int32 [H, W], VOID_ID for void, described by `segments`. predicted: ids int32 [H, W], described by
+        `category_ids`, segment id -> category_id. Raises ValueError where the sizes differ or an id has no category.
         """
         if truth.shape != predicted.shape:
             raise ValueError(f"the truth is {truth.shape}, the prediction {predicted.shape}; they must be equal")
@@ -64,38 +65,40 @@ class PanopticQuality:
         crowd = {s["id"]: s["category_id"] for s in segments if s.get("iscrowd")}
         overlap = intersections(truth, predicted)
         true_area, area = _areas(overlap, 0), _areas(overlap, 1)
-        unknown = (area.keys() - category_ids.keys() - {VOID}) | (true_area.keys() - true_category.keys() - {VOID})
+        unknown = (area.keys() - category_ids.keys() - {VOID_ID}) | (
+            true_area.keys() - true_category.keys() - {VOID_ID}
+        )
         if unknown:
             raise ValueError(f"segment ids {sorted(unknown)[:5]} are in the map but not in its segments_info")
 
         found: set[int] = set()
         matched: set[int] = set()
         for (true_id, segment_id), pixels in overlap.items():
-            if VOID in (true_id, segment_id) or true_id in crowd:
+            if VOID_ID in (true_id, segment_id) or true_id in crowd:
                 continue
             category_id = true_category[true_id]
             if category_id != category_ids[segment_id]:
                 continue
-            union = true_area[true_id] + area[segment_id] - pixels - overlap[VOID, segment_id]
+            union = true_area[true_id] + area[segment_id] - pixels - overlap[VOID_ID, segment_id]
             if pixels / union > 0.5:
                 self.tallies[category_id].tp += 1
                 self.tallies[category_id].iou += pixels / union
                 found.add(true_id)
                 matched.add(segment_id)
 
-        for true_id in true_area.keys() - found - crowd.keys() - {VOID}:
+        for true_id in true_area.keys() - found - crowd.keys() - {VOID_ID}:
             self.tallies[true_category[true_id]].fn += 1
-        for segment_id in area.keys() - matched - {VOID}:
+        for segment_id in area.keys() - matched - {VOID_ID}:
             category_id = category_ids[segment_id]
             same = (true_id for true_id, c in crowd.items() if c == category_id)
-            ignored = overlap[VOID, segment_id] + sum(overlap[true_id, segment_id] for true_id in same)
+            ignored = overlap[VOID_ID, segment_id] + sum(overlap[true_id, segment_id] for true_id in same)
             if ignored / area[segment_id] <= 0.5:
                 self.tallies[category_id].fp += 1
 
-    def summary(self, categories: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-        """PQ, SQ and RQ in 0 to 100 and the number of classes, for all, things and stuff.
+    def summary(self, categories: Sequence[Category]) -> dict[str, dict[str, float]]:
+        """Return PQ, SQ and RQ, 0 to 100, and the number of classes, for the groups all, things and stuff.
 
-        Means over the classes that truth or prediction holds; 0 where there is none.
+        A figure is the mean over the classes that truth or prediction holds, and 0 where there are none.
         """
         groups = {
             "all": categories,
@@ -111,7 +114,7 @@ class PanopticQuality:
 
 
 def intersections(first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]) -> "Counter[tuple[int, int]]":
-    """Pixels that each pair of ids shares: two int32 [H, W] of ids from 0 -> (id, id) -> count."""
+    """Return the number of pixels of each pair of ids, (first, second) -> count, in two maps int32 [H, W]."""
     pairs = (first.astype(np.int64) << 32) | second
     values, counts = np.unique(pairs, return_counts=True)
     return Counter({(int(v >> 32), int(v & 0xFFFFFFFF)): int(n) for v, n in zip(values, counts, strict=True)})

@@ -1,1 +1,1 @@
-"""The HTML page of the report stage: what it reads, its pictures, figures and tables, and its template."""
+"""The HTML page of the stage report: its sources, pictures, plots and tables, and its templates."""

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,7 +15,7 @@ TRAIN, VALIDATION = "#8a95a3", "#7b4fa3"
 THING, STUFF = "#d0722a", "#2f8474"
 
 WIDTH_IN = 5.7
-STYLE: Any = {
+STYLE: Any = {  # Matplotlib has a type of its own for these keys.
     "svg.fonttype": "none",
     "font.size": 8.5,
     "axes.edgecolor": RULE,
@@ -34,20 +35,25 @@ STYLE: Any = {
 }
 
 
-def losses(history: list[dict[str, float]]) -> Markup:
-    """Training and validation loss over the epochs."""
+def losses(history: Sequence[Mapping[str, float]]) -> Markup:
+    """Plot training and validation loss over the epochs."""
     lines = [("training", "train_loss", TRAIN, ""), ("validation", "val_loss", VALIDATION, "o")]
     return _curves("losses", history, lines, "loss", 1)
 
 
-def miou(history: list[dict[str, float]]) -> Markup:
-    """TAO's own mIoU of the validation set over the epochs, in percent; TAO writes fractions."""
+def miou(history: Sequence[Mapping[str, float]]) -> Markup:
+    """Plot TAO's own mIoU of the validation set over the epochs, in percent. TAO writes fractions."""
     return _curves("miou", history, [("validation", "val_miou", VALIDATION, "o")], "mIoU, %", 100)
 
 
 def _curves(
-    name: str, history: list[dict[str, float]], lines: list[tuple[str, str, str, str]], ylabel: str, factor: float
+    name: str,
+    history: Sequence[Mapping[str, float]],
+    lines: Sequence[tuple[str, str, str, str]],
+    ylabel: str,
+    factor: float,
 ) -> Markup:
+    """Plot factor * history[i][key] over the epochs for each of `lines`: (label, key, colour, marker)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 2.6), layout="constrained")
         axes = figure.add_subplot()
@@ -61,8 +67,8 @@ def _curves(
         return _svg(figure, name)
 
 
-def by_class(name: str, bars: list[tuple[str, bool, float]], xlabel: str, decimals: int) -> Markup:
-    """Horizontal bars from the largest down: (class, whether it is a thing, value)."""
+def by_class(name: str, bars: Sequence[tuple[str, bool, float]], xlabel: str, decimals: int) -> Markup:
+    """Plot horizontal bars, from the first at the top: (class, whether it is a thing, value)."""
     from matplotlib.patches import Patch
 
     with matplotlib.rc_context(STYLE):
@@ -81,15 +87,18 @@ def by_class(name: str, bars: list[tuple[str, bool, float]], xlabel: str, decima
 
 
 def latency(name: str, timed: dict[str, Any], engine_label: str) -> Markup:
-    """Latencies in ms: a bar to the median, a line with ticks at the 90th and the 99th percentile."""
+    """Plot latencies in ms: a bar to the median, and a line with ticks at the 90th and the 99th percentile.
+
+    `timed` is the content of benchmark_TARGET.json.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
         labels, y, top = [], 0.0, max(timed[who]["end_to_end"]["p99_ms"] for who in ("engine", "eager"))
         places = []
-        for what, title in (("end_to_end", "end to end"), ("network", "network")):
+        for scope, title in (("end_to_end", "end to end"), ("network", "network")):
             for who, label, color in (("eager", "PyTorch eager", EAGER), ("engine", engine_label, ENGINE)):
-                p50, p90, p99 = (timed[who][what][key] for key in ("p50_ms", "p90_ms", "p99_ms"))
+                p50, p90, p99 = (timed[who][scope][key] for key in ("p50_ms", "p90_ms", "p99_ms"))
                 axes.barh(y, p50, color=color, height=0.62)
                 axes.plot([p50, p99], [y, y], color=INK, linewidth=1)
                 axes.plot([p90, p99], [y, y], color=INK, linewidth=0, marker="|", markersize=7)
@@ -106,19 +115,19 @@ def latency(name: str, timed: dict[str, Any], engine_label: str) -> Markup:
 
 
 def escape_dollar(text: str) -> str:
-    """Text that Matplotlib does not take for mathematics."""
+    """Return text that Matplotlib does not read as mathematics."""
     return text.replace("$", r"\$")
 
 
 def _svg(figure: Figure, name: str) -> Markup:
-    """The <svg> element alone, the same bytes each time."""
+    """Return the <svg> element alone, the same bytes each time."""
     buffer = io.StringIO()
-    # Ids come from the salt; one salt per figure keeps them apart in the page.
+    # Matplotlib makes ids from the salt. A salt per figure makes them unique in the page.
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     text = buffer.getvalue()
     text = re.sub(r'(<g|<path) id="[a-z]+[\w.]*_\d+"', r"\1", text[text.index("<svg") :])
-    # The page sets the size.
+    # The page sets the size of the plot.
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     return Markup(text)

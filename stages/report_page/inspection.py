@@ -1,4 +1,4 @@
-"""What Polygraphy's inspection says of an ONNX file, and the bytes that a frame takes to the device and back."""
+"""Inputs and outputs of an ONNX file, with their bytes, and Polygraphy's description of it."""
 
 import math
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Tensor:
+class GraphTensor:
     """An input or an output of a graph."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    """With the batch at first."""
+    """With the batch as the first dimension."""
     bytes: int
-    """Of the whole batch."""
+    """Size of the whole batch."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A graph as seen from outside."""
+    """Inputs and outputs of a graph."""
 
     text: str
-    """What `polygraphy inspect model` prints: opset, inputs, outputs, number of initializers and nodes."""
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    """The output of `polygraphy inspect model`: opset, inputs, outputs, numbers of initializers and nodes."""
+    inputs: list[GraphTensor]
+    outputs: list[GraphTensor]
 
 
 def read(onnx_file: Path) -> Inspection:
-    """Inspect an ONNX file, whose shapes are fixed. Raises ValueError naming the file when it is not ONNX."""
+    """Inspect an ONNX file with fixed shapes. Raises ValueError naming the file where it is not ONNX."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from polygraphy.backend.onnx import util  # type: ignore[import-untyped]
@@ -43,6 +43,6 @@ def read(onnx_file: Path) -> Inspection:
     return Inspection(util.str_from_onnx(model).strip(), inputs, outputs)
 
 
-def _tensor(name: str, found: Any) -> Tensor:
+def _tensor(name: str, found: Any) -> GraphTensor:  # Polygraphy has no types.
     shape = tuple(found.shape)
-    return Tensor(name, str(found.dtype), shape, math.prod(shape) * found.dtype.itemsize)
+    return GraphTensor(name, str(found.dtype), shape, math.prod(shape) * found.dtype.itemsize)

@@ -1,7 +1,6 @@
-"""The page: sources through tables and figures into the template."""
+"""Fills the templates of the page from its sources."""
 
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import yaml
@@ -10,16 +9,17 @@ from stages import config
 from stages.report_page import figures, pictures, pipeline, tables
 from stages.report_page.sources import Sources
 
-HERE = Path(__file__).parent
-DVC_YAML = HERE.parents[1] / "dvc.yaml"
+TEMPLATES = Path(__file__).with_name("templates")
+SECTIONS = ("pictures", "pipeline", "data", "training", "accuracy", "graph", "engines", "speed", "parameters")
+"""Sections in the order of the page; each has a template of its name."""
 SAMPLE = "data/raw/sample"
-"""Where the sample stage writes its generated scenes."""
+"""Folder of the generated scenes, which the stage sample writes."""
 
 
 def render(sources: Sources) -> str:
-    """The whole HTML page as text."""
+    """Return the HTML page as text."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -30,20 +30,21 @@ def render(sources: Sources) -> str:
     return environment.get_template("page.html.j2").render(context(sources))
 
 
-def context(sources: Sources) -> dict[str, Any]:
-    """The template's variables."""
+def context(sources: Sources) -> dict[str, object]:
+    """Return the variables of the templates."""
     cfg = sources.cfg
     params = config.plain(cfg)
     rows, legend = pictures.rows(sources)
-    timed = {name: sources.metric(f"benchmark_{name}") for name in cfg.measured}
+    timed = {name: sources.metric(f"benchmark_{name}") for name in cfg.runnable}
     return {
+        "sections": SECTIONS,
         "cfg": cfg,
         "generated": cfg.data.root == SAMPLE,
         "tiles": tables.tiles(sources),
         "columns": pictures.columns(sources),
         "rows": rows,
         "legend": [{**c, "short": tables.short(c["name"])} for c in legend],
-        "dag": pipeline.svg(pipeline.read(DVC_YAML, params)),
+        "dag": pipeline.svg(sources.pipeline),
         "data": sources.statistics,
         "classes": {split: class_figures(sources, split) for split in ("train", "val")},
         "history": sources.history,
@@ -66,13 +67,13 @@ def context(sources: Sources) -> dict[str, Any]:
     }
 
 
-def class_figures(sources: Sources, split: str) -> dict[str, Any]:
-    """Bars of labelled pixels and of segments by class of a split, at most tables.MOST_BARS each."""
-    area, count = (tables.by_class(sources, split, what) for what in ("pixels", "segments"))
+def class_figures(sources: Sources, split: str) -> dict[str, object]:
+    """Plot labelled pixels and segments by class of a split, at most tables.MAX_BARS each."""
+    area, count = (tables.by_class(sources, split, quantity) for quantity in ("pixels", "segments"))
     total = sum(area.values())
     share = {class_id: 100 * pixels / total for class_id, pixels in area.items()}
     return {
-        "shown": min(len(area), tables.MOST_BARS),
+        "shown": min(len(area), tables.MAX_BARS),
         "present": len(area),
         "pixels": figures.by_class(f"pixels {split}", tables.bars(sources, share), "share of labelled pixels, %", 1),
         "segments": figures.by_class(f"segments {split}", tables.bars(sources, count), "segments", 0),

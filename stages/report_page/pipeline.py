@@ -1,208 +1,167 @@
-"""The pipeline as a graph: the stages of dvc.yaml, expanded as DVC does, and a layered drawing of them."""
+"""Draws the pipeline: DVC resolves the stages of dvc.yaml, grandalf places them, and the result is an <svg>.
 
-import itertools
-import random
-import re
-from dataclasses import dataclass, field
+grandalf.layouts.SugiyamaLayout places layers from top to bottom, after Sugiyama et al. (1981), with coordinates after
+Brandes and Köpf (2001). Here x and y change places, so that the layers are columns.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
+import networkx
+from grandalf.graphs import Edge, Graph, Vertex
+from grandalf.layouts import SugiyamaLayout, VertexViewer
 from markupsafe import Markup, escape
 
-BOX_W, BOX_H, GAP_X, GAP_Y, LANE_H, MARGIN = 124, 46, 38, 20, 16, 4
-MOST_CHARACTERS = 20
-"""Of the line under a stage's name."""
-CHARACTER_W = 8
-"""At most, of a stage's name without its item."""
-TRIES = 200
-"""Orders tried for one with few crossings."""
+BOX_HEIGHT_PX, GAP_X_PX, GAP_Y_PX, MARGIN_PX = 46, 38, 20, 4
+LANE_HEIGHT_PX = 16
+"""Height that an edge takes in a column that it passes."""
+MIN_BOX_WIDTH_PX, CHARACTER_WIDTH_PX = 124, 8
+"""A box is at least as wide as the first. A wider one holds the longest name, at the second per character."""
+MAX_LABEL_CHARACTERS = 20
+"""Longest label under the name of a stage. A longer label loses its beginning."""
+
+Point = tuple[float, float]
+"""x and y in pixels of the drawing."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stage:
-    """A stage after expansion, such as engine@cpu."""
+    """A stage as DVC resolves it."""
 
     name: str
-    desc: str
-    deps: list[str]
-    outs: list[str]
-    """Outputs and metrics files."""
-    before: set[str] = field(default_factory=set)
-    """Stages that it takes its inputs from, without those implied by others."""
+    """With its item, such as engine@cpu."""
+    description: str
+    outputs: list[str]
+    """Paths of outputs and metrics files, as dvc.yaml writes them."""
 
 
-def read(dvc_yaml: Path, params: dict[str, Any]) -> list[Stage]:
-    """Stages of a dvc.yaml in its order, `foreach` and `matrix` expanded with the parameters."""
-    stages: list[Stage] = []
-    for name, content in yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"].items():
-        for suffix, body, context in _expand(content, params):
-            outs = [*body.get("outs", []), *body.get("metrics", [])]
-            paths = [_fill(next(iter(out)) if isinstance(out, dict) else out, context) for out in outs]
-            deps = [_fill(dep, context) for dep in body.get("deps", [])]
-            stages.append(Stage(name + suffix, body.get("desc", ""), deps, paths))
-    reach: dict[str, set[str]] = {}
-    for stage in stages:
-        direct = {
-            s.name for s in stages if s is not stage and any(map(_overlap, itertools.product(stage.deps, s.outs)))
-        }
-        reach[stage.name] = direct
-    ancestors = {name: _ancestors(name, reach) for name in reach}
-    for stage in stages:
-        direct = reach[stage.name]
-        stage.before = {d for d in direct if not any(d in ancestors[other] for other in direct)}
-    return stages
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages in the order of dvc.yaml, and their dependencies."""
+
+    stages: list[Stage]
+    edges: list[tuple[str, str]]
+    """Names of an earlier and a later stage, without the dependencies that follow from others."""
 
 
-def _expand(content: dict[str, Any], params: dict[str, Any]) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(suffix of the name, body, variables) of each stage that an entry of dvc.yaml stands for."""
-    if "foreach" in content:
-        over = _value(content["foreach"], params)
-        pairs = over.items() if isinstance(over, dict) else [(item, item) for item in over]
-        return [(f"@{key}", content["do"], {**params, "key": key, "item": item}) for key, item in pairs]
-    if "matrix" in content:
-        axes = {axis: _value(values, params) for axis, values in content["matrix"].items()}
-        items = [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
-        return [("@" + "-".join(map(str, item.values())), content, {**params, "item": item}) for item in items]
-    return [("", content, params)]
+@dataclass(frozen=True)
+class Layout:
+    """Places of stages and dependencies in the drawing."""
+
+    boxes: dict[str, Point]
+    """Centre of each stage's box, by the stage's name."""
+    routes: dict[tuple[str, str], list[Point]]
+    """(earlier stage, later stage) -> centres of the boxes, and the points between where the edge passes a column."""
+    box_width: float
+    width: float
+    height: float
 
 
-def _value(template: Any, context: dict[str, Any]) -> Any:
-    """What a `${key.key}` stands for; anything else is itself."""
-    found = re.fullmatch(r"\$\{([\w.]+)\}", template) if isinstance(template, str) else None
-    return _look_up(found[1], context) if found else template
+class _Route:
+    """Receives the route of an edge from grandalf: the centres of its ends, and of the places between."""
+
+    def setpath(self, points: list[Point]) -> None:
+        self.points = points
 
 
-def _fill(text: str, context: dict[str, Any]) -> str:
-    return re.sub(r"\$\{([\w.]+)\}", lambda found: str(_look_up(found[1], context)), text)
+def read(dvc_yaml: Path) -> Pipeline:
+    """Return the stages of dvc.yaml as DVC resolves them with the params.yaml beside it.
 
-
-def _look_up(key: str, context: dict[str, Any]) -> Any:
-    value: Any = context
-    for part in key.split("."):
-        value = value[part]
-    return value
-
-
-def _overlap(paths: tuple[str, str]) -> bool:
-    """Whether one path is the other one or inside it."""
-    a, b = (Path(p).parts for p in paths)
-    return a[: len(b)] == b[: len(a)]
-
-
-def _ancestors(name: str, before: dict[str, set[str]]) -> set[str]:
-    return before[name] | {a for b in before[name] for a in _ancestors(b, before)}
-
-
-def layers(stages: list[Stage]) -> list[list[str]]:
-    """Columns of the drawing, each from the top down.
-
-    A stage stands one column after the last of its predecessors. An edge over several columns holds a place in each
-    one between, named `from>to`, so that it meets no box.
+    DVC only reads, so this works inside a running stage. Raises RuntimeError with DVC's message, and FileNotFoundError
+    where there is no DVC project or no stage.
     """
-    before = {s.name: sorted(s.before) for s in stages}
-    depth: dict[str, int] = {}
-    while len(depth) < len(stages):
-        for name in before:
-            if name not in depth and all(b in depth for b in before[name]):
-                depth[name] = 1 + max((depth[b] for b in before[name]), default=-1)
-    columns: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
-    for name, column in depth.items():
-        columns[column].append(name)
-    links: list[list[tuple[str, str]]] = [[] for _ in columns]
-    for name in before:
-        for b in before[name]:
-            path = [b, *(f"{b}>{name}" for _ in range(depth[b] + 1, depth[name])), name]
-            for column, (start, end) in enumerate(itertools.pairwise(path), start=depth[b]):
-                links[column].append((start, end))
-                if end != name:
-                    columns[column + 1].append(end)
-    return _untangled(columns, links)
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.repo import Repo
+
+    path = dvc_yaml.resolve()
+    try:
+        with Repo(str(path.parent)) as repo:
+            # DVC's edges lead from a stage to those that it depends on.
+            resolved = repo.index.graph.reverse()
+    except NotDvcRepoError as error:
+        raise FileNotFoundError(f"{dvc_yaml} is not in a DVC project; run in the project's folder") from error
+    except DvcException as error:
+        raise RuntimeError(f"{dvc_yaml}: DVC can't resolve its stages: {error}; correct dvc.yaml") from error
+    # Data that DVC tracks without a stage, and stages of another dvc.yaml, are left out.
+    found = [stage for stage in resolved if stage.path == str(path)]
+    if not found:
+        raise FileNotFoundError(f"{dvc_yaml} has no stages; name the project's dvc.yaml")
+    reduced = networkx.transitive_reduction(resolved.subgraph(found))
+    return Pipeline(
+        [Stage(stage.name, stage.desc or "", [output.def_path for output in stage.outs]) for stage in found],
+        sorted((earlier.name, later.name) for earlier, later in reduced.edges),
+    )
 
 
-def _untangled(columns: list[list[str]], links: list[list[tuple[str, str]]]) -> list[list[str]]:
-    """The columns in an order with few crossings; links[k] are the edges from column k to the next.
+def arrange(pipeline: Pipeline) -> Layout:
+    """Place the stages from left to right with few crossings. Separate parts of the pipeline are below each other."""
+    longest = max(len(stage.name.partition("@")[0]) for stage in pipeline.stages)
+    box_width = max(MIN_BOX_WIDTH_PX, CHARACTER_WIDTH_PX * longest + 12)
+    vertices = {stage.name: Vertex(stage.name) for stage in pipeline.stages}
+    for vertex in vertices.values():
+        vertex.view = VertexViewer(w=BOX_HEIGHT_PX, h=box_width)
+    lines = [Edge(vertices[earlier], vertices[later]) for earlier, later in pipeline.edges]
+    for line in lines:
+        line.view = _Route()
+    boxes: dict[str, Point] = {}
+    routes: dict[tuple[str, str], list[Point]] = {}
+    width, top = 0.0, float(MARGIN_PX)
+    for component in Graph(list(vertices.values()), lines).C:
+        layout = SugiyamaLayout(component)
+        layout.xspace, layout.yspace, layout.dw = GAP_Y_PX, GAP_X_PX, LANE_HEIGHT_PX
+        layout.init_all()
+        layout.draw()
+        places = [place.view for column in layout.layers for place in column]
+        shift = top - min(place.xy[0] - place.w / 2 for place in places)
+        for vertex in component.V():
+            across, along = vertex.view.xy
+            boxes[vertex.data] = (along + MARGIN_PX, across + shift)
+        for edge in component.E():
+            ends = edge.v[0].data, edge.v[1].data
+            routes[ends] = [(along + MARGIN_PX, across + shift) for across, along in edge.view.points]
+        width = max(width, *(place.xy[1] + place.h / 2 + 2 * MARGIN_PX for place in places))
+        top = max(place.xy[0] + place.w / 2 for place in places) + shift + GAP_Y_PX
+    return Layout(boxes, routes, box_width, width, top - GAP_Y_PX + MARGIN_PX)
 
-    Sorts each column by the mean place of its neighbours to the left, from several starting orders.
-    """
-    best, fewest = columns, sum(map(_crossings, columns, columns[1:], links))
-    chance = random.Random(0)
-    for _ in range(TRIES):
-        if not fewest:
-            break
-        tried = [chance.sample(column, len(column)) for column in columns]
-        for k, column in enumerate(tried[1:]):
-            height = {place: (i + 0.5) / len(tried[k]) for i, place in enumerate(tried[k])}
-            means = {}
-            for place in column:
-                found = [height[start] for start, end in links[k] if end == place]
-                means[place] = sum(found) / len(found) if found else 0.5
-            column.sort(key=means.__getitem__)
-        crossings = sum(map(_crossings, tried, tried[1:], links))
-        if crossings < fewest:
-            best, fewest = tried, crossings
-    return best
 
-
-def _crossings(left: list[str], right: list[str], links: list[tuple[str, str]]) -> int:
-    places = [(left.index(start), right.index(end)) for start, end in links]
-    return sum((a[0] - b[0]) * (a[1] - b[1]) < 0 for a, b in itertools.combinations(places, 2))
-
-
-def svg(stages: list[Stage]) -> Markup:
-    """An <svg> of the stages from left to right; a tooltip has the full name, what a stage does and its outputs."""
-    columns = layers(stages)
-    heights = [sum(LANE_H if ">" in p else BOX_H for p in c) + GAP_Y * (len(c) - 1) for c in columns]
-    box_w = max(BOX_W, CHARACTER_W * max(len(stage.name.partition("@")[0]) for stage in stages) + 12)
-    height, width = max(heights) + 2 * MARGIN, len(columns) * (box_w + GAP_X) - GAP_X + 2 * MARGIN
-    at: dict[tuple[str, int], float] = {}
-    for k, column in enumerate(columns):
-        y = (height - heights[k]) / 2
-        for place in column:
-            size = LANE_H if ">" in place else BOX_H
-            at[place, k] = y + size / 2
-            y += size + GAP_Y
-    column_of = {place: k for (place, k) in at if ">" not in place}
-    parts = [f'<svg class="dag" viewBox="0 0 {width} {height:g}" role="img" aria-label="stages and their order">']
-    for stage in stages:
-        for b in sorted(stage.before):
-            route = [(k, at[f"{b}>{stage.name}", k]) for k in range(column_of[b] + 1, column_of[stage.name])]
-            start, end = ((column_of[name], at[name, column_of[name]]) for name in (b, stage.name))
-            parts.append(f'<path class="edge" d="{_path([start, *route, end], box_w)}"/>')
-    for stage in stages:
-        k = column_of[stage.name]
-        parts.append(_box(stage, _left(k, box_w), at[stage.name, k] - BOX_H / 2, box_w))
+def svg(pipeline: Pipeline) -> Markup:
+    """Draw a pipeline as an <svg>; a tooltip has a stage's full name, its description and its outputs."""
+    layout = arrange(pipeline)
+    parts = [
+        f'<svg class="dag" viewBox="0 0 {layout.width:g} {layout.height:g}" role="img" '
+        'aria-label="stages and their order">'
+    ]
+    parts += [f'<path class="edge" d="{_path(layout.routes[edge], layout.box_width)}"/>' for edge in pipeline.edges]
+    parts += [_box(stage, layout.boxes[stage.name], layout.box_width) for stage in pipeline.stages]
     return Markup("\n".join([*parts, "</svg>"]))
 
 
-def _left(column: int, box_w: int) -> int:
-    return MARGIN + column * (box_w + GAP_X)
+def _path(route: list[Point], box_width: float) -> str:
+    """Return the edge as an SVG path: a curve in each gap between columns, a straight line through a column."""
+    (x, y), *others = route
+    path = f"M{x + box_width / 2:g},{y:g}"
+    for number, (x, next_y) in enumerate(others, start=1):
+        left = x - box_width / 2
+        middle = left - GAP_X_PX / 2
+        path += f" C{middle:g},{y:g} {middle:g},{next_y:g} {left:g},{next_y:g}"
+        if number < len(others):
+            path += f" H{x + box_width / 2:g}"
+        y = next_y
+    return path
 
 
-def _path(points: list[tuple[int, float]], box_w: int) -> str:
-    """A curve in each gap between columns, and a straight line through a column that it passes."""
-    d = f"M{_left(points[0][0], box_w) + box_w},{points[0][1]:g}"
-    for (_, y0), (column, y1) in itertools.pairwise(points):
-        x1 = _left(column, box_w)
-        middle = x1 - GAP_X / 2
-        d += f" C{middle:g},{y0:g} {middle:g},{y1:g} {x1},{y1:g}"
-        if column != points[-1][0]:
-            d += f" H{x1 + box_w}"
-    return d
-
-
-def _box(stage: Stage, x: float, y: float, box_w: int) -> str:
-    """Under its name stands what an expanded stage is for, such as cpu of engine@cpu, or the first output."""
+def _box(stage: Stage, center: Point, width: float) -> str:
+    """Return a stage's box: its name, and below it its item, such as cpu of engine@cpu, or else its first output."""
     name, _, label = stage.name.partition("@")
-    if not label and stage.outs:
-        first = Path(stage.outs[0].removeprefix("data/"))
+    if not label and stage.outputs:
+        first = Path(stage.outputs[0].removeprefix("data/"))
         label = first.name if first.suffix else str(first)
-    if len(label) > MOST_CHARACTERS:
-        label = "…" + label[1 - MOST_CHARACTERS :]
-    middle = x + box_w / 2
+    if len(label) > MAX_LABEL_CHARACTERS:
+        label = "…" + label[1 - MAX_LABEL_CHARACTERS :]
+    x, y = center
     return (
-        f"<g><title>{escape(stage.name)}: {escape(stage.desc)}; {escape(', '.join(stage.outs))}</title>"
-        f'<rect x="{x:g}" y="{y:g}" width="{box_w}" height="{BOX_H}" rx="5"/>'
-        f'<text class="stage" x="{middle:g}" y="{y + 20:g}">{escape(name)}</text>'
-        f'<text class="out" x="{middle:g}" y="{y + 36:g}">{escape(label)}</text></g>'
+        f"<g><title>{escape(stage.name)}: {escape(stage.description)}; {escape(', '.join(stage.outputs))}</title>"
+        f'<rect x="{x - width / 2:g}" y="{y - BOX_HEIGHT_PX / 2:g}" width="{width:g}" height="{BOX_HEIGHT_PX}" rx="5"/>'
+        f'<text class="stage" x="{x:g}" y="{y - 3:g}">{escape(name)}</text>'
+        f'<text class="out" x="{x:g}" y="{y + 13:g}">{escape(label)}</text></g>'
     )

@@ -1,79 +1,86 @@
-"""What the page is made from: the files of the other stages, read once."""
+"""Reads the files of the other stages for the page."""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import config, files
+from stages import config
 from stages.coco import panoptic
-from stages.graph import description
-from stages.report_page import inspection
+from stages.foundation import files
+from stages.foundation.coco_types import Category
+from stages.inference import description
+from stages.report_page import inspection, pipeline
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Content of the artifacts. What a stage has not written is None or empty."""
+    """Content of the artifacts. A file that no stage has written is None or empty."""
 
     cfg: config.Config
-    classes: dict[int, dict[str, Any]]
-    """category_id -> id, name, color (RGB), isthing."""
+    classes: dict[int, Category]
+    """By category_id."""
     statistics: dict[str, Any]
-    """statistics.json of convert."""
+    """Content of statistics.json, which convert writes."""
     truth: panoptic.PanopticSet
     checkpoint: panoptic.PanopticSet | None
-    """Maps of evaluate."""
-    measured: dict[str, panoptic.PanopticSet]
-    """Target -> maps of verify."""
+    """Maps that evaluate wrote."""
+    runnable: dict[str, panoptic.PanopticSet]
+    """Target -> maps that verify wrote."""
     history: list[dict[str, float]]
-    """A row per epoch of TAO's training; without a key where nothing was measured."""
-    per_class: list[dict[str, Any]]
-    """Rows of per_class.csv: class, and numbers in 0 to 100 or counts, those that there are."""
+    """A row per epoch of TAO's training. A row lacks the figures that TAO did not measure in its epoch."""
+    per_class: list[dict[str, str | float]]
+    """Rows of per_class.csv: the class, and its figures, 0 to 100, and counts. A row lacks what its class lacks."""
     graphs: dict[str, inspection.Inspection]
-    """Folder of a deployable graph, such as data/onnx/gather/fp16 -> what it takes and returns."""
+    """Folder of a deployable graph, such as data/onnx/onnx_gather/fp16 -> its inputs and outputs."""
     engines: dict[str, dict[str, Any]]
-    """Target -> engine.json."""
+    """Target -> content of engine.json."""
     metrics: dict[str, Any]
     """Stem of each file in metrics/ -> its content."""
+    pipeline: pipeline.Pipeline
 
     def metric(self, stem: str) -> Any:
-        """Content of metrics/<stem>.json, or None."""
+        """Return the content of metrics/<stem>.json, or None where it is absent."""
         return self.metrics.get(stem)
 
 
-def read(data: Path, cfg: config.Config) -> Sources:
-    """Read the artifacts in `data`.
+def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
+    """Read the artifacts in `data` and the stages of `dvc_yaml`.
 
-    Raises FileNotFoundError without what convert writes, ValueError for a file that can't be parsed.
+    Raises FileNotFoundError where files of convert or the stages are absent, ValueError for a file that can't be
+    parsed, and RuntimeError where DVC can't resolve `dvc_yaml`.
     """
     history = [
         {key: float(value) for key, value in row.items() if value} for row in _rows(data / "checkpoint" / "history.csv")
     ]
-    per_class = [
+    per_class: list[dict[str, str | float]] = [
         {key: value if key == "class" else float(value) for key, value in row.items() if value}
         for row in _rows(data / "evaluate" / "per_class.csv")
     ]
-    measured = {name: _maps(data / "verify" / name) for name in cfg.measured}
-    deployable = [(form.value, p) for form in cfg.deploy.deformable_attention for p in precisions(cfg.deploy)]
-    onnx_files = {f"data/onnx/{form}/{p}": data / "onnx" / form / p / description.ONNX for form, p in deployable}
-    sidecars = {name: data / "engines" / name / "engine.json" for name in cfg.targets}
+    runnable = {name: _maps(data / "verify" / name) for name in cfg.runnable}
+    deployable = [(variant.value, p) for variant in cfg.deploy.variants for p in precisions(cfg.deploy)]
+    onnx_files = {
+        f"data/onnx/{variant}/{p}": data / "onnx" / variant / p / description.ONNX for variant, p in deployable
+    }
+    manifests = {name: data / "engines" / name / "engine.json" for name in cfg.targets}
     return Sources(
         cfg=cfg,
         classes={c["id"]: c for c in files.read_json(data / "coco" / "label_map.json")},
         statistics=files.read_json(data / "coco" / "statistics.json"),
         truth=panoptic.read(data / "coco" / "val"),
         checkpoint=_maps(data / "evaluate"),
-        measured={name: maps for name, maps in measured.items() if maps},
+        runnable={name: maps for name, maps in runnable.items() if maps},
         history=history,
         per_class=per_class,
         graphs={folder: inspection.read(path) for folder, path in onnx_files.items() if path.exists()},
-        engines={name: files.read_json(path) for name, path in sidecars.items() if path.exists()},
+        engines={name: files.read_json(path) for name, path in manifests.items() if path.exists()},
         metrics={path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))},
+        pipeline=pipeline.read(dvc_yaml),
     )
 
 
 def precisions(deploy: config.Deploy) -> list[str]:
-    """Precisions that each form of the graph is made in, fp32 first."""
+    """Return the precisions of each variant of the graph, fp32 first."""
     return [config.Precision.fp32.value, *(p.value for p in deploy.lower_precisions)]
 
 

@@ -1,4 +1,4 @@
-"""The numbers of the page, as rows for the template."""
+"""Makes the numbers of the page, as rows for the templates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,19 @@ from stages import config
 from stages.report_page.sources import Sources, precisions
 
 NOT_RUN = "built, not run on this host"
-MOST_BARS = 30
-"""Bars in a plot by class; Vistas has more classes than a readable plot holds."""
+MAX_BARS = 30
+"""Bars in a plot by class. Vistas has more classes than a plot can show legibly."""
 
 
 def number(value: float | None, decimals: int = 1) -> str:
-    """A number with thousands separators and a true minus sign, a dash for None."""
+    """Format a number with thousands separators and a true minus sign; None is a dash."""
     if value is None:
         return "–"  # noqa: RUF001
     return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: float, decimals: int) -> str:
-    """A number with its sign; 0 after rounding has none."""
+    """Format a number with its sign. A number that rounds to 0 has none."""
     text = number(abs(value), decimals)
     if not any(digit in text for digit in "123456789"):
         return text
@@ -27,17 +27,17 @@ def signed(value: float, decimals: int) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """A small difference with two significant digits, such as 4.2e-05."""
+    """Format a small difference with two significant digits, such as 4.2e-05; None is empty."""
     return "" if value is None else f"{value:.1e}"
 
 
 def short(name: str) -> str:
-    """A Vistas label name without its first level: object--vehicle--car becomes vehicle / car."""
+    """Return a Vistas label name without its first level: object--vehicle--car becomes vehicle / car."""
     return " / ".join(name.split("--")[1:]) or name
 
 
 def _accuracy(evaluated: Any, mode: config.Mode) -> list[dict[str, str]]:
-    """The figures of what the network learned."""
+    """Return the tiles of the figures that a network of this mode has."""
     kinds = {
         "all": ("PQ", "pq", "/ 100", "panoptic quality of the checkpoint"),
         "semantic": ("mIoU", "miou", "%", "mean IoU of the checkpoint's semantic maps"),
@@ -55,11 +55,11 @@ def _accuracy(evaluated: Any, mode: config.Mode) -> list[dict[str, str]]:
 
 
 def tiles(sources: Sources) -> list[dict[str, str]]:
-    """Key figures: label, value, unit, caption. A value is empty where its stage has not run."""
-    evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.measured), "")
+    """Return the key figures: label, value, unit, caption. A value is empty where its stage has not run."""
+    evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.runnable), "")
     verified, timed = sources.metric(f"verify_{name}"), sources.metric(f"benchmark_{name}")
     engine, deploy = f"engine {name}", sources.cfg.deploy
-    absent = f"verify or benchmark of {engine} has not run" if name else "no target is measured"
+    absent = f"verify or benchmark of {engine} has not run" if name else "no target is runnable here"
     return [
         *_accuracy(evaluated, sources.cfg.model.mode),
         _tile(
@@ -87,55 +87,57 @@ def _tile(label: str, value: str, unit: str, caption: str) -> dict[str, str]:
     return {"label": label, "value": value, "unit": unit, "caption": caption}
 
 
-def by_class(sources: Sources, split: str, what: str) -> dict[int, int]:
-    """Pixels or segments of each class that a split holds, by its id, crowds included."""
+def by_class(sources: Sources, split: str, quantity: str) -> dict[int, int]:
+    """Return the `quantity`, pixels or segments, of each class in a split, by category_id. Crowds are counted."""
     ids = {c["name"]: i for i, c in sources.classes.items()}
-    return {ids[row["class"]]: row[what] for row in sources.statistics[split]["by_class"] if row["segments"]}
+    return {ids[row["class"]]: row[quantity] for row in sources.statistics[split]["by_class"] if row["segments"]}
 
 
 def bars(sources: Sources, values: Mapping[int, float]) -> list[tuple[str, bool, float]]:
-    """(short name, whether it is a thing, value) of the MOST_BARS largest values, largest first."""
-    largest = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MOST_BARS]
+    """Return (short name, whether it is a thing, value) of the MAX_BARS largest values, the largest first."""
+    largest = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MAX_BARS]
     return [(short(sources.classes[i]["name"]), bool(sources.classes[i]["isthing"]), value) for i, value in largest]
 
 
-def per_class(sources: Sources) -> list[dict[str, Any]]:
-    """Rows of per_class.csv by falling PQ, AP and IoU, with the class's colour."""
+def per_class(sources: Sources) -> list[dict[str, object]]:
+    """Return the rows of per_class.csv by falling PQ, AP and IoU, with each class's colour."""
     by_name = {c["name"]: c for c in sources.classes.values()}
-    rows = [{**row, "short": short(row["class"]), "color": by_name[row["class"]]["color"]} for row in sources.per_class]
-    return sorted(rows, key=lambda r: (*(-r.get(key, 0.0) for key in ("pq", "ap", "iou")), r["class"]))
+    order = sorted(
+        sources.per_class, key=lambda r: (*(-float(r.get(key, 0.0)) for key in ("pq", "ap", "iou")), r["class"])
+    )
+    return [{**row, "short": short(str(row["class"])), "color": by_name[str(row["class"])]["color"]} for row in order]
 
 
-def graphs(sources: Sources) -> list[dict[str, Any]]:
-    """Rows of the graph table, form by form; `absent` where the stage has not run."""
+def graphs(sources: Sources) -> list[dict[str, object]]:
+    """Return the rows of the graph table, variant by variant. A row is `absent` where its stage has not run."""
     rows = []
-    for form in (sampler.value for sampler in sources.cfg.deploy.deformable_attention):
-        rows.append(_graph(sources, form, "exported", f"export_{form}", f"export@{form}"))
+    for variant in (each.value for each in sources.cfg.deploy.variants):
+        rows.append(_graph(sources, variant, "exported", f"export_{variant}", f"export@{variant}"))
         fp32, *lower = precisions(sources.cfg.deploy)
-        rows.append(_graph(sources, form, fp32, f"simplify_{form}", f"simplify@{form}"))
-        rows += [_graph(sources, form, p, f"precision_{form}_{p}", f"precision@{form}-{p}") for p in lower]
+        rows.append(_graph(sources, variant, fp32, f"simplify_{variant}", f"simplify@{variant}"))
+        rows += [_graph(sources, variant, p, f"precision_{variant}_{p}", f"precision@{variant}-{p}") for p in lower]
     return rows
 
 
-def _graph(sources: Sources, form: str, name: str, stem: str, stage: str) -> dict[str, Any]:
+def _graph(sources: Sources, variant: str, name: str, stem: str, stage: str) -> dict[str, object]:
     found = sources.metric(stem)
-    row: dict[str, Any] = {"label": f"{form}, {name}", "folder": f"data/onnx/{form}/{name}", "stage": stage}
+    row: dict[str, object] = {"label": f"{variant}, {name}", "folder": f"data/onnx/{variant}/{name}", "stage": stage}
     row["absent"] = found is None
     if not found:
         return row
     row |= {"nodes": found["nodes"], "mb": found["bytes"] / 1e6}
-    # Such as "not on this host: ONNX Runtime has no plugin of TensorRT".
+    # `compared` is a reason, such as "not on this host: ONNX Runtime has no plugin of TensorRT".
     row["not_compared"] = found.get("compared", "").partition(": ")[2]
     row["logits"] = scientific(found.get("logit_difference_p99"))
     row["agreement"] = "" if row["not_compared"] else number(found["pixel_agreement_pct"], 3)
     for kind in ("class", "mask"):
-        for what in ("p999", "max"):
-            row[f"{kind}_{what}"] = scientific(found.get(f"{kind}_probability_difference_{what}"))
+        for statistic in ("p999", "max"):
+            row[f"{kind}_{statistic}"] = scientific(found.get(f"{kind}_probability_difference_{statistic}"))
     return row
 
 
-def transfers(sources: Sources) -> list[dict[str, Any]]:
-    """A row per deployable graph that is there: its tensors, megabytes in and out a frame, Polygraphy's text."""
+def transfers(sources: Sources) -> list[dict[str, object]]:
+    """Return a row per deployable graph: its tensors, megabytes in and out per frame, and Polygraphy's text."""
     frames = sources.cfg.deploy.batch_size
     return [
         {
@@ -150,14 +152,14 @@ def transfers(sources: Sources) -> list[dict[str, Any]]:
     ]
 
 
-def engines(sources: Sources) -> list[dict[str, Any]]:
-    """A row per target; `built` is None where engine.json is not there."""
-    rows = []
+def engines(sources: Sources) -> list[dict[str, object]]:
+    """Return a row per target. `built` is None where engine.json is absent."""
+    rows: list[dict[str, object]] = []
     for name, target in sources.cfg.targets.items():
         built, verified = sources.engines.get(name), sources.metric(f"verify_{name}")
         if built is None:
             state, status = "missing", "not built"
-        elif name not in sources.cfg.measured:
+        elif name not in sources.cfg.runnable:
             state, status = "not-run", NOT_RUN
         elif verified is None:
             state, status = "missing", "built, verify has not run"
@@ -165,13 +167,13 @@ def engines(sources: Sources) -> list[dict[str, Any]]:
             agreement = number(verified["pixel_agreement_pct"], 3)
             difference = signed(verified["pq_difference"], 3)
             state, status = "verified", f"verified: {agreement} % pixels agree, PQ difference {difference}"
-        row = {"name": name, "description": target.description, "state": state, "status": status, "built": built}
-        rows.append(row)
+        about = {"name": name, "description": target.description}
+        rows.append({**about, "state": state, "status": status, "built": built})
     return rows
 
 
 def origins(sources: Sources) -> list[dict[str, str]]:
-    """What the engines came from: a row per file and hash, with the engines that say so."""
+    """Return a row per file and hash that engines were made from, with the engines that name it."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, built in sources.engines.items():
         for key, digest in built["graph"]["provenance"].items():
@@ -181,7 +183,7 @@ def origins(sources: Sources) -> list[dict[str, str]]:
 
 
 def hosts(sources: Sources) -> list[dict[str, str]]:
-    """Where engines were built: a row per host, with the targets built there."""
+    """Return a row per host that built engines, with its targets."""
     found: dict[tuple[str, str, str, str], list[str]] = {}
     for name, built in sources.engines.items():
         host = built["build_host"]

@@ -1,1 +1,1 @@
-"""Painter of embedded street scenes: a pinhole camera, a far-to-near canvas, and the things of a street."""
+"""Paints the generated street scenes: a pinhole camera, a canvas, and the objects of a street from far to near."""

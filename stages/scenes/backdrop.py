@@ -1,4 +1,4 @@
-"""Sky, ground and road: all that lies behind the things of a street."""
+"""Sky, ground and road: the background of a street."""
 
 from typing import Final
 
@@ -25,17 +25,17 @@ CURB_M: Final = 0.16
 
 
 def mix(a: Color, b: Color, t: float) -> Color:
-    """Colour between a (t = 0) and b (t = 1)."""
+    """Return the colour between a (t = 0) and b (t = 1)."""
     return a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t
 
 
 def gain(color: Color, factor: float) -> Color:
-    """Colour made darker (factor < 1) or lighter; it may leave 0 to 255, the canvas clips it."""
+    """Return a darker (factor < 1) or lighter colour. It may leave 0 to 255, since the canvas clips it."""
     return color[0] * factor, color[1] * factor, color[2] * factor
 
 
 def octaves(rng: np.random.Generator, height: int, width: int, first: int) -> npt.NDArray[np.float32]:
-    """Smooth noise (height, width), about -1 to 1, of four octaves, wider than tall, as clouds are."""
+    """Return smooth noise float32 (height, width), about -1 to 1, of four octaves, wider than tall, like clouds."""
     total = np.zeros((height, width), np.float32)
     for octave in range(4):
         cells = first * 2**octave
@@ -45,9 +45,9 @@ def octaves(rng: np.random.Generator, height: int, width: int, first: int) -> np
 
 
 def paint_sky(canvas: Canvas) -> None:
-    """Fill the whole canvas with a sky: gradient, sun's glow, soft clouds."""
+    """Fill the whole canvas with a sky: a gradient, the glow of the sun, and soft clouds."""
     mood, rng = canvas.mood, canvas.rng
-    h, w = 96, 144  # clouds are soft: painted small, then enlarged
+    h, w = 96, 144  # Clouds are soft, so they are painted small and enlarged.
     reach = max(canvas.camera.horizon_y / canvas.height, 0.05)
     t = np.clip(np.linspace(0, 1 / reach, h, dtype=np.float32), 0, 1)[:, None, None]
     sky = np.asarray(mood.zenith, np.float32) * (1 - t) + np.asarray(mood.horizon, np.float32) * t
@@ -59,7 +59,7 @@ def paint_sky(canvas: Canvas) -> None:
     noise = octaves(rng, h, w, 2)
     noise -= noise.mean()
     cover = np.clip((noise + mood.cloud - 0.45) * 2.6, 0, 1) * (1 - 0.6 * t[..., 0])
-    above = np.roll(noise, 4, axis=0)  # thick cloud overhead keeps the light off
+    above = np.roll(noise, 4, axis=0)  # Thick clouds above keep the light away.
     belly = np.clip(0.95 - 0.3 * above, 0.74, 1.04)
     cloud = np.asarray(mood.cloud_color, np.float32) * belly[..., None]
     sky += (cloud - sky) * cover[..., None]
@@ -69,7 +69,7 @@ def paint_sky(canvas: Canvas) -> None:
 
 
 def paint_ground(canvas: Canvas, label: int, color: Color) -> None:
-    """Fill all below the horizon with one flat label."""
+    """Fill everything below the horizon with one label and colour."""
     far, y = FAR_M * 40, 0.0
     points = [(-far * 4, y, far), (far * 4, y, far), (60.0, y, 0.6), (-60.0, y, 0.6)]
     canvas.poly(canvas.camera.project(points), color, canvas.segment(label), 30.0)
@@ -78,7 +78,7 @@ def paint_ground(canvas: Canvas, label: int, color: Color) -> None:
 def strip(
     canvas: Canvas, label: int, color: Color, x: tuple[float, float], z: tuple[float, float], y: float = 0.0
 ) -> None:
-    """Paint a flat rectangle of ground x[0]..x[1], z[0]..z[1] at height y, in slices so that haze grows."""
+    """Paint a flat rectangle of ground x[0]..x[1], z[0]..z[1] at height y, in slices, so that haze grows."""
     segment = canvas.segment(label)
     edges = np.geomspace(max(z[0], 0.6), max(z[1], 0.7), 9)
     for far, near in zip(edges[:0:-1], edges[-2::-1], strict=True):
@@ -87,12 +87,12 @@ def strip(
 
 
 def mark(canvas: Canvas, segment: int, x: tuple[float, float], z: tuple[float, float], white: Color) -> None:
-    """Paint one rectangle of road paint."""
+    """Paint one rectangle of a road marking."""
     canvas.face([(x[0], 0, z[1]), (x[1], 0, z[1]), (x[1], 0, z[0]), (x[0], 0, z[0])], white, segment)
 
 
 def paint_curb(canvas: Canvas, edge: float, side: int, z: tuple[float, float]) -> None:
-    """Paint a curb stone along x = edge: its face to the road, then its top, outwards by 0.3 m."""
+    """Paint a curb along x = edge: first its face towards the road, then its top, 0.3 m wide."""
     segment = canvas.segment(c.CURB)
     top, outer = CURB_M, edge + 0.3 * side
     steps = np.geomspace(z[0], z[1], 9)
@@ -104,7 +104,7 @@ def paint_curb(canvas: Canvas, edge: float, side: int, z: tuple[float, float]) -
 
 
 def texture_ground(canvas: Canvas, road: bool) -> None:
-    """Roughen everything below the horizon in perspective; wear the wheel tracks of the road."""
+    """Add a rough texture to everything below the horizon, in perspective, and wheel tracks to a road."""
     camera = canvas.camera
     top = max(int(camera.horizon_y) + 2, 0)
     rows, columns = canvas.height - top, canvas.width
@@ -134,7 +134,7 @@ def texture_ground(canvas: Canvas, road: bool) -> None:
 
 
 def paint_joints(canvas: Canvas, x: tuple[float, float], z: tuple[float, float], y: float) -> None:
-    """Draw the joints between the slabs of a sidewalk, colour only."""
+    """Draw the joints between the slabs of a sidewalk. Segments stay as they are."""
     color, camera = (138.0, 132.0, 126.0), canvas.camera
     for at in np.arange(np.ceil(z[0]), min(z[1], 26.0)).tolist():
         canvas.line(camera.project([(x[0], y, at), (x[1], y, at)]), 0, color, None, at)

@@ -22,7 +22,7 @@ WALLS: Final[tuple[Color, ...]] = (
 )
 AWNINGS: Final[tuple[Color, ...]] = ((150, 40, 44), (40, 84, 62), (44, 66, 120), (190, 150, 60), (90, 60, 50))
 LIT: Final[Color] = (330, 270, 170)
-"""A lit window: beyond 255 so that it stays bright under the dim light of dusk."""
+"""Colour of a lit window. It exceeds 255, so that it stays bright in the dim light of dusk."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Wall:
     height: float
 
     def at(self, s: float, y: float) -> Point:
-        """World point s metres along the wall and y metres above its foot."""
+        """Return the world point s metres along the wall and y metres above its foot."""
         x, base, z = self.origin
         return x + self.along[0] * s, base + y, max(z + self.along[1] * s, 0.6)
 
     def rect(self, s0: float, s1: float, y0: float, y1: float) -> list[Point]:
-        """World corners of a rectangle on the wall."""
+        """Return the world corners of a rectangle on the wall."""
         return [self.at(s0, y0), self.at(s1, y0), self.at(s1, y1), self.at(s0, y1)]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one building is dressed."""
+    """Look of a building: sizes in metres, window as shares of bay and storey."""
 
     wall: Color
     storey_m: float
@@ -58,7 +58,7 @@ class Style:
 
 
 def random_style(rng: np.random.Generator) -> Style:
-    """Draw a style."""
+    """Draw a style at random."""
     wall = WALLS[rng.integers(len(WALLS))]
     return Style(
         wall=gain(wall, float(rng.uniform(0.88, 1.1))),
@@ -84,7 +84,7 @@ def paint_building(canvas: Canvas, side: int, x: float, z: tuple[float, float], 
 
 
 def paint_roof(canvas: Canvas, front: Wall, end: Wall, side: int, style: Style) -> None:
-    """Paint what rises above the walls: a mansard, a gable or chimneys on a flat roof."""
+    """Paint the roof above the walls: a mansard, a gable, or a flat roof with chimneys."""
     segment, slate = canvas.segment(c.BUILDING), (92.0, 78.0, 76.0)
     length, top = front.length, front.height
     if style.roof == "flat":
@@ -106,7 +106,7 @@ def paint_roof(canvas: Canvas, front: Wall, end: Wall, side: int, style: Style) 
 
 
 def paint_wall(canvas: Canvas, wall: Wall, style: Style, light: float, doors: bool) -> None:
-    """Paint a wall, its colour times `light`, with windows; doors adds the street level."""
+    """Paint a wall with windows, its colour times `light`. `doors` adds the doors and shops of the ground floor."""
     segment, rng = canvas.segment(c.BUILDING), canvas.rng
     base = gain(style.wall, light)
     samples = canvas.face(wall.rect(0, wall.length, -0.2, wall.height), base, segment)
@@ -149,7 +149,7 @@ def _paint_window(canvas: Canvas, wall: Wall, style: Style, s: float, y: float, 
     half, low = bay * style.window[0] / 2, y + style.storey_m * 0.26
     high = low + style.storey_m * style.window[1]
     glass = _glass(canvas)
-    if wall.at(s, 0)[2] > 60:  # a few samples wide: frames would only blur it
+    if wall.at(s, 0)[2] > 60:  # At a few samples of width, window frames would only blur.
         canvas.face(wall.rect(s - half, s + half, low, high), glass, segment)
         return
     canvas.face(wall.rect(s - half - 0.1, s + half + 0.1, low - 0.1, high + 0.1), frame, segment)
@@ -174,7 +174,7 @@ def _paint_shop(canvas: Canvas, wall: Wall, style: Style, s: float, bay: float) 
     glass = gain(LIT, 0.85) if canvas.mood.lamps else mix((70, 76, 84), (190, 180, 160), canvas.rng.random() * 0.4)
     canvas.face(wall.rect(s - half + 0.12, s + half - 0.12, 0.5, 2.4), glass, segment)
     canvas.face(wall.rect(s - half + 0.12, s + half - 0.12, 0.5, 0.9), gain(glass, 0.7), segment)
-    out = -0.7 if wall.origin[0] > 0 else 0.7  # the awning leans over the sidewalk
+    out = -0.7 if wall.origin[0] > 0 else 0.7  # The awning reaches over the sidewalk.
     a, b = wall.at(s - half, 2.95), wall.at(s + half, 2.95)
     low_a, low_b = (a[0] + out, a[1] - 0.55, a[2]), (b[0] + out, b[1] - 0.55, b[2])
     canvas.face([a, b, low_b, low_a], style.awning, segment)

@@ -1,4 +1,4 @@
-"""A pinhole camera over flat ground and a canvas that keeps colour and segment of every sample.
+"""A pinhole camera over flat ground, and a canvas that stores colour and segment of every sample.
 
 World: metres, x to the right, y up from the ground, z ahead; the camera stands at x = 0, z = 0.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.vistas.labels import BY_NAME, LABELS, UNLABELED
-from stages.vistas.layout import Scene
+from stages.vistas.writer import PaintedScene
 
 Color = tuple[float, float, float]
 """RGB, 0 to 255."""
@@ -21,8 +21,8 @@ Point = tuple[float, float, float]
 """World point (x, y, z), metres."""
 
 LEAFY: Final = (BY_NAME["nature--terrain"].id, BY_NAME["nature--vegetation"].id)
-"""Labels that get a speckle of blades and leaves."""
-OVERSAMPLING: Final = 3  # odd, so that a pixel's centre is a sample and masks stay crisp
+"""Labels that get a fine texture of blades and leaves."""
+OVERSAMPLING: Final = 3  # Odd, so that the centre of a pixel is a sample and masks stay sharp.
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Mood:
     """Cover of clouds, 0 to 1."""
     cloud_color: Color
     haze_m: float
-    """Distance at which 63 % of the light is the horizon's, metres."""
+    """Distance in metres at which 63 % of the light has the colour of the horizon."""
     lamps: bool
     """True when street lamps, windows and headlights are lit."""
 
@@ -54,7 +54,7 @@ class Camera:
     height_m: float
 
     def project(self, points: Sequence[Point]) -> npt.NDArray[np.float64]:
-        """Samples (N, 2) of world points in front of the camera; z below 0.5 m is taken as 0.5 m."""
+        """Return the samples, float64 (N, 2), of world points in front of the camera. z is at least 0.5 m."""
         p = np.asarray(points, np.float64)
         scale = self.focal / np.maximum(p[:, 2], 0.5)
         samples = np.empty((len(p), 2))
@@ -69,7 +69,7 @@ class Canvas:
     def __init__(
         self, height: int, width: int, camera: Camera, mood: Mood, rng: np.random.Generator, sun_side: int
     ) -> None:
-        """Start blank; height and width in pixels of the picture, sun_side -1 (left) or 1 (right)."""
+        """Make a blank canvas. height and width are in pixels of the picture; sun_side is -1 (left) or 1 (right)."""
         self.height, self.width = height * OVERSAMPLING, width * OVERSAMPLING
         self.camera, self.mood, self.rng, self.sun_side = camera, mood, rng, sun_side
         self.rgb = np.zeros((self.height, self.width, 3), np.uint8)
@@ -88,7 +88,7 @@ class Canvas:
         )
 
     def segment(self, label: int) -> int:
-        """Segment number to paint with: a new one for things, the label's only one for stuff."""
+        """Return the number of the segment to paint: a new one for a thing, the only one of its label for stuff."""
         if not LABELS[label].instances and label in self._stuff:
             return self._stuff[label]
         self.labels.append(label)
@@ -96,7 +96,7 @@ class Canvas:
         return len(self.labels) - 1
 
     def tone(self, color: Color, z: float) -> Color:
-        """Colour of a surface under the scene's light, seen through z metres of haze."""
+        """Return the colour of a surface in the light of the scene, seen through z metres of haze."""
         clear = math.exp(-z / self.mood.haze_m)
         light, haze = self.mood.light, self.mood.horizon
         veil = 1 - clear
@@ -107,24 +107,24 @@ class Canvas:
         )
 
     def poly(self, points: npt.NDArray[np.float64], color: Color, segment: int | None, z: float = 0.0) -> None:
-        """Fill a polygon of samples (N, 2); segment None paints colour only (a shadow, a stain)."""
+        """Fill a polygon of samples (N, 2). With segment None, segments stay as they are, as under a shadow."""
         p = np.rint(points).astype(np.int32)
         cv2.fillPoly(self.rgb, [p], self.tone(color, z))
         if segment is not None:
             cv2.fillPoly(self.ids, [p], segment)
 
     def outline(self, points: npt.NDArray[np.float64], segment: int) -> None:
-        """Give the whole inside of a polygon of samples (N, 2) to a segment, as an annotator does; no colour."""
+        """Give the inside of a polygon of samples (N, 2) to a segment, as an annotator does. Colours stay."""
         cv2.fillPoly(self.ids, [np.rint(points).astype(np.int32)], segment)
 
     def face(self, points: Sequence[Point], color: Color, segment: int | None) -> npt.NDArray[np.float64]:
-        """Fill a polygon of world points, hazed by its nearest point; return its samples (N, 2)."""
+        """Fill a polygon of world points, with the haze of its nearest point. Return its samples (N, 2)."""
         p = self.camera.project(points)
         self.poly(p, color, segment, min(point[2] for point in points))
         return p
 
     def disc(self, center: npt.NDArray[np.float64], radius: float, color: Color, segment: int | None, z: float) -> None:
-        """Fill a disc; centre (2,) and radius in samples."""
+        """Fill a disc. Centre (2,) and radius are in samples."""
         at, r = (round(center[0]), round(center[1])), max(round(radius), 1)
         cv2.circle(self.rgb, at, r, self.tone(color, z), -1)
         if segment is not None:
@@ -138,7 +138,7 @@ class Canvas:
         segment: int,
         z: float,
     ) -> None:
-        """Fill N discs in their order; centres (N, 2) and radii (N,) in samples, colours (N, 3)."""
+        """Fill N discs in their order: centres (N, 2) and radii (N,) in samples, colours (N, 3)."""
         clear = math.exp(-z / self.mood.haze_m)
         toned = colors * self.mood.light * clear + np.asarray(self.mood.horizon) * (1 - clear)
         whole, reach = (
@@ -150,7 +150,7 @@ class Canvas:
             cv2.circle(self.ids, center, r, segment, -1)
 
     def line(self, points: npt.NDArray[np.float64], width: float, color: Color, segment: int | None, z: float) -> None:
-        """Draw an open line of samples (N, 2), at least one picture's pixel wide."""
+        """Draw an open line of samples (N, 2), at least one pixel of the picture wide."""
         p = np.rint(points).astype(np.int32)
         thick = max(round(width), OVERSAMPLING)
         cv2.polylines(self.rgb, [p], False, self.tone(color, z), thick)
@@ -183,7 +183,7 @@ class Canvas:
         self.multiply(box, 1 - cv2.blur(mask, (size, size)).astype(np.float32))
 
     def glow(self, x: float, y: float, radius: float, color: Color, segment: int) -> None:
-        """Let light spread from a sample, over a radius in samples, if `segment` is still seen there."""
+        """Let light spread from a sample, over a radius in samples, if `segment` is visible there in the end."""
         self._glows.append((x, y, radius, color, segment))
 
     def _box(self, points: npt.NDArray[np.float64]) -> tuple[int, int, int, int] | None:
@@ -192,14 +192,14 @@ class Canvas:
         return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
     def multiply(self, box: tuple[int, int, int, int], gain: npt.NDArray[np.float32]) -> None:
-        """Multiply a box (x0, y0, x1, y1) of samples by gains (y1 - y0, x1 - x0), 0 to 2, colour only."""
+        """Multiply a box (x0, y0, x1, y1) of samples by gains (y1 - y0, x1 - x0), 0 to 2. Segments stay as they are."""
         x0, y0, x1, y1 = box
         part = self.rgb[y0:y1, x0:x1]
         byte = cv2.convertScaleAbs(gain, alpha=128)
         part[:] = cv2.multiply(part, cv2.merge([byte, byte, byte]), scale=1 / 128)
 
-    def finish(self) -> Scene:
-        """Develop the picture: area-average the colours, add glows, vignette and noise; sample the masks."""
+    def finish(self) -> PaintedScene:
+        """Return the picture: average the samples of a pixel, add glows, vignette and noise, sample the segments."""
         half = OVERSAMPLING // 2
         size = (self.width // OVERSAMPLING, self.height // OVERSAMPLING)
         image = cv2.resize(self.rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -216,7 +216,7 @@ class Canvas:
         grain = 2.4 * self.rng.standard_normal(ids.shape, np.float32)[..., None]
         chroma = 1.2 * self.rng.standard_normal((*ids.shape, 3), np.float32)
         picture = np.clip(np.rint(image + grain + chroma), 0, 255).astype(np.uint8)
-        return Scene(picture, ids, self.labels)
+        return PaintedScene(picture, ids, self.labels)
 
 
 def _add_glow(image: npt.NDArray[np.float32], x: float, y: float, radius: float, color: Color) -> None:

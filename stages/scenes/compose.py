@@ -1,4 +1,4 @@
-"""Choose hour, weather and camera of a scene, and have it painted."""
+"""Chooses time of day, weather and camera of a scene, and paints it."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from stages.scenes import backdrop
 from stages.scenes.canvas import OVERSAMPLING, Camera, Canvas
 from stages.scenes.plaza import paint_plaza
 from stages.scenes.street import paint_street
-from stages.vistas.layout import Scene
+from stages.vistas.writer import PaintedScene
 
 
-def paint(seed: tuple[int, int, int], height: int, width: int, plaza: bool) -> Scene:
-    """Paint the scene of a seed, height x width pixels; plaza asks for the crowded square."""
+def paint(seed: tuple[int, int, int], height: int, width: int, plaza: bool) -> PaintedScene:
+    """Paint the scene of a seed, height x width pixels: a street, or the crowded square if `plaza`."""
     rng = np.random.default_rng(seed)
     mood = backdrop.MOODS[0 if plaza else int(rng.choice(len(backdrop.MOODS), p=backdrop.MOOD_SHARES))]
     camera = Camera(

@@ -1,4 +1,4 @@
-"""The hood of the camera's own car."""
+"""The hood of the car that carries the camera."""
 
 import numpy as np
 

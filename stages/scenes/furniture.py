@@ -1,4 +1,4 @@
-"""What stands beside a road: trees, hedges, fences, poles with lamps, signs and lights, bins."""
+"""Objects beside a road: trees, hedges, fences, bins, and poles with lamps, signs or traffic lights."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ STEEL: Final[Color] = (96, 100, 104)
 
 
 def _foliage(canvas: Canvas, spots: npt.NDArray[np.float64], radius: float, leaf: Color, z: float) -> None:
-    """Paint clumps of leaves at samples (N, 2), low and shaded ones first, bright ones towards the sun."""
+    """Paint clumps of leaves at samples (N, 2), low and dark ones first. Clumps towards the sun are brighter."""
     segment, rng = canvas.segment(c.VEGETATION), canvas.rng
     low, high = spots[:, 1].max(), spots[:, 1].min()
     middle, half = spots[:, 0].mean(), max(float(np.ptp(spots[:, 0])) / 2, 1.0)
@@ -28,7 +28,7 @@ def _foliage(canvas: Canvas, spots: npt.NDArray[np.float64], radius: float, leaf
     clumps = spots[np.argsort(-spots[:, 1] + rng.normal(0, radius, len(spots)))]
     sizes = radius * rng.uniform(0.6, 1.1, len(clumps))
     tints = light(clumps) * rng.normal(0.86, 0.06, len(clumps))
-    # each clump is followed at once by its own leaves, so that nearer clumps hide leaves behind them
+    # The leaves of a clump follow it at once, so that nearer clumps hide them.
     leaves = 9 if radius > 3 * OVERSAMPLING else 3
     angle, reach = (
         rng.uniform(0, 2 * np.pi, (len(clumps), leaves)),
@@ -45,7 +45,7 @@ def _foliage(canvas: Canvas, spots: npt.NDArray[np.float64], radius: float, leaf
 
 
 def paint_tree(canvas: Canvas, x: float, z: float, height: float, ground: float) -> None:
-    """Paint a tree `height` metres tall with a trunk and a clumpy crown that lets the sky through."""
+    """Paint a tree `height` metres tall: a trunk, and a crown of clumps with gaps through which the sky is visible."""
     rng, scale = canvas.rng, canvas.camera.focal / z
     segment, leaf = canvas.segment(c.VEGETATION), LEAVES[rng.integers(len(LEAVES))]
     foot = canvas.camera.project([(x, ground, z)])[0]
@@ -85,7 +85,7 @@ def paint_hedge(canvas: Canvas, x: float, z: tuple[float, float], height: float)
 
 
 def paint_fence(canvas: Canvas, x: float, z: tuple[float, float], height: float, color: Color) -> None:
-    """Paint a railing along the street at x; one sees through its bars, and it is annotated as a whole."""
+    """Paint a railing along the street at x. It has gaps between its bars, but its mask is the whole area."""
     segment, camera = canvas.segment(c.FENCE), canvas.camera
     low, high, near, far = CURB_M + 0.18, CURB_M + height, max(z[0], 1.2), z[1]
     canvas.outline(camera.project([(x, low, near), (x, low, far), (x, high, far), (x, high, near)]), segment)
@@ -93,7 +93,7 @@ def paint_fence(canvas: Canvas, x: float, z: tuple[float, float], height: float,
     while at > near:
         ends = camera.project([(x, CURB_M, at), (x, CURB_M + height, at)])
         canvas.line(ends, 0.09 * camera.focal / at, color, segment, at)
-        at -= max(0.42, at * 0.035)  # farther bars stand wider apart, or their gaps would close
+        at -= max(0.42, at * 0.035)  # Distant bars are farther apart, since their gaps would close.
     for y, thick in ((0.18, 0.1), (height - 0.06, 0.13), (height * 0.55, 0.07)):
         rail = CURB_M + y
         canvas.face(
@@ -125,7 +125,7 @@ def _pole(canvas: Canvas, x: float, z: float, height: float, width: float) -> No
 
 
 def paint_street_light(canvas: Canvas, x: float, z: float, side: int) -> None:
-    """Paint a lamp post on a side (-1, 1) of the street, its arm over the road: a pole and a street light."""
+    """Paint a lamp post on a side (-1, 1) of the street, with its arm over the road: a pole and a street light."""
     height, scale = 5.8, canvas.camera.focal / z
     _pole(canvas, x, z, height, 0.2)
     segment = canvas.segment(c.STREET_LIGHT)
@@ -206,7 +206,7 @@ def paint_bin(canvas: Canvas, x: float, z: float) -> None:
 
 
 def paint_heap(canvas: Canvas, x: float, z: float) -> None:
-    """Paint a covered heap that no label fits: left unlabeled, as annotators leave such things."""
+    """Paint a covered heap. No label fits it, so that it stays unlabeled, as by an annotator."""
     foot, scale = canvas.camera.project([(x, CURB_M, z)])[0], canvas.camera.focal / z
     t = np.linspace(0, np.pi, 15)
     bumps = 0.75 + 0.16 * np.sin(t * 5 + canvas.rng.uniform(0, 6)) + 0.12 * np.sin(t * 3)

@@ -26,7 +26,7 @@ TROUSERS: Final[tuple[Color, ...]] = ((36, 44, 72), (30, 30, 34), (112, 100, 82)
 
 
 def paint_person(canvas: Canvas, x: float, z: float, segment: int, ground: float) -> None:
-    """Paint one walking person of random looks at (x, z) metres, standing at height `ground`."""
+    """Paint one walking person of random looks at (x, z) metres, on ground at height `ground`."""
     rng, scale = canvas.rng, canvas.camera.focal / z
     tall = float(rng.uniform(1.58, 1.88))
     stride, turn = float(rng.uniform(-0.22, 0.22)), int(rng.choice([-1, 1]))
@@ -36,7 +36,7 @@ def paint_person(canvas: Canvas, x: float, z: float, segment: int, ground: float
     unit = scale * tall
 
     def at(*points: tuple[float, float]) -> npt.NDArray[np.float64]:
-        # figure space: x in statures, y in statures above the ground
+        # Both axes are in units of the person's height, y above the ground.
         return np.array([(foot[0] + a * unit, foot[1] - b * unit) for a, b in points])
 
     shade = at((-0.14, -0.01), (0.14, -0.01), (0.16, 0.03), (-0.16, 0.03))
@@ -111,12 +111,12 @@ def paint_person(canvas: Canvas, x: float, z: float, segment: int, ground: float
 
 
 def paint_walker(canvas: Canvas, x: float, z: float, ground: float) -> None:
-    """Paint one person as a segment of their own."""
+    """Paint one person as one segment."""
     paint_person(canvas, x, z, canvas.segment(c.PERSON), ground)
 
 
 def paint_group(canvas: Canvas, x: float, z: float, count: int, ground: float) -> None:
-    """Paint people so close together that annotators drew one region: one Person Group segment."""
+    """Paint people so close together that an annotator draws one region: one segment of Person Group."""
     segment = canvas.segment(c.PERSON_GROUP)
     offsets = np.sort(canvas.rng.uniform(0, 1.6, count))[::-1]
     for i, back in enumerate(offsets.tolist()):
@@ -125,7 +125,7 @@ def paint_group(canvas: Canvas, x: float, z: float, count: int, ground: float) -
 
 
 def paint_bicycle(canvas: Canvas, x: float, z: float, ground: float) -> None:
-    """Paint a parked bicycle from its side; wheels are annotated as a whole, one sees through the frame."""
+    """Paint a parked bicycle from its side. The mask of a wheel is the whole disc; the frame has gaps."""
     rng, scale = canvas.rng, canvas.camera.focal / z
     segment, heading = canvas.segment(c.BICYCLE), int(rng.choice([-1, 1]))
     paint: Color = TOPS[rng.integers(len(TOPS))]

@@ -1,4 +1,4 @@
-"""A street: its plan drawn at random, and what stands where on it."""
+"""A street: its random plan, and the objects on it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ GRASS: Final = (104.0, 132.0, 66.0)
 PAINT: Final = (226.0, 226.0, 220.0)
 NEAR_M: Final = 1.2
 END_M: Final = 130.0
-"""Where the street ends in the distance."""
+"""Distance of the end of the street."""
 ACTORS_END_M: Final = 48.0
-"""How far away there are vehicles and people: further ones would be under a pixel at the network's mask size."""
+"""Largest distance of vehicles and people. Farther ones would be below a pixel at the size of the network's masks."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Street:
     edge: dict[int, float]
     """Half width of the road on each side of the camera."""
     verge: dict[int, float]
-    """Width of the grass between curb and sidewalk; 0 without."""
+    """Width of the grass between curb and sidewalk; 0 where there is none."""
     walk: float
     parking: dict[int, bool]
     crossing: float
-    """Distance of the zebra crossing's near edge."""
+    """Distance of the near edge of the zebra crossing."""
     side_street: bool
 
     def front(self, side: int) -> float:
-        """Distance of the building line from the camera's axis."""
+        """Return the distance of the building line from the axis of the camera."""
         return self.edge[side] + 0.3 + self.verge[side] + self.walk
 
     def middle(self, side: int) -> float:
-        """Distance of the middle of the sidewalk from the camera's axis."""
+        """Return the distance of the middle of the sidewalk from the axis of the camera."""
         return self.edge[side] + 0.3 + self.verge[side] + self.walk / 2
 
 
@@ -211,7 +211,7 @@ def _traffic(canvas: Canvas, street: Street) -> list[Job]:
 
 
 def _crossing_cars(canvas: Canvas, street: Street) -> list[Job]:
-    # they wait in the side street beyond the building line, so that nearer blocks hide them
+    # They wait in the side street behind the building line, so that nearer blocks hide them.
     rng = canvas.rng
     jobs: list[Job] = []
     for side in (-1, 1):
@@ -230,7 +230,7 @@ def _roadside(canvas: Canvas, street: Street, side: int) -> list[Job]:
         jobs.append((z, partial(job, canvas, *args)))
 
     def seen(x: float, depth: float) -> float:
-        # a distance, within `depth` metres of the nearest at which x is inside the picture
+        # Return a random distance, at most `depth` metres beyond the nearest one at which x is in the picture.
         room = canvas.width / 2 + side * (canvas.width / 2 - canvas.camera.center_x)
         return max(x * canvas.camera.focal / room, 4.5) * 1.04 + pick(rng, 0, depth)
 

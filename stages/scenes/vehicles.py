@@ -33,10 +33,10 @@ class Kind:
     length: float
     width: float
     outline: tuple[tuple[float, float], ...]
-    """(share of the length from the rear, height in metres) from rear waist over the roof to the front."""
+    """(share of the length from the rear, height in metres), from the rear over the roof to the front."""
     waist: float
     glazed: tuple[int, int]
-    """Numbers of the outline edges that are the rear window and the windscreen."""
+    """Indices of the edges of the outline that are the rear window and the windscreen."""
 
 
 KINDS: Final = (
@@ -49,12 +49,12 @@ KINDS: Final = (
 
 
 def _width_at(kind: Kind, y: float) -> float:
-    # sides lean inwards above the waist
+    # The sides lean inwards above the waist.
     return kind.width / 2 - 0.34 * max(y - kind.waist, 0.0)
 
 
 def paint_car(canvas: Canvas, x: float, z: float, kind: Kind, paint: Color, away: bool) -> None:
-    """Paint a car along the street, its nearest end at z metres; away shows its rear, else its front."""
+    """Paint a car along the street, its nearest end at z metres. It shows its rear if `away`, else its front."""
     segment = canvas.segment(c.CAR)
     outline = kind.outline if away else tuple((1 - t, y) for t, y in reversed(kind.outline))
     glazed = kind.glazed if away else tuple(len(outline) - 2 - i for i in reversed(kind.glazed))
@@ -70,7 +70,7 @@ def paint_car(canvas: Canvas, x: float, z: float, kind: Kind, paint: Color, away
         (t0, y0), (t1, y1) = outline[i], outline[i + 1]
         w0, w1 = _width_at(kind, y0), _width_at(kind, y1)
         near, far = z + t0 * length, z + t1 * length
-        # seen from above its plane only: the camera must be over the line through both edges
+        # A face is visible from above alone: the camera must be above the line through both edges.
         if y0 - near * (y1 - y0) / max(far - near, 1e-6) > canvas.camera.height_m:
             continue
         quad = [(x - w0, y0, near), (x + w0, y0, near), (x + w1, y1, far), (x - w1, y1, far)]
@@ -82,7 +82,7 @@ def paint_car(canvas: Canvas, x: float, z: float, kind: Kind, paint: Color, away
 
 
 def paint_shadow(canvas: Canvas, x: float, z: float, half: float, length: float) -> None:
-    """Darken the ground under something of that half width and length, more on the side off the sun."""
+    """Darken the ground under an object of this half width and length, more on the side away from the sun."""
     lean = -canvas.sun_side * 0.9 * canvas.mood.sun
     left, right = x - half - 0.15 + min(lean, 0), x + half + 0.15 + max(lean, 0)
     corners = [(left, 0.0, z - 0.2), (right, 0.0, z - 0.2), (right, 0.0, z + length), (left, 0.0, z + length)]
@@ -199,7 +199,7 @@ def _paint_end(
 
 
 def paint_car_across(canvas: Canvas, x: float, z: float, kind: Kind, paint: Color, heading: int) -> None:
-    """Paint a car that crosses the street, seen from its side, centred at x; heading -1 left, 1 right."""
+    """Paint a car that crosses the street, from its side, with its centre at x. heading is -1 (left) or 1 (right)."""
     segment, length = canvas.segment(c.CAR), kind.length
     paint_shadow(canvas, x, z, length / 2, kind.width)
 

@@ -1,6 +1,6 @@
-"""The experiment spec of TAO 7.3 for a training run, from our parameters.
+"""Writes the experiment spec of TAO 7.3 from our parameters, and checks it against TAO's own schema.
 
-Field names and defaults: nvidia_tao_pytorch.config.mask2former. Fields not written keep TAO's defaults.
+Field names and defaults: nvidia_tao_pytorch.config.mask2former. Fields that are not written keep TAO's defaults.
 """
 
 from dataclasses import replace
@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from stages import config
-
-PIXEL_MEAN = [0.485, 0.456, 0.406]
-"""ImageNet mean of RGB in [0, 1]; TAO Deploy hard-codes it."""
-PIXEL_STD = [0.229, 0.224, 0.225]
-"""ImageNet standard deviation of RGB in [0, 1]."""
+from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, Any]:
-    """The spec of a training run, ready to be written as YAML.
+    """Return the spec of a training run, ready to be written as YAML.
 
     coco: folder that the convert stage wrote. num_classes: length of the label map. Paths of results, of the first
-    weights and of a checkpoint to go on from are not part of it; stages.tao.launch.overrides has them.
+    weights and of a checkpoint to resume from are not part of it; stages.tao.runners.overrides returns them.
     """
     model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 
@@ -107,7 +103,7 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
 
 
 def annotations(folder: Path, cfg: config.Config) -> dict[str, str]:
-    """The fields of dataset.SPLIT that say what TAO reads of a split that convert wrote to `folder`."""
+    """Return the fields of dataset.SPLIT that name the files of a split, which convert wrote to `folder`."""
     images = str(folder / "images" if cfg.data.bare_file_names else folder)
     if cfg.model.mode is config.Mode.instance:
         return {"type": "coco", "instance_json": str(folder / "instances.json"), "img_dir": images}
@@ -122,19 +118,19 @@ def annotations(folder: Path, cfg: config.Config) -> dict[str, str]:
 
 
 def monitor(cfg: config.Config) -> tuple[str, str]:
-    """TAO's name of the figure of train.monitor, and whether its `min` or its `max` is best."""
+    """Return TAO's name of the metric train.monitor, and `min` if lower is better, else `max`."""
     if cfg.train.monitor is config.Monitor.loss:
         return "val_loss", "min"
     return ("val_mAP" if cfg.model.mode is config.Mode.instance else "mIoU"), "max"
 
 
 def visible_gpus(train: config.Train) -> list[int]:
-    """GPU numbers as TAO sees them: Docker hands on the chosen ones alone, and they count from 0."""
+    """Return GPU numbers as TAO sees them. Docker shows only the chosen GPUs, numbered from 0."""
     return list(range(len(train.gpus))) if train.runner is config.Runner.docker else train.gpus
 
 
 def merged(spec: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """`spec` with the fields of `more`, at any depth."""
+    """Return `spec` with the fields of `more` added or replaced, at any depth."""
     result = dict(spec)
     for key, value in more.items():
         inner = result.get(key)
@@ -143,11 +139,11 @@ def merged(spec: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 OURS = ("results_dir", "train.resume_training_checkpoint_path", "train.pretrained_model_path")
-"""Fields that the train stage sets when it starts TAO."""
+"""Fields that the train stage sets when it starts TAO. Users can't set them."""
 
 
 def check(cfg: config.Config) -> None:
-    """Raise ValueError with the full key unless TAO's own schema takes the spec, and train.tao_spec only adds to it."""
+    """Raise ValueError with the full key unless TAO's schema accepts the spec and train.tao_spec only adds fields."""
     import importlib
 
     from omegaconf import ListConfig, OmegaConf
@@ -156,9 +152,9 @@ def check(cfg: config.Config) -> None:
     more = cfg.train.tao_spec
     plain = train_spec(Path("data/coco"), 1, replace(cfg, train=replace(cfg.train, tao_spec={})))
     for key in sorted((_leaves(plain) | set(OURS)) & _leaves(more)):
-        rule = "left to this project's own parameter (docs/parameters.md)"
+        rule = "left out, because a parameter of this project sets it (docs/parameters.md)"
         config.require(False, f"train.tao_spec.{key}", rule, OmegaConf.select(OmegaConf.create(more), key))
-    # 0.6 s, and no part of PyTorch.
+    # Imported here because it takes 0.6 s. It does not import PyTorch.
     schema = importlib.import_module("nvidia_tao_pytorch.config.mask2former.default_config")
     try:
         taken = OmegaConf.merge(OmegaConf.structured(schema.ExperimentConfig), merged(plain, more))
@@ -166,9 +162,9 @@ def check(cfg: config.Config) -> None:
         reason = str(error).splitlines()[0]
         key = error.full_key or ""
         where = f"train.tao_spec.{key}" if key in _leaves(more) or not _holds(plain, key) else key
-        raise ValueError(f"{where}: TAO's spec does not take it: {reason}; edit it under conf/") from error
+        raise ValueError(f"{where}: TAO's schema does not accept it: {reason}; correct it in conf/") from error
     for key in sorted(_leaves(more)):
-        # OmegaConf makes text of numbers, which YAML has cut before, and truth values of both.
+        # OmegaConf converts numbers to text, although YAML may have changed their digits, and both to booleans.
         found, made = OmegaConf.select(OmegaConf.create(more), key), OmegaConf.select(taken, key)
         pairs = zip(found, made, strict=True) if isinstance(made, ListConfig) else [(found, made)]
         for value, result in pairs:
@@ -178,6 +174,7 @@ def check(cfg: config.Config) -> None:
 
 
 def _leaves(spec: dict[str, Any], prefix: str = "") -> set[str]:
+    """Return the full keys of all fields, such as train.optim.lr."""
     found: set[str] = set()
     for key, value in spec.items():
         found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}"}
@@ -185,4 +182,5 @@ def _leaves(spec: dict[str, Any], prefix: str = "") -> set[str]:
 
 
 def _holds(spec: dict[str, Any], key: str) -> bool:
+    """Return whether a spec has the field `key` or a field in it."""
     return any(leaf == key or leaf.startswith(f"{key}.") for leaf in _leaves(spec))

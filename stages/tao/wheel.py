@@ -1,9 +1,9 @@
-"""Runs the unmodified nvidia-tao-pytorch 7.3.0 wheel in this process, with or without a GPU.
+"""Makes the unmodified nvidia-tao-pytorch 7.3.0 wheel importable and usable in this process, with or without a GPU.
 
-The wheel imports modules that PyPI does not have for Python 3.12 and that Mask2Former never calls, and it
-assumes CUDA in three places. What it needs to be imported and to build its network is supplied from outside, here; what
-its training has beside that is in training.py and callbacks.py.
-Importing TAO takes 7 to 15 s a process, so `prepare` is called by the functions that need it, not at import.
+The wheel imports modules that PyPI does not have for Python 3.12 and that Mask2Former never calls, and it assumes CUDA
+in three places. This module supplies stand-ins and replaces those places from outside. stages/training adds what
+training needs. Importing TAO takes 7 to 15 s per process, so the functions that need it call `prepare`; importing this
+module does not.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
@@ -19,13 +20,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from stages.foundation import text, torch_file
+
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
-# Imported somewhere in TAO's core and not on PyPI for Python 3.12, or never called by Mask2Former.
-# `eff` on PyPI is another project, so TAO never gets that one.
+# TAO's core imports these. PyPI does not have them for Python 3.12, or Mask2Former never calls them. The project named
+# `eff` on PyPI is unrelated, so TAO must never import it.
 UNUSED = ("eff", "open_clip", "transformers", "wandb")
 
 HARMLESS = (
@@ -40,11 +43,11 @@ HARMLESS = (
     "Future Hydra versions will no longer change working directory",
     "The '(train|val)_dataloader' does not have many workers",
 )
-"""Beginnings of warnings that the wheel and Lightning give on every run, and that ask nothing of the user."""
+"""Starts of warnings that the wheel and Lightning give on every run. None of them needs action."""
 
 
 class _Unavailable(ModuleType):
-    """A module that imports. What is taken from it can be named and constructed, and raises once it is used."""
+    """A stand-in module. Its attributes can be imported and constructed; calling or using one raises RuntimeError."""
 
     __path__ = []  # noqa: RUF012  # marks a package
 
@@ -63,7 +66,7 @@ class _Unavailable(ModuleType):
 
 
 class _StandIns(MetaPathFinder, Loader):
-    """Finds an _Unavailable module under any name below the given roots."""
+    """Import hook that returns an _Unavailable module for any name below the given roots."""
 
     def __init__(self, roots: set[str]) -> None:
         self.roots = roots
@@ -82,7 +85,7 @@ class _StandIns(MetaPathFinder, Loader):
 
 
 def rgb2id(color: Any) -> Any:
-    """COCO panoptic ids of an RGB array: uint8 [..., 3] -> int32 [...], id = R + 256 G + 65536 B."""
+    """Decode COCO panoptic ids of an RGB array: uint8 [..., 3] -> int32 [...], id = R + 256 G + 65536 B."""
     import numpy as np
 
     c = np.asarray(color).astype(np.int32)
@@ -91,7 +94,7 @@ def rgb2id(color: Any) -> Any:
 
 @cache
 def prepare() -> None:
-    """Make TAO importable and usable on this host. Idempotent; call it before any import of TAO."""
+    """Make TAO importable and usable on this host. Call it before any import of TAO; more calls do nothing."""
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
     missing = {name for name in (*UNUSED, "panopticapi") if importlib.util.find_spec(name) is None}
@@ -104,7 +107,7 @@ def prepare() -> None:
 
 
 def _tolerate_missing_op() -> None:
-    """TAO falls back to its PyTorch deformable attention on CPU, but loads the compiled op regardless."""
+    """Let TAO use PyTorch's deformable attention if its compiled op is missing; TAO loads the op even on a CPU."""
     modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.mask2former_modules")
     load_ops = modules.load_ops
     warned = False
@@ -123,7 +126,7 @@ def _tolerate_missing_op() -> None:
 
 
 def _keep_lowest_class() -> None:
-    """TAO's semantic loader takes the lowest number of a mask for void, also where every pixel has a class."""
+    """Keep the lowest class of a mask without void. TAO's semantic loader drops the lowest value, assuming void."""
     import numpy as np
 
     datasets: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.datasets")
@@ -140,7 +143,7 @@ def _keep_lowest_class() -> None:
 
 
 def _keep_swin_sizes() -> None:
-    """Let the sizes in a spec count: TAO overwrites embed_dim, depths and num_heads from a table by swin.type."""
+    """Take embed_dim, depths and num_heads from the spec. TAO replaces them with those of a table, by swin.type."""
     model = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
 
     def build(self: Any, cfg: Any) -> Any:
@@ -152,10 +155,10 @@ def _keep_swin_sizes() -> None:
 
 
 def build_network(spec: Path) -> "torch.nn.Module":
-    """TAO's MaskFormerModel of a spec, with random weights.
+    """Build TAO's MaskFormerModel from a spec file, with random weights.
 
-    float32 [B, 3, H, W] normalised RGB -> {pred_logits [B, Q, 1 + C] with no-object at 0, pred_masks
-    [B, Q, H/4, W/4] logits}.
+    Its input is normalised RGB, float32 [B, 3, H, W]. Its output is a dict of logits, float32: pred_logits
+    [B, Q, 1 + C] with no-object at 0, and pred_masks [B, Q, H/4, W/4].
     """
     prepare()
     from omegaconf import OmegaConf
@@ -168,14 +171,41 @@ def build_network(spec: Path) -> "torch.nn.Module":
 
 
 def load_model(checkpoint: Path) -> "torch.nn.Module":
-    """The network of checkpoint/model.pth and checkpoint/spec.yaml in eval mode; see `build_network`.
+    """Load checkpoint/model.pth into the network of checkpoint/spec.yaml, in eval mode; see `build_network`.
 
-    Raises RuntimeError naming each weight that does not fit.
+    Raises FileNotFoundError if a file is missing, ValueError if one is damaged, is none of TAO's, or does not fit the
+    other.
     """
-    import torch
+    from omegaconf.errors import OmegaConfBaseException
 
-    net = build_network(checkpoint / "spec.yaml")
-    state = torch.load(checkpoint / "model.pth", map_location="cpu", weights_only=True)["state_dict"]
-    weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    net.load_state_dict(weights, strict=True)
+    spec, path = checkpoint / "spec.yaml", checkpoint / "model.pth"
+    for file in (spec, path):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} not found; expected the folder of a checkpoint with {spec.name} and {path.name}, as train "
+                "writes it; run `make all`, or choose another folder"
+            )
+    if not isinstance(text.read_yaml(spec), dict):
+        raise ValueError(f"{spec}: found no keys, expected TAO's spec; use the one that train wrote")
+    content = torch_file.read(path)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"{path}: found no state_dict, expected a checkpoint as train writes it; import other weights with "
+            "model.weights"
+        )
+    try:
+        net = build_network(spec)
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{spec}: not TAO's spec ({reason}); use the one that train wrote") from error
+    weights = {k.removeprefix("model."): v for k, v in state.items() if str(k).startswith("model.")}
+    try:
+        net.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        # PyTorch's first line names the class only; each problem has a line of its own.
+        problems = [textwrap.shorten(line, 200, placeholder=" ...") for line in str(error).splitlines()[1:]]
+        raise ValueError(
+            f"{path} is not of the network of {spec}: {' '.join(problems[:3])} Use the two files of one training"
+        ) from error
     return net.eval()

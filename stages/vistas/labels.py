@@ -1,4 +1,4 @@
-"""Labels of sets in Vistas layout, from their config files; those of v2.0 from the packaged copy of Mapillary's."""
+"""Reads the labels of a set in Vistas layout from its config file, and packages those of Mapillary Vistas v2.0."""
 
 import json
 import logging
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from stages import names, text
+from stages.foundation import names, text
 
 log = logging.getLogger(__name__)
 
 CONFIG: Final = Path(__file__).with_name("config_v2.0.json")
-"""Mapillary's own config of v2.0; a label's id is its place in the list `labels`."""
+"""Copy of Mapillary's own config of v2.0. The id of a label is its index in the list `labels`."""
 
 MAX_LABELS: Final = 256
+"""Labels that the upper 8 bits of a mask's values can hold."""
 SHOWN_PROBLEMS: Final = 20
-"""Of a config, in its message."""
+"""Problems of a config that its message lists at most."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,15 @@ class Label:
     """One label of the dataset."""
 
     id: int
-    """Place in the config's list, from 0; the value of a pixel in `labels/*.png`."""
+    """Index in the config's list, from 0; the value of a pixel in `labels/*.png`."""
     name: str
     """Full name, such as `object--vehicle--car`; unique."""
     readable: str
     """Name for people, such as `Car`."""
     instances: bool
-    """True where single objects are told apart (things); False for stuff and for groups."""
+    """True where objects are separate (things); False for stuff and for groups."""
     evaluate: bool
-    """True where the label is a class of the benchmark."""
+    """True where the label is a class of Vistas' benchmark."""
     color: tuple[int, int, int]
     """Display colour, RGB, 0 to 255."""
 
@@ -40,8 +41,8 @@ class Label:
 def load(path: Path = CONFIG) -> tuple[Label, ...]:
     """Read the labels of a Vistas config file, in id order.
 
-    Keys that are not of Vistas' format are left alone. Raises ValueError with a line for each problem, which names the
-    file, the label's place in the list and its name. Warns of different names that are easily taken for one another.
+    Keys that Vistas' format does not have are ignored. Raises ValueError with a line for each problem, which names the
+    file, the label's index and its name. Logs a warning for names that are similar but different.
     """
     content = text.read_json(path)
     entries = content.get("labels") if isinstance(content, dict) else None
@@ -52,24 +53,24 @@ def load(path: Path = CONFIG) -> tuple[Label, ...]:
             found = f"labels is {_shown(entries)}, expected a list with an entry for each label"
         else:
             found = f"no `labels` among its keys {list(content)[:8]}, expected Vistas' list of labels"
-        raise ValueError(f"{path}: {found}; give the config JSON of the set (docs/data.md)")
+        raise ValueError(f"{path}: {found}; use the set's config JSON (docs/data.md)")
     problems = []
     if len(entries) > MAX_LABELS:
-        problems.append(f"{path}: {len(entries)} labels, expected at most {MAX_LABELS}, as 8 bits hold; leave some out")
+        problems.append(f"{path}: {len(entries)} labels, expected at most {MAX_LABELS}, as 8 bits hold; remove some")
     first: dict[str, int] = {}
     for i, entry in enumerate(entries):
         name = entry.get("name") if isinstance(entry, dict) else None
         where = f"{path}: labels[{i}]" + (f" {name!r}" if isinstance(name, str) else "")
         problems += [f"{where}: {problem}" for problem in _problems(entry, i)]
         if isinstance(name, str) and name.strip() and first.setdefault(name, i) != i:
-            problems.append(f"{where}: labels[{first[name]}] has the same name; names must be unique")
+            problems.append(f"{where}: labels[{first[name]}] has the same name; make the names unique")
     if problems:
         more = len(problems) - SHOWN_PROBLEMS
         shown = problems[:SHOWN_PROBLEMS] + ([f"{path}: and {more} more"] if more > 0 else [])
-        raise ValueError("\n".join(shown) + "; mend the set's config")
+        raise ValueError("\n".join(shown) + "; correct the set's config")
     for name, other in names.similar_pairs(first):
         log.warning(
-            "%s: labels %a and %a differ by blanks, case or marks alone: they are two labels", path, name, other
+            "%s: labels %a and %a differ only by blanks, case or punctuation: they are two labels", path, name, other
         )
     return tuple(
         Label(i, x["name"], x["readable"], x["instances"], x["evaluate"], tuple(x["color"]))
@@ -77,8 +78,8 @@ def load(path: Path = CONFIG) -> tuple[Label, ...]:
     )
 
 
-def _problems(entry: Any, place: int) -> Iterator[str]:
-    """What is wrong with an entry of the list of labels."""
+def _problems(entry: Any, index: int) -> Iterator[str]:
+    """Yield the problems of one entry of the list of labels."""
     if not isinstance(entry, dict):
         yield f"found {_shown(entry)}, expected an object with name, readable, instances, evaluate and color"
         return
@@ -93,26 +94,26 @@ def _problems(entry: Any, place: int) -> Iterator[str]:
         elif not isinstance(entry[key], kind):
             yield f"{key} is {_shown(entry[key])}, expected {rule}"
     name = entry.get("name")
-    if isinstance(name, str) and not name.strip():
+    if isinstance(name, str) and not names.is_visible(name):
         yield f"name is {_shown(name)}, expected text that is not blank"
     elif isinstance(name, str) and not names.is_plain(name):
-        yield f"name is {_shown(name)}, with a line end or another control character; take it out"
+        yield f"name is {_shown(name)}, with a line end or another control character; remove it"
     color = entry.get("color")
     if "color" not in entry:
         yield "no color, expected three whole numbers from 0 to 255, red, green, blue"
     elif not (isinstance(color, list) and len(color) == 3 and all(type(c) is int and 0 <= c <= 255 for c in color)):
         yield f"color is {_shown(color)}, expected three whole numbers from 0 to 255, red, green, blue"
-    # Vistas' own configs have no ids; where there is one it says which label is meant.
+    # Vistas' own configs have no ids. Where another config has them, they must agree with the order of the list.
     number = entry.get("id")
     if isinstance(number, str) and number.strip().isdecimal():
         number = int(number)
-    if isinstance(number, int | float) and number != place:
+    if isinstance(number, int | float) and (isinstance(number, bool) or number != index):
         rule = "a label's id is its place in the list, from 0"
         yield f"id is {_shown(entry['id'])}, but {rule}; sort the list and fill its gaps"
 
 
 def _shown(value: Any) -> str:
-    """A JSON value as it stands in the file, cut to a line."""
+    """Return a JSON value as text, cut to 60 characters."""
     written = json.dumps(value)
     return written if len(written) <= 60 else f"{written[:57]}..."
 
@@ -131,7 +132,7 @@ CROWD_OF: Final = {
         ("object--vehicle--vehicle-group", "object--vehicle--car"),
     )
 }
-"""Group label id -> id of the class that the group is a crowd of."""
+"""Id of a group label -> id of the label whose objects the group holds."""
 
 UNLABELED: Final = BY_NAME["void--unlabeled"].id
-"""Id of the pixels that nobody labelled."""
+"""Id of pixels that have no annotation."""

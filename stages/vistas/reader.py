@@ -1,9 +1,10 @@
-"""Reading sets in Mapillary Vistas layout: which version lies where, config, pictures and instance rasters.
+"""Reads sets in Mapillary Vistas layout: finds versions, config, pictures and instance masks.
 
-v2.0's archive has training/ and validation/ with images/ and, for each version, v1.2/instances and v2.0/instances, and
-config_v1.2.json and config_v2.0.json beside them; archives up to v1.2 are flat: config.json, training/images and
-training/instances. A set without splits has images/ and instances/ at its root. Instances are 16-bit grey PNGs,
-label * 256 + instance (the set's own README, research.mapillary.com).
+The archive of v2.0 has config_v1.2.json and config_v2.0.json, and in each of training/ and validation/ the folders
+images/, v1.2/instances/ and v2.0/instances/. Archives up to v1.2 have no folders of versions: config.json,
+training/images/ and training/instances/. This layout is called flat here. A set without splits has images/ and
+instances/ at its root. Instance masks are 16-bit grey PNGs, label * 256 + instance (README of the set,
+research.mapillary.com).
 """
 
 import struct
@@ -15,34 +16,41 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stages import config, files, layouts
+from stages import config
 from stages.coco import png
+from stages.foundation import files
+from stages.raw_sets import layouts
 from stages.vistas import labels, plausibility
 
 FLAT = "flat"
-"""Version of a set whose folders have no version between split and instances."""
+"""Version of a set without folders of versions."""
 VERSIONS = ("v1.2", "v2.0")
 SPLITS = {"train": "training", "val": "validation"}
+"""Name of a split -> its folder."""
 PICTURES = (".jpg", ".jpeg", ".png")
 INSTANCES_PER_LABEL = 256
 
 _PLACES = ("", *(f"{name}/" for name in SPLITS.values()))
-"""Where in a set its folders images may be."""
+"""Prefixes of the folders images in a set."""
 _INSTANCES = {version: f"{version}/instances" for version in VERSIONS} | {FLAT: "instances"}
-"""Where beside a folder images its rasters lie."""
+"""Version -> folder of its instance masks, beside the folder images."""
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+"""PNG's colour types (W3C PNG, 11.2.2)."""
 _DVC_CACHE = "/files/md5/"
+"""Part of the path of each file in DVC's cache."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One annotated picture of a set."""
+    """The files of one annotated picture of a set."""
 
     key: str
+    """File name of the picture, without suffix."""
     image: Path
     instances: Path
+    """The instance mask."""
     panoptic: Path | None
-    """The set's own panoptic PNG, where it has one."""
+    """The set's own panoptic PNG, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,12 @@ class Problem:
 
     key: str
     message: str
-    """One line: file, what was found and what mends it."""
+    """One line: the file, what was found, and the fix."""
 
 
 @dataclass(frozen=True)
 class VistasSet:
-    """A set as it was found on the disk."""
+    """One version of a set on the disk."""
 
     root: Path
     version: str
@@ -66,40 +74,40 @@ class VistasSet:
     """In id order."""
 
     def folders(self, split: str = "") -> list[Path]:
-        """Those with the pictures of a split ('train' or 'val'), or of the whole set, sorted."""
+        """Return the folders that hold images/ of a split, 'train' or 'val', or of the whole set; sorted."""
         places = [self.root / SPLITS[split]] if split else [self.root / place for place in _PLACES]
         return sorted(folder for folder in places if (folder / "images").is_dir())
 
     def instances(self, folder: Path) -> Path:
-        """Folder of the rasters of a folder's pictures."""
+        """Return the folder of the instance masks for the pictures in folder/images."""
         return folder / _INSTANCES[self.version]
 
 
 def versions(folder: layouts.Folder) -> list[str]:
-    """Those of VERSIONS, and FLAT, that a folder has instances of."""
+    """Return the versions, of VERSIONS and FLAT, whose instance masks a folder has."""
     named = {v: [f"{place}{_INSTANCES[v]}" for place in _PLACES] for v in (*VERSIONS, FLAT)}
-    return [version for version, paths in named.items() if any(_has_rasters(folder / path) for path in paths)]
+    return [version for version, paths in named.items() if any(_has_masks(folder / path) for path in paths)]
 
 
 def lies_at(folder: layouts.Folder) -> bool:
-    """Whether a folder has instances, and folders images where those of a set are."""
+    """Return whether a folder is a set in Vistas layout: it has instance masks and a folder images."""
     return bool(versions(folder)) and any((folder / f"{place}images").is_dir() for place in _PLACES)
 
 
-def _has_rasters(folder: layouts.Folder) -> bool:
+def _has_masks(folder: layouts.Folder) -> bool:
     return folder.is_dir() and any(
         path.suffix.lower() == ".png" and not path.name.startswith(".") for path in folder.iterdir()
     )
 
 
 def find(source: config.Source, root: Path, key: str) -> VistasSet:
-    """The set of a source at data.root, by its folders. `key` is the source's in the parameters, for messages.
+    """Find the set of a source in the folder `root`. `key` is the source's parameter, for messages.
 
     Raises FileNotFoundError or ValueError, saying what was found and which parameter to set.
     """
     folder = root / source.root
     if folder.is_file():
-        raise FileNotFoundError(f"{folder} is a file, expected a set's folder; bring it in by `make data SRC={folder}`")
+        raise FileNotFoundError(f"{folder} is a file, expected a folder; import the set by `make data SRC={folder}`")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found; put the set there, or set data.root and {key}.root in conf/data")
     found = versions(folder)
@@ -108,7 +116,7 @@ def find(source: config.Source, root: Path, key: str) -> VistasSet:
         choose = f"set data.root or {key}.root in conf/data so that the set's folder is {{}}"
         raise ValueError(f"{folder} is no set in Vistas' layout: {layouts.explain(folder, lies_at, choose)}")
     if version not in found:
-        wanted = f"version {version}" if version else "one version, or which to take"
+        wanted = f"version {version}" if version else "one version, or a choice"
         raise ValueError(f"{folder} holds {', '.join(found)}, expected {wanted}: set {key}.version in conf/data")
     names = ["config.json"] if version == FLAT else [f"config_{version}.json", "config.json"]
     names = [source.config] if source.config else names
@@ -116,21 +124,20 @@ def find(source: config.Source, root: Path, key: str) -> VistasSet:
     if not paths:
         others = sorted(p.name for p in folder.glob("*.json"))
         above = next((folder.parent / name for name in names if (folder.parent / name).is_file()), None)
-        step = f"give the folder of {above}" if above else f"put the set's config there or name it in {key}.config"
+        step = f"give the folder of {above}" if above else f"put the set's config there, or name it in {key}.config"
         raise FileNotFoundError(f"{folder}/{names[0]} not found (found: {others}); {step}")
     return VistasSet(folder, version, paths[0], labels.load(paths[0]))
 
 
 def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
-    """The annotated pictures of a split, or of all, by rising key; and a problem for each that can't be one.
+    """Yield the pictures of a split, or of the whole set, by ascending key, and a Problem for each that can't be used.
 
-    A key is a file's name without suffix, in Unicode's composed form (NFC): macOS writes names decomposed.
-
-    Raises FileNotFoundError where there is no picture at all.
+    A key is a file name without suffix in Unicode's composed form (NFC), since macOS decomposes the names of files.
+    Raises FileNotFoundError if there is no picture.
     """
     folders = found.folders(split)
     images = _by_key([folder / "images" for folder in folders], PICTURES)
-    rasters = _by_key([found.instances(folder) for folder in folders], (".png",))
+    masks = _by_key([found.instances(folder) for folder in folders], (".png",))
     if not images:
         where = found.root / SPLITS[split] if split else found.root
         raise FileNotFoundError(
@@ -138,15 +145,15 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
             "data.sources and data.splits in conf/data"
         )
     root = found.root.resolve()
-    for key in sorted(images.keys() | rasters.keys()):
-        named = [*images.get(key, []), *rasters.get(key, [])]
+    for key in sorted(images.keys() | masks.keys()):
+        named = [*images.get(key, []), *masks.get(key, [])]
         first = files.printable(named[0])
-        several = next((paths for paths in (images.get(key, []), rasters.get(key, [])) if len(paths) > 1), None)
+        several = next((paths for paths in (images.get(key, []), masks.get(key, [])) if len(paths) > 1), None)
         outside = [path for path in named if leaves(path, root)]
         missing = [path for path in named if not path.is_file()]
         if not all(files.is_utf8(path.name) for path in named):
             yield Problem(key, f"{first}: the name is not UTF-8; rename the picture and its mask (convmv -t utf8)")
-        elif key not in rasters:
+        elif key not in masks:
             expected = files.printable(found.instances(images[key][0].parents[1]) / f"{key}.png")
             yield Problem(key, f"{first}: no mask at {expected}; restore it or delete the picture")
         elif key not in images:
@@ -154,9 +161,9 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
         elif several:
             yield Problem(key, _same_key(*several[:2]))
         elif missing:
-            what = "a link to nothing" if missing[0].is_symlink() else "no file"
+            what = "a broken link" if missing[0].is_symlink() else "not a file"
             name = files.printable(missing[0])
-            yield Problem(key, f"{name}: {what}; restore it (dvc checkout, if DVC tracks the set)")
+            yield Problem(key, f"{name}: {what}; restore it (`dvc checkout` if DVC tracks the set)")
         elif outside:
             yield Problem(
                 key,
@@ -164,14 +171,14 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
                 f"{found.root}; put a copy there",
             )
         else:
-            image, raster = named
-            own = raster.parents[1] / "panoptic" / raster.name
+            image, mask = named
+            own = mask.parents[1] / "panoptic" / mask.name
             usable = own.is_file() and not leaves(own, root)
-            yield Scene(key, image, raster, own if usable else None)
+            yield Scene(key, image, mask, own if usable else None)
 
 
 def _by_key(folders: list[Path], suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Files of these suffixes by their keys. Hidden ones, such as macOS' ._NAME beside NAME, are no part of a set."""
+    """Return the files with these suffixes by key. Hidden files are ignored, such as ._NAME, which macOS writes."""
     result: dict[str, list[Path]] = {}
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -182,37 +189,40 @@ def _by_key(folders: list[Path], suffixes: tuple[str, ...]) -> dict[str, list[Pa
 
 
 def composed(name: str) -> str:
-    """A name in the Unicode normal form that keys are compared in."""
+    """Return a name in NFC, the Unicode normal form of keys."""
     return unicodedata.normalize("NFC", name)
 
 
 def _same_key(path: Path, other: Path) -> str:
-    """What is wrong with two files of one key."""
+    """Return the message about two files that have the same key."""
     why = ""
     if path.stem != other.stem:
-        why = f" (their names, {path.name!a} and {other.name!a}, differ in Unicode's normal form alone)"
+        why = f" (their names, {path.name!a} and {other.name!a}, differ only in Unicode's normal form)"
     found = f"{files.printable(path)}: {files.printable(other)} has the same key{why}"
-    return f"{found}; rename or delete one with its mask"
+    return f"{found}; rename or delete one of them, with its mask"
 
 
 def leaves(path: Path, root: Path) -> bool:
-    """Whether a path leaves the set by a link. DVC's own links into its cache, as of a tracked set, do not."""
+    """Return whether a link leads a path out of the set. Links into DVC's cache, as in a tracked set, do not count."""
     real = path.resolve()
     return not real.is_relative_to(root) and _DVC_CACHE not in real.as_posix()
 
 
 def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:
-    """Read an instance raster: uint16 [H, W], label * 256 + instance. Raises ValueError for anything else."""
+    """Read an instance mask, uint16 [H, W], label * 256 + instance.
+
+    Raises ValueError for a file that is broken or not a 16-bit grey PNG, and for a label id of `num_labels` or more.
+    """
     import imagecodecs
 
     content, name = path.read_bytes(), files.printable(path)
     if not content.startswith(png.SIGNATURE) or len(content) < 26:
-        raise ValueError(f"{name}: {len(content)} bytes that are no PNG; restore the file")
+        raise ValueError(f"{name}: {len(content)} bytes that are not a PNG; restore the file")
     depth, kind = struct.unpack(">BB", content[24:26])
     if (depth, kind) != (16, 0):
         raise ValueError(
             f"{name}: {depth}-bit {_COLOUR_TYPES.get(kind, 'unknown')}, expected 16-bit grey, label * 256 + instance; "
-            "take the PNGs of Vistas' folder instances, not labels or panoptic"
+            "use the PNGs of Vistas' folder instances, not labels or panoptic"
         )
     try:
         raster = np.asarray(imagecodecs.png_decode(png.critical(content)), np.uint16)
@@ -221,7 +231,7 @@ def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:
     top = int(raster.max()) >> 8
     if top >= num_labels:
         raise ValueError(
-            f"{name}: label {top}, but the config has {num_labels}, 0 to {num_labels - 1}; the source's version or "
-            f"config may be another set's. {plausibility.looks_like(np.unique(raster), num_labels)}"
+            f"{name}: label {top}, but the config has {num_labels}, 0 to {num_labels - 1}; check the source's version "
+            f"and config. {plausibility.looks_like(np.unique(raster), num_labels)}"
         )
     return raster

@@ -9,37 +9,48 @@ import numpy as np
 import pytest
 
 from stages import config
-from stages.graph import attention, deformable, linear, merge, tokens
-from stages.kernels import catalog, compiler
-from stages.runtime import cuda
+from stages.engines.cuda import compiler, driver, gpu
+from stages.engines.cuda.launch_plans import planner
+from stages.inference.steps import Attributes, KernelCall, TensorSpec
 
 torch = pytest.importorskip("torch")
+
+from stages.network import linear as layers  # noqa: E402  # all of these need torch
+from stages.network import merge  # noqa: E402
+from stages.operators import deformable_attention as deformable  # noqa: E402
+from stages.operators import registry  # noqa: E402
+from stages.operators.linear import OPTIONAL_INPUTS  # noqa: E402
+
 pytestmark = pytest.mark.gpu
 
 
 def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     """Outputs of a kernel for NumPy arrays, as NumPy arrays."""
-    gpu = cuda.gpu()
-    assert gpu is not None, "these tests need an NVIDIA GPU"
-    plan = catalog.plan(name, attributes, [catalog.Tensor.of(a) for a in inputs], gpu.compute_capability)
-    module = cuda.Module(compiler.compile_source(plan.source, plan.defines, gpu.compute_capability))
-    stream = cuda.Stream()
-    buffers = {f"i{i}": cuda.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
+    found = gpu.current()
+    assert found is not None, "these tests need an NVIDIA GPU"
+    tensors = {f"i{i}": TensorSpec(array.shape, array.dtype.name) for i, array in enumerate(inputs)}
+    specs = registry.output_specs(name, Attributes(attributes), [*tensors.values()])
+    outs = {f"o{i}": spec for i, spec in enumerate(specs)}
+    call = KernelCall(name, Attributes(attributes), tuple(tensors), tuple(outs), tensors | outs)
+    plan = planner.plan(call, found.compute_capability)
+    module = driver.Module(compiler.compile_source(plan.source, plan.defines, found.compute_capability))
+    stream = driver.Stream()
+    buffers = {f"i{i}": driver.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
     for i, array in enumerate(inputs):
         np.copyto(buffers[f"i{i}"].host, array)
         buffers[f"i{i}"].upload(stream)
-    for i, tensor in enumerate(plan.outputs):
-        buffers[f"o{i}"] = cuda.Buffer(tensor.shape, tensor.dtype)
-        # What is not written shows.
+    for i, spec in enumerate(specs):
+        buffers[f"o{i}"] = driver.Buffer(spec.shape, spec.dtype)
+        # A value that the kernel leaves out stays at this byte pattern and is seen.
         buffers[f"o{i}"].host.fill(77)
         buffers[f"o{i}"].upload(stream)
     for i, size in enumerate(plan.workspace_bytes):
-        buffers[f"w{i}"] = cuda.Buffer((size,), np.uint8)
+        buffers[f"w{i}"] = driver.Buffer((size,), np.uint8)
     for _ in range(2):  # the second time over what the first left
         for launch in plan.launches:
             pointers = [buffers[a].address for a in launch.arguments]
-            module.launch(launch.function, launch.grid, launch.block, pointers, stream, launch.shared_bytes)
-    outputs = [buffers[f"o{i}"] for i in range(len(plan.outputs))]
+            module.launch(launch, pointers, stream)
+    outputs = [buffers[f"o{i}"] for i in range(len(specs))]
     for buffer in outputs:
         buffer.download(stream)
     stream.synchronize()
@@ -49,6 +60,11 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
 def on_gpu(arrays: Any) -> list[Any]:
     """NumPy arrays as float32 tensors on the GPU."""
     return [torch.from_numpy(a.astype(np.float32)).cuda() for a in arrays]
+
+
+def answer(name: str, attributes: dict[str, Any], inputs: Any) -> tuple[Any, ...]:
+    """PyTorch's answer on the GPU, in float32, for NumPy arrays."""
+    return registry.compute(name, Attributes(attributes), on_gpu(inputs))
 
 
 def expect(found: Any, expected: Any, single: float, half: float) -> None:
@@ -100,8 +116,7 @@ def test_window_attention(
     sizes = {"heads": heads, "height": height, "width": width, "window": window, "shift": shift}
     (found,) = run("WindowAttention", sizes, [qkv, bias, position])
 
-    tensors = on_gpu((qkv, bias, position))
-    expect(found, attention.window_attention(*tensors, *sizes.values()), 1e-4, 2e-2)
+    expect(found, *answer("WindowAttention", sizes, (qkv, bias, position)), 1e-4, 2e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -118,7 +133,7 @@ def test_masked_attention(dtype: str, queries: int, length: int, heads: int, dep
     mask[:, 5] = -1
     mask[:, 5, length // 2] = 0
     mask[:, 7, length // 3 :] = -1
-    attributes = {"heads": heads, "channels": channels, "firsts": [0, 0, 0]}
+    attributes = {"heads": heads, "channels": channels, "first_columns": [0, 0, 0]}
     (found,) = run("MaskedAttention", attributes, [*arrays, mask])
     expect_attention(found, attributes, [*arrays, mask])
 
@@ -131,96 +146,89 @@ def test_attention_without_a_mask_to_columns_of_wider_rows(
     rng, channels = np.random.default_rng(0), heads * depth
     both = rng.standard_normal((batch, queries, 2 * channels)).astype(dtype)
     value = rng.standard_normal((batch, queries, 3 * channels)).astype(dtype)
-    attributes = {"heads": heads, "channels": channels, "firsts": [0, channels, 2 * channels]}
+    attributes = {"heads": heads, "channels": channels, "first_columns": [0, channels, 2 * channels]}
     (found,) = run("MaskedAttention", attributes, [both, both, value])
     expect_attention(found, attributes, [both, both, value])
 
 
 def expect_attention(found: Any, attributes: dict[str, Any], arrays: list[Any]) -> None:
-    tensors = on_gpu(arrays)
-    mask = tensors[3] if len(tensors) > 3 else None
-    expect(found, attention.masked_attention(*tensors[:3], mask, *attributes.values()), 1e-4, 5e-3)
+    expect(found, *answer("MaskedAttention", attributes, arrays), 1e-4, 5e-3)
 
 
-# Shapes of Swin-Tiny at 720p, and such as fill no tile: rows, K, N, what is around the product, and the activation.
+# Layers of Swin-Tiny at 720p, and some that fill no tile: rows, K, N, optional inputs and activation.
 LAYERS = [
-    (58880, 96, 288, "bias,sums", "none"),
+    (58880, 96, 288, "bias,weight_row_sums", "none"),
     (3680, 1536, 384, "bias,residual", "none"),
-    (3680, 384, 1536, "bias,sums", "gelu"),
-    (920, 768, 2304, "bias,sums", "none"),
+    (3680, 384, 1536, "bias,weight_row_sums", "gelu"),
+    (920, 768, 2304, "bias,weight_row_sums", "none"),
     (19320, 256, 256, "bias,residual,scale,shift", "none"),
-    (19320, 1024, 256, "bias,residual,scale,shift,position", "none"),
-    (100, 2048, 256, "bias,residual,scale,shift,position", "none"),
+    (19320, 1024, 256, "bias,residual,scale,shift,pos_embed", "none"),
+    (100, 2048, 256, "bias,residual,scale,shift,pos_embed", "none"),
     (100, 256, 256, "bias,residual,scale,shift", "none"),
-    (100, 256, 117, "bias,sums", "none"),
+    (100, 256, 117, "bias,weight_row_sums", "none"),
     (333, 24, 40, "bias", "relu"),
     (77, 40, 8, "", "none"),
     (5000, 64, 72, "bias,residual,scale,shift", "none"),
-    (4500, 72, 320, "bias,scale,shift,position", "relu"),
+    (4500, 72, 320, "bias,scale,shift,pos_embed", "relu"),
 ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize(("rows", "depth", "columns", "extras", "activation"), LAYERS)
-def test_linear(dtype: str, batch: int, rows: int, depth: int, columns: int, extras: str, activation: str) -> None:
+@pytest.mark.parametrize(("rows", "depth", "columns", "optional", "activation"), LAYERS)
+def test_linear(dtype: str, batch: int, rows: int, depth: int, columns: int, optional: str, activation: str) -> None:
     rng = np.random.default_rng(0)
-    shapes = dict.fromkeys(catalog.EXTRAS, (columns,))
-    shapes |= {"residual": (batch, rows, columns), "position": (rows, columns)}
+    shapes = dict.fromkeys(OPTIONAL_INPUTS, (columns,))
+    shapes |= {"residual": (batch, rows, columns), "pos_embed": (rows, columns)}
     # Not around zero, so that normalising has something to take away; some rows before and after those that are read.
     x = (rng.standard_normal((batch, rows + 50, depth)) + 1).astype(dtype)
     weight = (rng.standard_normal((columns, depth)) / depth**0.5).astype(dtype)
-    names = extras.split(",") if extras else []
+    names = optional.split(",") if optional else []
     given = {name: rng.standard_normal(shapes[name]).astype(dtype) for name in names}
-    if "sums" in given:
-        given["sums"] = weight.astype(np.float32).sum(-1).astype(dtype)
-    options = {"activation": activation, "epsilon": 1e-5, "first": 20, "rows": rows, "plane": []}
-    found = run("Linear", {"extras": extras, **options}, [x, weight, *given.values()])
-    tensors = dict(zip(given, on_gpu(given.values()), strict=True))
-    operator = linear.linear_and_moved if "position" in given else linear.linear
-    arguments = on_gpu((x, weight))
-    expected = operator(*arguments, *(tensors.get(name) for name in catalog.EXTRAS), *options.values())
-    for one, wanted in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
+    if "weight_row_sums" in given:
+        given["weight_row_sums"] = weight.astype(np.float32).sum(-1).astype(dtype)
+    options = {"activation": activation, "epsilon": 1e-5, "first_row": 20, "rows": rows, "gather": "none", "plane": []}
+    attributes, inputs = {"optional_inputs": optional, **options}, [x, weight, *given.values()]
+    for one, wanted in zip(run("Linear", attributes, inputs), answer("Linear", attributes, inputs), strict=True):
         expect(one, wanted, 1e-4, 2e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("window", [2, 3])
+@pytest.mark.parametrize(("gather", "tokens"), [("patch_merging", 4), ("conv3x3", 9)])
 @pytest.mark.parametrize(
     ("height", "width", "channels", "batch"), [(184, 320, 96, 1), (184, 320, 256, 1), (23, 41, 24, 2), (12, 17, 40, 1)]
 )
-def test_linear_of_patches(dtype: str, window: int, height: int, width: int, channels: int, batch: int) -> None:
-    rng, columns, depth = np.random.default_rng(0), 2 * channels, window**2 * channels
+def test_linear_of_gathered_tokens(
+    dtype: str, gather: str, tokens: int, height: int, width: int, channels: int, batch: int
+) -> None:
+    rng, columns, depth = np.random.default_rng(0), 2 * channels, tokens * channels
     x = (rng.standard_normal((batch, height * width, channels)) + 1).astype(dtype)
     weight = (rng.standard_normal((columns, depth)) / depth**0.5).astype(dtype)
     bias, sums = rng.standard_normal(columns).astype(dtype), weight.astype(np.float32).sum(-1).astype(dtype)
-    rows = height * width if window == 3 else -(-height // 2) * -(-width // 2)
-    options = {"activation": "none", "epsilon": 1e-5, "first": 0, "rows": rows, "plane": [height, width, window]}
-    (found,) = run("Linear", {"extras": "bias,sums", **options}, [x, weight, bias, sums])
-    tensors = on_gpu((x, weight, bias, sums))
-    expect(found, linear.linear(*tensors, *[None] * 4, *options.values()), 1e-4, 2e-2)
+    rows = height * width if tokens == 9 else -(-height // 2) * -(-width // 2)
+    attributes = {
+        "optional_inputs": "bias,weight_row_sums", "activation": "none", "epsilon": 1e-5, "first_row": 0, "rows": rows,
+        "gather": gather, "plane": [height, width],
+    }  # fmt: skip
+    (found,) = run("Linear", attributes, [x, weight, bias, sums])
+    expect(found, *answer("Linear", attributes, (x, weight, bias, sums)), 1e-4, 2e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("extra", ["", "residual", "position"])
+@pytest.mark.parametrize("optional", ["", "residual", "pos_embed"])
 @pytest.mark.parametrize(
     ("rows", "channels", "groups", "batch"),
     [([58880], 256, 32, 1), ([920, 3680, 14720], 256, 32, 1), ([15, 54], 64, 32, 3), ([7], 24, 3, 2)],
 )
-def test_group_norm(dtype: str, extra: str, rows: list[int], channels: int, groups: int, batch: int) -> None:
-    rng, activation = np.random.default_rng(0), "relu" if extra != "position" else "none"
+def test_group_norm(dtype: str, optional: str, rows: list[int], channels: int, groups: int, batch: int) -> None:
+    rng, activation = np.random.default_rng(0), "relu" if optional != "pos_embed" else "none"
     levels = [(2 * rng.standard_normal((batch, n, channels)) + 1).astype(dtype) for n in rows]
     weights = [rng.standard_normal((len(rows), channels)).astype(dtype) for _ in range(2)]
-    shape = {"": (), "residual": (batch, sum(rows), channels), "position": (sum(rows), channels)}[extra]
-    more = [rng.standard_normal(shape).astype(dtype)] if extra else []
-    options = {"groups": groups, "epsilon": 1e-5, "activation": activation}
-    found = run("GroupNorm", {"extras": extra, **options}, [*levels, *weights, *more])
-    given = on_gpu((*levels, *weights, *more))
-    operator = tokens.group_norm_and_moved if extra == "position" else tokens.group_norm
-    last = given[-1] if more else None
-    count = len(rows)
-    expected = operator(given[:count], *given[count : count + 2], last, *options.values())
-    for one, wanted in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
+    shape = {"": (), "residual": (batch, sum(rows), channels), "pos_embed": (sum(rows), channels)}[optional]
+    more = [rng.standard_normal(shape).astype(dtype)] if optional else []
+    attributes = {"optional_input": optional, "groups": groups, "epsilon": 1e-5, "activation": activation}
+    inputs = [*levels, *weights, *more]
+    for one, wanted in zip(run("GroupNorm", attributes, inputs), answer("GroupNorm", attributes, inputs), strict=True):
         expect(one, wanted, 2e-4, 2e-2)
 
 
@@ -236,8 +244,9 @@ def test_group_norm(dtype: str, extra: str, rows: list[int], channels: int, grou
 )
 def test_resize(dtype: str, first: int, plane: list[int], to: list[int], channels: int, batch: int) -> None:
     x = np.random.default_rng(0).standard_normal((batch, first + plane[0] * plane[1] + 9, channels)).astype(dtype)
-    (found,) = run("Resize", {"first": first, "plane": plane, "to": to}, [x])
-    expect(found, tokens.resize(*on_gpu([x]), first, plane, to), 1e-5, 5e-3)
+    attributes = {"first_row": first, "plane": plane, "to": to}
+    (found,) = run("Resize", attributes, [x])
+    expect(found, *answer("Resize", attributes, [x]), 1e-5, 5e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -248,10 +257,13 @@ def test_products_with_a_constant_for_each_row(
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, queries, channels + 8)).astype(dtype)
     weight = (rng.standard_normal((batch, pixels, channels)) / channels**0.5).astype(dtype)
-    attributes = {"extras": "", "activation": "none", "epsilon": 0.0, "first": 0, "rows": queries, "plane": []}
+    attributes = {
+        "optional_inputs": "", "activation": "none", "epsilon": 0.0, "first_row": 0, "rows": queries, "gather": "none",
+        "plane": [],
+    }  # fmt: skip
     (found,) = run("Linear", attributes, [x, weight])
     tensors = on_gpu((x, weight))
-    expect(found, linear.products(*tensors), 1e-4, 1e-2)
+    expect(found, layers.products(*tensors), 1e-4, 1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -280,8 +292,8 @@ def test_panoptic_merge(dtype: str, frame: tuple[int, int], size: tuple[int, int
     centres = rng.random((batch, queries, 2)) * low
     distance = np.hypot(y - centres[..., :1, None], x - centres[..., 1:, None])
     mask_logits = (low[0] / 4 - distance + rng.standard_normal((batch, queries, *low))).astype(dtype)
-    names = ("low", "things", "score_threshold", "overlap_threshold", "input", "used", "frame")
-    kernel = dict(zip(names, (by_kernel.low, *by_kernel.arguments), strict=True))
+    names = ("mask_size", "things", "score_threshold", "overlap_threshold", "input_size", "used_size", "frame_size")
+    kernel = dict(zip(names, (by_kernel.mask_size, *by_kernel.arguments), strict=True))
     flat = mask_logits.reshape(batch, queries, -1)
     query_ids, areas, scores, category_ids = run("PanopticMerge", kernel, [class_logits, flat])
 

@@ -6,26 +6,28 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from stages import config, engine, files
-from stages.engines import base, sidecar, tensorrt
-from stages.graph import fp16
-from stages.runtime import cuda
-from tests import graphs
+from stages import config, engine
+from stages.engines import interface, manifest
+from stages.engines.cuda import gpu, tensorrt
+from stages.foundation import files, versions
+from stages.onnx_graph import fp16
+from tests.support import graphs
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
 def target() -> config.Target:
-    """This machine."""
-    gpu = cuda.gpu()
-    assert gpu is not None, "these tests need an NVIDIA GPU"
+    """A target that is this machine."""
+    found = gpu.current()
+    assert found is not None, "these tests need an NVIDIA GPU"
     version = tensorrt.installed_version()
-    strong = config.version_numbers(version) >= (10, 12)
+    strong = versions.numbers(version) >= (10, 12)
     here = config.Target(
         builder=config.Builder.tensorrt,
         builder_version=".".join(version.split(".")[:2]),
-        compute_capabilities=[gpu.compute_capability],
+        device=config.Device.cuda,
+        compute_capabilities=[found.compute_capability],
         typing=config.Typing.strong if strong else config.Typing.weak,
         optimization_level=1,
     )
@@ -43,8 +45,8 @@ def test_engine_answers_as_numpy_does(tmp_path: Path, target: config.Target) -> 
     assert content["builder_version"] == tensorrt.installed_version()
     assert content["build_host"]["gpu"]["compute_capability"] == target.compute_capabilities[0]
 
-    found = sidecar.verified_engine(tmp_path / "here", "here", target)
-    runtime = base.backend(target).load(found.path, target)
+    found = manifest.verified_engine(tmp_path / "here", "here", target)
+    runtime = interface.backend(target).load(found.path, target)
     rng = np.random.default_rng(0)
     for _ in range(3):
         frames = rng.integers(0, 256, graphs.SHAPE, dtype=np.uint8)
@@ -108,6 +110,6 @@ def test_float32_in_an_fp16_graph_stays_float32(tmp_path: Path, target: config.T
     target.precision = config.Precision.fp16
     graph = graphs.write(tmp_path / "graph", fp16.convert(model, ["/merge/area", "/merge/to_int"]), target)
     engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")
-    found = sidecar.verified_engine(tmp_path / "here", "here", target)
-    answer = base.backend(target).load(found.path, target).infer(np.ones(shape, np.uint8))
+    found = manifest.verified_engine(tmp_path / "here", "here", target)
+    answer = interface.backend(target).load(found.path, target).infer(np.ones(shape, np.uint8))
     assert int(answer["count"]) == 512 * 512 * 3

@@ -1,0 +1,224 @@
+"""data: check a data set in Mapillary Vistas layout, a folder or a zip archive, and track it with DVC at data/raw/NAME.
+
+Run by `make data SRC=...`. Not a DVC stage. DVC's cache stores each file once, and data/raw/NAME holds links to it if
+the file system has them (cache.type in .dvc/config). The findings are printed. A set with problems is tracked only with
+--on-error skip. Names, links, rights and disk space are checked before anything is copied. A run that fails or is
+stopped leaves nothing at data/raw/NAME.
+"""
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from stages import config
+from stages.foundation import command_line, files
+from stages.raw_sets import archives, layouts, tracking
+from stages.vistas import check, reader
+
+MAX_PROBLEMS_SHOWN = 10
+"""Number of problems that are printed."""
+
+
+def build(src: Path, out: Path, on_error: config.OnError, name: str = "") -> str:
+    """Check the data set at `src`, track it with DVC at `out`, and return the findings as text of one or more lines.
+
+    `name` is the name of the set's config file if it is not Vistas' own, else empty. Raises FileNotFoundError or
+    ValueError if `src` is no such set or has problems, FileExistsError if something is at `out`, and RuntimeError with
+    DVC's message if DVC can't track `out`.
+    """
+    if not src.exists():
+        step = "download it first" if re.match(r"[a-z0-9+]+:/", str(src)) else "give SRC a folder or a zip archive"
+        raise FileNotFoundError(f"{src} not found; {step}")
+    _check_places(src, out)
+    if src.is_dir():
+        return _folder(src, out, on_error, name)
+    if src.is_file():
+        return _archive(src, out, on_error, name)
+    raise ValueError(f"{src} is neither a folder nor a file; give SRC a folder or a zip archive")
+
+
+def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
+    _require_set(src, src, "give SRC={}")
+    size = sum(_sizes(src))
+    cache = tracking.cache(out)
+    in_place = src.resolve() == out.resolve()
+    if not in_place:
+        _check_room(size, (out.parent, cache))
+    text = _checked(src, on_error, name)
+    if in_place:
+        for folder, _, _ in os.walk(out):
+            # DVC replaces the files by links, for which it needs to write to their folders.
+            Path(folder).chmod(Path(folder).stat().st_mode | stat.S_IRWXU)
+        tracking.add(out, new=False)
+        return text
+    with files.atomic_write(out) as draft:
+        # `dvc add --out` would leave a second copy of each file in the cache (DVC 3.67). The source's modes are not
+        # kept, because DVC and users must be able to delete files from the copied folders.
+        command = ["cp", "-rL", "--no-preserve=mode", "--reflink=auto", "--", str(src), str(draft)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(
+                f"{src} can't be copied: {done.stderr.splitlines()[0]}; remove the cause and run it again"
+            )
+    tracking.add(out, new=True)
+    return text
+
+
+def _archive(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
+    with archives.opened(src) as content:
+        whole = zipfile.Path(content)
+        top = layouts.top(whole, reader.lies_at)
+        _require_set(src, top if reader.lies_at(top) else whole, "unpack the archive and give SRC its {}")
+        _check_room(sum(info.file_size for info in content.filelist), (out.parent, tracking.cache(out)))
+        with files.atomic_write(out) as draft:
+            archives.unpack(content, layouts.path(top), draft)
+            try:
+                text = _checked(draft, on_error, name)
+            except (FileNotFoundError, ValueError) as error:
+                raise type(error)(str(error).replace(str(draft), str(src))) from error
+    tracking.add(out, new=True)
+    return text.replace(str(draft), str(out))
+
+
+def _check_places(src: Path, out: Path) -> None:
+    """Raise ValueError or FileExistsError if `out` can't take the set: a link, one inside the other, or occupied."""
+    for path in (out, *out.parents):
+        if path.is_symlink():
+            place = path.resolve()
+            step = f"remove the link and give SRC={place}" if path == out else "put a folder in its place"
+            raise ValueError(f"{path} is a link to {place}, and DVC tracks nothing behind links; {step}")
+    here, there = src.resolve(), out.resolve()
+    if here == there:
+        return
+    if there.is_relative_to(here):
+        raise ValueError(f"{src} holds {out}, where the set would go; move the set's files to a folder of their own")
+    if here.is_relative_to(there):
+        raise ValueError(f"{src} lies in {out}, where the set would go; choose another NAME")
+    if Path(f"{out}.dvc").exists():
+        step = f"remove it (dvc remove --outs {out}.dvc) or choose another NAME"
+        raise FileExistsError(f"{out}.dvc is there already; {step}")
+    if out.exists():
+        step = f"give SRC={out} to track what is there, or choose another NAME"
+        raise FileExistsError(f"{out} is there already, untracked; {step}")
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Yield the size in bytes of each file and folder of a set.
+
+    Raises ValueError as `_check_entry`, and OSError if a folder can't be listed.
+    """
+    root = folder.resolve()
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            _check_entry(path, root)
+            yield path.stat().st_size
+
+
+def _check_entry(path: Path, root: Path) -> None:
+    """Raise ValueError if a file or a folder of the set at `root` can't be copied or tracked."""
+    found = ""
+    if not files.is_utf8(path.name):
+        found = "a name that is not UTF-8, which DVC can't keep; rename it"
+    elif not path.exists():
+        found = "a link to nothing; restore it (dvc checkout, if DVC tracks the set) or delete it"
+    elif path.is_symlink() and reader.leaves(path, root):
+        found = f"a link to {path.resolve()}, outside of the set; put a copy there, as `cp -rL` makes of a whole set"
+    elif path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
+        found = "a link to a folder that it lies in itself, which has no end; delete it"
+    elif not (path.is_file() or path.is_dir()):
+        found = "a pipe, a socket or a device, expected files and folders; delete it"
+    elif not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        found = "a file or folder that you may not read; give yourself the right (chmod -R u+rX) or ask its owner"
+    if found:
+        raise ValueError(f"{files.printable(path)}: {found}")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _check_room(size: int, places: Iterable[Path]) -> None:
+    """Raise ValueError if the file system of one of `places` has less than `size` bytes free."""
+    for place in places:
+        there = next(path for path in (place, *place.absolute().parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        if free < size:
+            found = f"{free / 2**30:.1f} GiB free at {there}, and the set has {size / 2**30:.1f} GiB"
+            raise ValueError(f"{found}; make room, or put the set in data/raw itself and give SRC that folder")
+
+
+def _require_set(src: Path, folder: layouts.Folder, choose: str) -> None:
+    """Raise ValueError if `folder` of `src` is no set. `choose` is the advice for a set in the subfolder {}."""
+    if not reader.lies_at(folder):
+        raise ValueError(f"{src} is no set in Vistas' layout: {layouts.explain(folder, reader.lies_at, choose)}")
+
+
+def _checked(folder: Path, on_error: config.OnError, name: str) -> str:
+    """Check the set in `folder` and return the findings. Raises ValueError for problems unless `on_error` is skip."""
+    lines, problems = [], []
+    for report in check.check(folder, name):
+        counts = ", ".join(f"{name} {number}" for name, number in sorted(report.pictures.items()))
+        lines.append(
+            f"{report.version}: {counts} pictures; {report.labels} labels in {report.config.name}, evaluated: "
+            f"{report.evaluated_things} things, {report.evaluated_stuff} stuff; {len(report.problems)} problems"
+        )
+        problems += report.problems
+    lines += problems[:MAX_PROBLEMS_SHOWN] + (
+        [f"and {len(problems) - MAX_PROBLEMS_SHOWN} more"] if len(problems) > MAX_PROBLEMS_SHOWN else []
+    )
+    text = "\n".join(lines)
+    if problems and on_error is config.OnError.fail:
+        raise ValueError(
+            f"{text}\nnot tracked; correct these files, or add ARGS='--on-error skip' and set data.on_error to skip"
+        )
+    return text
+
+
+def place(raw: Path, name: str, src: Path) -> Path:
+    """Return the folder for a set: `name` under `raw`, or without a name the source's own place there or its own name.
+
+    Raises ValueError for a name that is not allowed (config.name_rule): it must work as a folder, a DVC stage and an
+    argument.
+    """
+    here, there = src.resolve(), raw.resolve()
+    own = str(here.relative_to(there)) if here != there and here.is_relative_to(there) and src.is_dir() else ""
+    chosen = name or own or (here.name if src.is_dir() else here.stem)
+    parts = chosen.split("/")
+    if len(parts) > 2 or not all(config.is_name(part) for part in parts):
+        whose = "NAME" if name else "SRC's own name"
+        plain = (re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._-") or "set" for part in parts[-2:])
+        better = "/".join(re.sub(r"(\.dvc)+$", "", part) for part in plain)
+        rule = f"{config.name_rule()}, or two of them with a slash between"
+        raise ValueError(f"{whose}: must be {rule}, found {chosen!r}; give NAME={better}")
+    return raw / chosen
+
+
+def main() -> None:
+    """Command line of `make data`."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--src", type=Path, required=True, help="folder or zip archive of the set")
+    parser.add_argument("--name", default="", help="folder under --raw; default: the source's own name")
+    parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder that sets lie in")
+    parser.add_argument("--config", default="", help="the set's config file, where it has another name than Vistas'")
+    choices = [choice.value for choice in config.OnError]
+    parser.add_argument(
+        "--on-error", choices=choices, default="fail", help="fail: don't track a set with problems; skip: track it"
+    )
+    args = parser.parse_args()
+    # An exception, unlike SIGTERM's default, removes unfinished copies, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    out = place(args.raw, args.name, args.src)
+    print(build(args.src, out, config.OnError(args.on_error), args.config))
+    print(f"{out} is tracked; add {out}.dvc to git, and set data.root to {out} in conf/data")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,137 @@
+"""predict: run an engine on a picture, a folder, a video, a camera or a stream. Not a DVC stage.
+
+Needs only the engine's folder. With --out it writes overlay.mp4, or a PNG for each picture, and segments.jsonl with one
+line for each frame (docs/outputs.md). Ctrl-C ends a run with complete files. The exit status is 0 if at least one frame
+was read. Files that can't be read are skipped, named in a warning and counted in the last line.
+
+An engine on a GPU works on two frames of a recorded source at once: while the GPU computes one, the CPU reads and draws
+another. A live source gets one frame at a time, so that its latency stays low. A CPU's engine computes in `submit` and
+would gain nothing.
+"""
+
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages import config
+from stages.engines import loading, manifest
+from stages.foundation import command_line, files
+from stages.media import recording
+from stages.media.drawing import Painter
+from stages.media.frame_sources import FrameSource, SourceFrame, open_source
+
+log = logging.getLogger(__name__)
+
+WINDOW = 100
+"""Number of last frames whose rate and latency are shown on the overlay and in the terminal."""
+GPU_FRAMES_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of a run."""
+
+    frames: int
+    seconds: float
+    latency_p50_ms: float
+    """From a frame's start to its map of segments; see `build`."""
+    latency_p99_ms: float
+    skipped: int
+    """Files, or frames of a video, that could not be read."""
+    dropped: int
+    """Frames of a live source that were replaced by newer ones."""
+
+
+def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, in_flight: int = 0) -> Summary:
+    """Run the engine of folder `engine` on a source; write the files of docs/outputs.md to the folder `out` if given.
+
+    Ends with the source, after `limit` frames if that is above 0, or by source.stop(). `in_flight` is the number of
+    frames that the engine works on at once; 0 chooses as the module's text says. Order and results don't depend on it.
+
+    A frame's latency starts when it arrives from a live source, or when it has been read from a recorded one. It ends
+    when its map is decoded, before it is drawn and written. With two frames in flight it includes the time for which a
+    frame waits for the one before it.
+
+    Raises RuntimeError if the engine is not for this host, and ValueError if no frame could be read; then `out` is as
+    it was.
+    """
+    if limit < 0:
+        raise ValueError(f"--limit {limit}: expected 0, for all frames, or more")
+    name, target = manifest.target_of(engine)
+    if not in_flight:
+        in_flight = 1 if source.live or target.builder in config.CPU_BUILDERS else GPU_FRAMES_IN_FLIGHT
+    predictor = loading.load(engine, name, target, in_flight)
+    painter = Painter(predictor.description.categories)
+    latencies: list[float] = []
+    submitted: deque[tuple[SourceFrame, float]] = deque()
+    ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
+    begin = time.perf_counter()
+
+    def finish_oldest(record: recording.Recording | None) -> None:
+        """Wait for the oldest submitted frame, then draw and write it."""
+        frame, start = submitted.popleft()
+        (segments,) = predictor.result()
+        latencies.append(1000 * (time.perf_counter() - start))
+        rate = len(ends) / max(time.perf_counter() - ends[0], 1e-9)
+        status = f"{rate:.1f} Hz, {float(np.median(latencies[-WINDOW:])):.1f} ms"
+        if record:
+            overlay = painter.draw(frame.rgb, segments, [f"{name}: {status}"])
+            line = recording.describe(frame, segments, painter.categories, latencies[-1])
+            record.write(frame, overlay, line)
+        ends.append(time.perf_counter())
+        if sys.stderr.isatty():
+            print(f"\r{len(latencies)} frames, {status}, {source.dropped} dropped ", end="", file=sys.stderr)
+
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context(recording.Recording(out, source)) if out else None
+        source.buffer = predictor.frame_buffer()
+        for frame in source:
+            start = frame.arrived_s if source.live else time.perf_counter()
+            predictor.submit([frame.rgb])
+            submitted.append((frame, start))
+            if len(latencies) + len(submitted) == limit:
+                source.stop()
+            if len(submitted) == in_flight:
+                finish_oldest(record)
+            # The next frame is written here. The engine's memory of the frame drawn above is free only now.
+            source.buffer = predictor.frame_buffer()
+        while submitted:
+            finish_oldest(record)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    if not latencies:
+        raise ValueError(source.no_frames() + (f"; {files.printable(out)} is as it was" if out else ""))
+    p50, p99 = (float(np.percentile(latencies, p)) for p in (50, 99))
+    seconds = time.perf_counter() - begin
+    return Summary(len(latencies), seconds, p50, p99, source.skipped, source.dropped)
+
+
+def main() -> None:
+    """Command line of `make predict`."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--engine", type=Path, required=True, help="folder of an engine, such as data/engines/cpu")
+    parser.add_argument("--source", required=True, help="picture, folder, video, camera number, or URL (rtsp://...)")
+    parser.add_argument("--out", type=Path, help="folder for overlays and segments.jsonl; default: nothing is written")
+    parser.add_argument("--limit", type=int, default=0, help="end after this many frames; 0: at the source's end")
+    args = parser.parse_args()
+    source = open_source(args.source)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: source.stop())
+    done = build(args.engine, source, args.out, args.limit)
+    where = files.printable(f"; see {args.out}") if args.out else ""
+    log.info(
+        "%d frames in %.1f s (%.1f Hz), latency p50 %.1f ms, p99 %.1f ms; %d skipped, %d dropped%s",
+        done.frames, done.seconds, done.frames / max(done.seconds, 1e-9), done.latency_p50_ms, done.latency_p99_ms,
+        done.skipped, done.dropped, where,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    command_line.run(main)

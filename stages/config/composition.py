@@ -1,0 +1,425 @@
+"""Explain an error in the files of conf/ or in an override in one line: place, key, rule, value as written, remedy.
+
+Hydra and OmegaConf find the error (hydra_plugins/schema.py makes them strict). They name the file or the override, but
+not the line, and not what was written where YAML has read a number. Both are looked up here, in the YAML nodes of the
+file. Nothing on a device imports this module.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf._utils import get_yaml_loader  # its rules of what is a number, and no public name of them
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    GrammarParseError,
+    InterpolationResolutionError,
+    KeyValidationError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from stages import config
+from stages.foundation import text
+
+ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)
+"""Errors that a composition raises for mistakes in what users write."""
+
+TAGS = {"int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing"}
+"""Tags of YAML scalars that are not text -> the type in words."""
+
+
+def check_files(parts: list[tuple[Path, str]]) -> None:
+    """Raise ValueError for a file of the composition that holds nothing but comments.
+
+    A full disk leaves such files, and the defaults of the schema would silently replace what was in them.
+    """
+    for path, _ in parts:
+        if _nodes(path) is None:
+            raise ValueError(f"{path}: holds no key; restore it, or write {{}} to take all defaults of that section")
+
+
+def check_for_dvc(path: Path) -> None:
+    """Raise ValueError for the first value of a composed file that DVC reads differently.
+
+    DVC reads YAML 1.2, where 0o17 is a number. Hydra and the stages read YAML 1.1, where 0o17 is text and 017 a number.
+    """
+    from dvc.utils.serialize import load_yaml
+
+    for key, ours, theirs in _differences(text.read_yaml(path), load_yaml(path), ""):
+        found = f"{ours!r}, which DVC reads as {theirs!r}"
+        raise ValueError(f"{key}: must be text that is not a number in YAML 1.2, found {found}; choose another")
+
+
+def _differences(ours: Any, theirs: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        if list(ours) != list(theirs):
+            yield key, list(ours), list(theirs)
+        for name in ours.keys() & theirs.keys():
+            yield from _differences(ours[name], theirs[name], f"{key}.{name}".lstrip("."))
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        for i, pair in enumerate(zip(ours, theirs, strict=True)):
+            yield from _differences(*pair, f"{key}[{i}]")
+    elif type(ours) is not type(theirs) or ours != theirs:
+        yield key, ours, theirs
+
+
+def parts(conf: Path, overrides: list[str]) -> list[tuple[Path, str]]:
+    """The files of `conf` that a composition takes, in its order, each with the key of the section that it fills.
+
+    Raises Hydra's errors where a file is missing or can't be read.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    with initialize_config_dir(str(conf.resolve()), version_base=None):
+        loader = GlobalHydra.instance().config_loader()
+        found = loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults
+    named = [(conf / f"{part.config_path}.yaml", part.package or "") for part in found]
+    return [(path, key) for path, key in named if path.is_file()]
+
+
+def _files(conf: Path, overrides: list[str]) -> list[tuple[Path, str]]:
+    """As `parts`, or, where Hydra can't read one of these, all files with the section that their folder is named by."""
+    try:
+        return parts(conf, overrides)
+    except ERRORS:
+        found = [(path, path.parent.name) for path in sorted(conf.glob("*/*.yaml"))]
+        return [(path, {"profile": "", "target": "targets.NAME"}.get(folder, folder)) for path, folder in found]
+
+
+def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
+    """Return one line that explains an error which a composition raised."""
+    words = " ".join(str(error).split())
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        path = Path(mark.name if mark else getattr(error, "name", conf))
+        inside = path.is_relative_to(conf.resolve())
+        return text.yaml_problem(conf / path.relative_to(conf.resolve()) if inside else path, error)
+    if isinstance(error, UnicodeDecodeError):
+        return next(_undecodable(conf), words)
+    if isinstance(error, RecursionError):
+        return next(
+            _endless(conf), f"{conf}: nested too deeply to be read, or an alias within itself; correct the file"
+        )
+    if isinstance(error, OverrideParseException):
+        return f"override {error.override}: Hydra can't read it; write the value in quotes, as key='a value'"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        path = conf / f"{error.missing_cfg_file}.yaml"
+        there = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        return f"{path} not found; in {path.parent} there are {there}"
+    if "efaults" in words or "group override" in words:
+        return next(_wrong_choices(words, conf, overrides), words)
+    cause = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException)), None)
+    if named := re.match(r"Error merging override (.*)|Could not override .* use \+(.*)", words):
+        return _override(cause, named[1] or named[2]) or words
+    if named := re.match(r"In '(.+?)': \w+ raised", words):
+        return _in_file(conf / f"{named[1]}.yaml", parts(conf, overrides)) or f"{named[1]}.yaml: {_bare(cause)}"
+    if isinstance(cause, InterpolationResolutionError | GrammarParseError):
+        return _interpolation(cause, conf, overrides)
+    return next(filter(None, (_file(path, key) for path, key in _files(conf, overrides))), words or repr(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _bare(cause: OmegaConfBaseException | None) -> str:
+    """The first line of an error of OmegaConf; the lines below it repeat the key."""
+    return str(cause).partition("\n")[0] if cause is not None else ""
+
+
+def _undecodable(conf: Path) -> Iterator[str]:
+    for path in sorted(conf.rglob("*.yaml")):
+        try:
+            path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            try:
+                text.read(path)
+            except ValueError as error:
+                yield str(error)
+            else:
+                yield f"{path}: found UTF-16, which Hydra does not read; save the file as UTF-8"
+
+
+def _endless(conf: Path) -> Iterator[str]:
+    """Explain each file whose values have no end: an alias stands within the value that it repeats, or too many levels.
+
+    Files that are not YAML are passed over.
+    """
+    for path in sorted(conf.rglob("*.yaml")):
+        try:
+            node = _around(_nodes(path), ())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue
+        except RecursionError:
+            yield f"{path}: nested too deeply to be read; write it with fewer levels"
+            continue
+        if node is not None:
+            place = f"{path}:{node.start_mark.line + 1}"
+            yield f"{place}: an alias within itself: this value is repeated inside of it; write out what is meant there"
+
+
+def _around(node: yaml.Node | None, above: tuple[yaml.Node, ...]) -> yaml.Node | None:
+    """The first node that contains itself, in `node` or above it. Depth first."""
+    if any(node is each for each in above):
+        return node
+    inside = node.value if isinstance(node, yaml.CollectionNode) else []
+    for each in inside:
+        for child in each if isinstance(each, tuple) else (each,):
+            if found := _around(child, (*above, node) if node is not None else above):
+                return found
+    return None
+
+
+def _wrong_choices(words: str, conf: Path, overrides: list[str]) -> Iterator[str]:
+    """Explain each choice of a file, in an override or in a defaults list, that is not the name of a file.
+
+    `words` is Hydra's error: it names the override of a folder that no defaults list chooses from.
+    """
+    unmatched = re.findall(r"Could not override '([^']+)'\. No match", words)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        folder = conf / override.key_or_group
+        if folder.is_dir() and not isinstance(override.value(), str | list | dict | None):
+            group, _, found = str(override.input_line).partition("=")
+            mend = f"write {group}='{found}', with the quotes"
+            yield f"override {override.input_line}: must be the name of a file in {folder}; {mend}"
+        elif not override.is_add() and override.key_or_group in unmatched:
+            groups = sorted({str(path.parent.relative_to(conf)) for path in conf.glob("*/*.yaml")})
+            mend = f"write +{override.input_line} to add it"
+            if override.key_or_group not in groups:
+                mend = f"the folders to choose from are {groups}"
+            yield f"override {override.input_line}: no defaults list names {override.key_or_group}; {mend}"
+    for path in sorted(conf.rglob("*.yaml")):
+        try:
+            root = _nodes(path)
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue
+        for name, chosen in root.value if isinstance(root, yaml.MappingNode) else []:
+            place = f"{path}:{chosen.start_mark.line + 1}"
+            if name.value == "defaults" and not isinstance(chosen, yaml.SequenceNode):
+                yield f"{place}: defaults: must be a list, found {_kind(chosen)}"
+            elif name.value == "defaults":
+                for node in chosen.value:
+                    value = node.value[0][1] if isinstance(node, yaml.MappingNode) and node.value else node
+                    if isinstance(value, yaml.ScalarNode) and value.tag.rpartition(":")[2] not in ("str", "null"):
+                        place = f"{path}:{value.start_mark.line + 1}"
+                        mend = f"write '{value.value}', with the quotes"
+                        yield f"{place}: defaults: must be names of files, found {_kind(value)}; {mend}"
+
+
+def _interpolation(cause: OmegaConfBaseException, conf: Path, overrides: list[str]) -> str:
+    """Explain a ${...} that has no value.
+
+    The error says which key has it, or what is in it, and not where: the place is the line with ${ that holds most of
+    these names. Comments, and files that the composition does not take, are not looked at.
+    """
+    words = ": ".join(filter(None, (cause.full_key, _bare(cause))))
+    quoted = {name.strip("${}") for name in re.findall(r"['`]([^'`]+)['`]", words)}
+    names = list(filter(None, quoted | {(cause.full_key or "").rpartition(".")[2]}))
+    lines = [(f"override {each}", each) for each in overrides]
+    for path, _ in _files(conf, overrides):
+        lines += [(f"{path}:{i}", line) for i, line in enumerate(path.read_text("utf-8").splitlines(), 1)]
+    found = [
+        (sum(name in line for name in names), place)
+        for place, line in ((place, re.sub(r"(^|\s)#.*", "", line)) for place, line in lines)
+        if "${" in line
+    ]
+    count, place = max(found, key=lambda each: each[0], default=(0, ""))
+    if "nvironment variable" in words:
+        mend = "set it, or write a default, as in ${oc.env:NAME,default}"
+    elif "oc.decode" in words:
+        mend = "give it text, such as ${oc.decode:${oc.env:NAME}}, or write the value itself"
+    else:
+        mend = "write the full key of another value, as in ${model.mode}, or the value itself"
+    return f"{place if count else conf}: {words}; {mend}"
+
+
+def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
+    """Explain the error in a file that Hydra named, or in a profile without the line that puts it at the root."""
+    for profile, key in parts:
+        if key == "profile":
+            content = profile.read_text(encoding="utf-8")
+            found = "a byte order mark" if content.startswith("\ufeff") else repr(content.partition("\n")[0])
+            return f"{profile}:1: must begin with `# @package _global_`, found {found}"
+    return next(filter(None, (_file(file, key) for file, key in parts if file == path)), "")
+
+
+def _override(cause: OmegaConfBaseException | None, written: str) -> str:
+    """Explain an override that OmegaConf refused, in one line. Empty where OmegaConf names no key."""
+    if isinstance(cause, KeyValidationError):
+        mend = "choose a name of letters, or write it in quotes in a file under conf/"
+        return f"override {written}: a name must be text, and Hydra reads a number, a truth value or null; {mend}"
+    if cause is None or not cause.full_key:
+        return ""
+    key = cause.full_key
+    name, _, found = written.partition("=")
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return f"override {written}: {key}: {_no_key(key)}"
+    if written.startswith("~"):
+        return f"override {written}: {key}: can't be deleted; give it a value"
+    names = name.lstrip("+").split(".")
+    size = next((i for i in range(1, len(names)) if get_origin(kind_of(".".join(names[:i]))) is dict), 0)
+    entry = kind_of(".".join(names[: size + 1])) if size else None
+    if isinstance(entry, type) and is_dataclass(entry) and f"is not a subclass of {entry.__name__}." in _bare(cause):
+        return f"override {written}: {_new_entry(names, size, found)}"
+    kind = kind_of(key)
+    if kind is None or not isinstance(cause, ValidationError):
+        return f"override {written}: {key}: {_bare(cause)}"
+    mend = ""
+    if kind is str and re.fullmatch(r"[^\[\]{}'\"]+", found):
+        mend = f"; write {name}='{found}', with the quotes"
+    elif kind is str:
+        mend = f"; write {_plain(cause.value)} in quotes"
+    return f"override {written}: {key}: must be {_rule(kind)}, found {found or 'nothing'}{mend}"
+
+
+def _new_entry(names: list[str], size: int, found: str) -> str:
+    """Explain an override for a part of an entry that data.sources or targets does not have: what to write instead.
+
+    The first `size` of `names` are the key of the mapping; after them come the entry's name and the part's key.
+    """
+    if len(names) == size + 1 and not found.startswith("{"):
+        return f"{'.'.join(names)}: must be a mapping, found {found}"
+    found = _in_quotes(found, kind_of(".".join(names)))
+    for name in reversed(names[size:]):
+        found = f"{{{name}: {found}}}"
+    return f"a new entry is written as a whole: +{'.'.join(names[:size])}={found}"
+
+
+def _in_quotes(found: str, kind: Any) -> str:
+    """A value of an override, or the values of a plain list, with quotes where text is wanted and Hydra reads other."""
+    if get_origin(kind) is list and re.fullmatch(r"\[[^\[\]{}'\"]+\]", found):
+        return f"[{','.join(_in_quotes(each.strip(), get_args(kind)[0]) for each in found[1:-1].split(','))}]"
+    if kind is not str or not found:
+        return found
+    value = OverridesParser.create().parse_override(f"key={found}").value()
+    return f"'{found}'" if isinstance(value, int | float | None) else found
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _no_key(key: str) -> str:
+    parent, _, name = key.rpartition(".")
+    kind = kind_of(parent) if parent else config.Config
+    known = list(get_type_hints(kind)) if is_dataclass(kind) else []
+    near = difflib.get_close_matches(name, known, 1)
+    mean = f"did you mean {near[0]}? " if near else ""
+    return f"there is no such key; {mean}docs/parameters.md lists them"
+
+
+def kind_of(key: str) -> Any:
+    """The type of a full key in stages/config, such as `train.gpus[0]`; None where the key is unknown or free."""
+    kind: Any = config.Config
+    for name in filter(None, re.split(r"[.\[\]]+", key)):
+        if is_dataclass(kind):
+            kind = get_type_hints(kind).get(name)
+        elif get_origin(kind) in (list, dict):
+            kind = get_args(kind)[-1]
+        else:
+            return None
+    return None if kind is Any else kind
+
+
+def _rule(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"one of {list(kind.__members__)}"
+    return config.RULES.get(kind) or ("a list" if get_origin(kind) is list else "a mapping")
+
+
+def _nodes(path: Path) -> yaml.Node | None:
+    node: yaml.Node | None = yaml.compose(path.read_text(encoding="utf-8"), Loader=get_yaml_loader())
+    return node
+
+
+def _file(path: Path, key: str) -> str:
+    """Explain the first value in a file that does not fit into the section `key`. Empty where all fit."""
+    root = _nodes(path)
+    if root is None:
+        return ""
+    if not isinstance(root, yaml.MappingNode):
+        return f"{path}:{root.start_mark.line + 1}: must be a mapping of keys to values, found {_kind(root)}"
+    root.value = [(name, value) for name, value in root.value if name.value != "defaults"]
+    for line, words in _complaints(root, kind_of(key) if key else config.Config, key):
+        return f"{path}:{line}: {words}"
+    return ""
+
+
+def _complaints(node: yaml.Node, kind: Any, key: str) -> Iterator[tuple[int, str]]:
+    """(line, explanation) for each node in `node` that has another type than `kind` says."""
+    line = node.start_mark.line + 1
+    mapping = is_dataclass(kind) or get_origin(kind) is dict
+    if kind is None or kind is Any:
+        return
+    if mapping or get_origin(kind) is list:
+        wanted = yaml.MappingNode if mapping else yaml.SequenceNode
+        if not isinstance(node, wanted) and not _left_open(node):
+            yield line, f"{key}: must be {_rule(kind)}, found {_kind(node)}"
+        elif isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value):
+                yield from _complaints(value, get_args(kind)[0], f"{key}[{i}]")
+        elif isinstance(node, yaml.MappingNode):
+            yield from _entries(node, kind, key)
+    elif not isinstance(node, yaml.ScalarNode):
+        yield line, f"{key}: must be {_rule(kind)}, found {_kind(node)}"
+    elif not _left_open(node) and not _taken(node, kind):
+        mend = f"; write '{node.value}', with the quotes" if kind is str else ""
+        yield line, f"{key}: must be {_rule(kind)}, found {_kind(node)}{mend}"
+
+
+def _entries(node: yaml.MappingNode, kind: Any, key: str) -> Iterator[tuple[int, str]]:
+    for name, value in node.value:
+        full, line = f"{key}.{name.value}".lstrip("."), name.start_mark.line + 1
+        if name.tag.endswith(":merge"):
+            for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                yield from _complaints(merged, kind, key)
+        elif is_dataclass(kind):
+            hints = get_type_hints(kind)
+            if name.value in hints:
+                yield from _complaints(value, hints[name.value], full)
+            else:
+                yield line, f"{full}: {_no_key(full)}"
+        elif not name.tag.endswith(":str"):
+            yield line, f"{key}: must have names of text, found {_kind(name)}; write '{name.value}', with the quotes"
+        else:
+            yield from _complaints(value, get_args(kind)[1], full)
+
+
+def _left_open(node: yaml.Node) -> bool:
+    """Whether a scalar gets its value elsewhere: from an interpolation, or, for ???, from another file."""
+    return isinstance(node, yaml.ScalarNode) and ("${" in node.value or node.value == "???")
+
+
+def _taken(node: yaml.ScalarNode, kind: Any) -> bool:
+    tag = node.tag.rpartition(":")[2]
+    if issubclass(kind, Enum):
+        return tag == "str" and node.value in kind.__members__
+    if kind in (str, bool):
+        return bool(tag == kind.__name__)
+    if tag != "str":
+        return tag in (("int",) if kind is int else ("int", "float"))
+    try:
+        kind(node.value)
+    except ValueError:
+        return False
+    return True
+
+
+def _kind(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+    what = TAGS.get(node.tag.rpartition(":")[2])
+    return f"{node.value or 'nothing'}{f', which is {what} in YAML' if what and node.value else ''}"

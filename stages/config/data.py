@@ -1,0 +1,108 @@
+"""The section `data`: the sets that are converted, and how their labels become classes."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated
+
+from stages.config.rules import Range, check_inside, check_ranges, is_name, name_rule, require
+
+
+@dataclass
+class Source:
+    """One set in Mapillary Vistas layout."""
+
+    root: str = ""
+    """Folder of the set, relative to data.root. Empty: data.root itself."""
+    version: str = ""
+    """Version of the layout: v1.2, v2.0 or flat. Empty: the one that is there. Set it where the folder has both."""
+    config: str = ""
+    """Name of the set's config JSON in its folder. Empty: config_VERSION.json or config.json."""
+    taxonomy: str = ""
+    """Table that maps the set's labels to classes: NAME for conf/tables/NAME.csv. Empty: a class for each label that
+    the set's config evaluates."""
+
+
+class Splits(Enum):
+    """How pictures are divided into training and validation."""
+
+    folders = "folders"
+    file = "file"
+    fraction = "fraction"
+
+
+class SmallSegments(Enum):
+    """What becomes of objects with fewer pixels than data.min_segment_px."""
+
+    keep = "keep"
+    crowd = "crowd"
+    void = "void"
+
+
+class OnError(Enum):
+    """What happens at a picture that can't be converted."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+class CheckMasks(Enum):
+    """What happens at a set whose masks seem not to be coded as label * 256 + instance."""
+
+    fail = "fail"
+    warn = "warn"
+
+
+@dataclass
+class Data:
+    """The sets that are converted, and how their labels become classes."""
+
+    root: str = "data/raw/sample"
+    """Folder of all pictures, relative to the repository; a path without apostrophes."""
+    sources: dict[str, Source] = field(default_factory=dict)
+    """Sets by name (a-z A-Z 0-9 -). Several sets become one; then a picture's key begins with the name of its set.
+    Empty: one set, at data.root."""
+    splits: Splits = Splits.folders
+    """How pictures are divided: by the folders training and validation, by a file, or by a fraction."""
+    split_file: str = ""
+    """For splits: file. NAME of the file conf/tables/NAME.csv with lines `name,split`. `name` is a picture's key, with
+    SOURCE_ before it where there are several sources; `split` is train, val or empty."""
+    val_fraction: Annotated[float, Range(above=0, below=1)] = 0.1
+    """For splits: fraction. Share of the pictures in the validation split. A picture's key decides on its split."""
+    split_seed: int = 0
+    """For splits: fraction. Change it for another choice of pictures."""
+    max_edge_px: Annotated[int, Range(at_least=64, or_zero=True)] = 0
+    """Longest edge of a picture. Larger pictures and their masks are scaled down to it. 0: no limit. Set it to train
+    faster on pictures that are much larger than the network's input."""
+    min_segment_px: Annotated[int, Range(at_least=0)] = 0
+    """Fewest pixels of an object. What becomes of smaller ones is set by small_segments. 0: no object is too small."""
+    small_segments: SmallSegments = SmallSegments.keep
+    """keep: small objects stay. crowd: they become crowds. void: their pixels become void."""
+    on_error: OnError = OnError.fail
+    """At a picture that can't be converted. fail: the stage ends with an error. skip: the picture is left out and
+    listed in statistics.json."""
+    max_skipped: Annotated[int, Range(at_least=0)] = 0
+    """For on_error: skip. Most pictures of a split that may be left out; with more the stage fails."""
+    check_masks: CheckMasks = CheckMasks.fail
+    """At a set whose masks seem not to be coded as label * 256 + instance. fail: the stage ends with an error. warn:
+    it goes on. Set warn once you have looked at the masks."""
+    bare_file_names: bool = False
+    """false: file_name in the COCO files is a path relative to data/coco/SPLIT, and pictures stay where they are.
+    true: it is a bare name, and all pictures are copied to data/coco/SPLIT/images. Set true for tools that look for
+    all pictures in one folder."""
+    workers: Annotated[int, Range(at_least=0)] = 0
+    """Processes that generate scenes and convert pictures. 0: one for each core. The result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        # dvc.yaml has the root in a command, between single quotes.
+        plain_path = bool(self.root) and self.root.isprintable() and "'" not in self.root
+        require(plain_path, "data.root", "a path without line ends and apostrophes; a link can lead there", self.root)
+        check_ranges(self, "data")
+        for name, source in self.sources.items():
+            for key in ("root", "config", "taxonomy"):
+                check_inside(f"data.sources.{name}.{key}", getattr(source, key))
+        check_inside("data.split_file", self.split_file)
+        for name in self.sources:
+            # No underscore: one separates the name from the key of a picture.
+            require(is_name(name, "-"), "data.sources", name_rule("-"), name)
+        wanted = (self.splits is Splits.file) == bool(self.split_file)
+        require(wanted, "data.split_file", "a file exactly for data.splits: file", self.split_file)

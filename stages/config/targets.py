@@ -1,0 +1,138 @@
+"""The section `targets`: the kinds of machine that engines are built for."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated
+
+from stages.config.deploy import PLUGIN_VARIANTS, Variant
+from stages.config.precision import Precision
+from stages.config.rules import Range, check_ranges, is_name, name_rule, require
+from stages.foundation import versions
+
+
+class Builder(Enum):
+    """What compiles the ONNX file into an engine: a module in stages/engines."""
+
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+    tensorrt_rtx = "tensorrt_rtx"
+    tensorrt = "tensorrt"
+
+
+CPU_BUILDERS = (Builder.openvino, Builder.onnxruntime)
+"""Builders of engines that run on a CPU."""
+
+
+class Device(Enum):
+    """What an engine runs on: a folder in stages/engines."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+RTX_COMPUTE_CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
+"""Compute capabilities that TensorRT-RTX 1.7 generates code for, from its enumeration ComputeCapability."""
+
+
+class Typing(Enum):
+    """Where the numeric types of a TensorRT engine come from."""
+
+    strong = "strong"
+    weak = "weak"
+
+
+class Verbosity(Enum):
+    """What an engine tells TensorRT's inspector about its layers."""
+
+    none = "none"
+    layer_names_only = "layer_names_only"
+    detailed = "detailed"
+
+
+@dataclass
+class Target:
+    """A kind of machine that an engine is built for."""
+
+    description: str = ""
+    """Machines that the engine runs on, for the report."""
+    builder: Builder = Builder.openvino
+    """What compiles the engine."""
+    builder_version: str = ""
+    """Version of the builder, or its beginning up to a dot: 8.6 stands for every 8.6.x. It must be the installed one,
+    since an engine loads only in the version that built it."""
+    architecture: str = "x86_64"
+    """CPU architecture of the machine, as `uname -m` prints it."""
+    device: Device = Device.cpu
+    """What the engine runs on: cpu for the builders openvino and onnxruntime, cuda for the others."""
+    compute_capabilities: list[str] = field(default_factory=list)
+    """CUDA compute capabilities that the engine holds code for. None for a CPU, one for standard TensorRT."""
+    precision: Precision = Precision.fp32
+    """Numeric type of the graph that is compiled: fp32 or one of deploy.lower_precisions. Its file is in
+    data/onnx/VARIANT/PRECISION."""
+    variant: Variant = Variant.onnx
+    """Variant of the graph that is compiled, one of deploy.variants. onnx: standard ONNX operators; deformable
+    attention samples by GridSample. cuda: our CUDA operators for the network after its first layer; for GPUs only.
+    onnx_gather: as onnx, but deformable attention samples by Gather, for TensorRT versions whose GridSample is wrong.
+    onnx_plugin_v1, onnx_plugin_v2: as onnx, but it samples by MultiscaleDeformableAttnPlugin_TRT of standard TensorRT
+    in that version; version 2 needs TensorRT 10.11 or later."""
+    typing: Typing = Typing.strong
+    """For standard TensorRT. strong: the numeric types of the ONNX file; from 10.12 on. weak: the builder may choose
+    lower types, as precision allows, except where the file has float32; up to 10.x."""
+    external_tactics: bool = False
+    """For standard TensorRT up to 10.x. true: kernels of cuBLAS, cuBLASLt and cuDNN are tried too. They must be
+    installed."""
+    optimization_level: Annotated[int, Range(at_least=0, at_most=5)] = 3
+    """How long TensorRT searches. A higher level may give a faster engine and takes longer to build."""
+    profiling_verbosity: Verbosity = Verbosity.layer_names_only
+    """What TensorRT's inspector can tell about the engine's layers."""
+    threads: Annotated[int, Range(at_least=1)] = 2
+    """CPU threads at run time, for CPU targets. Set it to the cores of the machine."""
+    workspace_mib: Annotated[int, Range(at_least=64)] = 4096
+    """Scratch memory that the builder may use, for GPU targets. Lower it where the builder runs out of memory."""
+
+    def check(self, name: str) -> None:
+        """Raise ValueError for the first wrong value; `name` is the target's id. Not in __post_init__, which has no id.
+
+        The id is a folder, a part of the name of a DVC stage and of a key (`params: targets.NAME`): so it has no dots.
+        """
+        require(is_name(name, "_-"), "targets", name_rule("_-"), name)
+        key = f"targets.{name}"
+        require(bool(self.builder_version), f"{key}.builder_version", "a version", self.builder_version)
+        check_ranges(self, key)
+        device = Device.cpu if self.builder in CPU_BUILDERS else Device.cuda
+        rule = f"{device.value} for builder: {self.builder.value}"
+        require(self.device is device, f"{key}.device", rule, self.device.value)
+        found = self.compute_capabilities
+        where = f"{key}.compute_capabilities"
+        if self.builder in CPU_BUILDERS:
+            require(not found, where, "empty for a CPU target", found)
+        elif self.builder is Builder.tensorrt_rtx:
+            known = bool(found) and set(found) <= set(RTX_COMPUTE_CAPABILITIES)
+            require(known, where, f"one or more of {RTX_COMPUTE_CAPABILITIES}", found)
+        else:
+            require(len(found) == 1, where, "one, such as 8.9", found)
+            self._check_tensorrt(key)
+        if self.builder is not Builder.tensorrt:
+            rule = f"one without plugins, which {self.builder.value} does not have"
+            require(self.variant not in PLUGIN_VARIANTS, f"{key}.variant", rule, self.variant.value)
+        if self.builder in CPU_BUILDERS:
+            rule = "another for a CPU target: the operators of this one run on GPUs only"
+            require(self.variant is not Variant.cuda, f"{key}.variant", rule, "cuda")
+
+    def _check_tensorrt(self, key: str) -> None:
+        where = f"{key}.builder_version"
+        require(versions.is_version(self.builder_version), where, "numbers separated by dots", self.builder_version)
+        version = versions.numbers(self.builder_version)
+        typing = self.typing
+        if typing is Typing.strong:
+            rule = f"weak with TensorRT {self.builder_version}: strong typing is complete from 10.12 on"
+            require(version >= (10, 12), f"{key}.typing", rule, typing.value)
+        else:
+            rule = f"strong with TensorRT {self.builder_version}, which has no weak typing"
+            require(version < (11,), f"{key}.typing", rule, typing.value)
+        if self.external_tactics:
+            rule = f"false with TensorRT {self.builder_version}, which has only its own kernels"
+            require(version < (11,), f"{key}.external_tactics", rule, True)
+        if self.variant is Variant.onnx_plugin_v2:
+            rule = f"another with TensorRT {self.builder_version}: version 2 of the plugin came with 10.11"
+            require(version >= (10, 11), f"{key}.variant", rule, "onnx_plugin_v2")

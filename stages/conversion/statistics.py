@@ -1,0 +1,90 @@
+"""Counts the images, segments and pixels of a split, by class and by size."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from stages.conversion.records import Record
+from stages.foundation.coco_types import Category
+
+SMALL_PX, LARGE_PX = 32**2, 96**2
+"""COCO's area limits in pixels: small is below the first, large from the second (cocodataset.org/#detection-eval)."""
+
+SIZES = ("small", "medium", "large")
+
+
+class Statistics:
+    """The counts of a split. Records are added one by one."""
+
+    def __init__(self, categories: Sequence[Category]) -> None:
+        self._categories = categories
+        self._counts: Counter[str] = Counter()
+        self._sources: Counter[str] = Counter()
+        self._images: Counter[int] = Counter()
+        self._segments: Counter[int] = Counter()
+        self._pixels: Counter[int] = Counter()
+        self._sizes: Counter[tuple[int, str]] = Counter()
+        self._pixels_by_size: Counter[str] = Counter()
+        self.empty: list[str] = []
+        """A message for each picture that is left out because it has no segment of any class."""
+        self.skipped: list[str] = []
+        """A message for each picture that is left out because it can't be converted."""
+
+    def add(self, record: Record) -> None:
+        """Count a picture that was converted."""
+        image, segments = record["image"], record["segments"]
+        self._counts.update(images=1, segments=len(segments), pixels=image["height"] * image["width"])
+        self._counts.update(record["counts"])
+        self._sources[image["source"]] += 1
+        self._images.update({segment["category_id"] for segment in segments})
+        for segment in segments:
+            self._segments[segment["category_id"]] += 1
+            self._pixels[segment["category_id"]] += segment["area"]
+            self._counts["crowds"] += segment["iscrowd"]
+            if "segmentation" in segment:
+                self._counts["instances"] += 1
+                size = SIZES[(segment["area"] >= SMALL_PX) + (segment["area"] >= LARGE_PX)]
+                self._sizes[segment["category_id"], size] += 1
+                self._pixels_by_size[size] += segment["area"]
+
+    def leave_out(self, record: Record) -> None:
+        """Note the message of a picture that is left out."""
+        self.empty += [record["empty"]] if "empty" in record else []
+        self.skipped += [record["skipped"]] if "skipped" in record else []
+
+    def summary(self) -> dict[str, int]:
+        """Return the counts for the metrics file, which DVC compares between commits."""
+        counts = {name: self._counts[name] for name in ("images", "segments", "crowds", "instances")}
+        left_out = {"empty": len(self.empty), "skipped": len(self.skipped)}
+        return {**counts, "classes_present": len(self._segments), **left_out}
+
+    def content(self) -> dict[str, Any]:
+        """Return all counts, for statistics.json."""
+        pixels = self._counts["pixels"]
+        return {
+            **self.summary(),
+            "images_by_source": dict(sorted(self._sources.items())),
+            "void_pct": round(100 * (1 - self._pixels.total() / pixels), 3) if pixels else 0.0,
+            "segments_of_dropped_classes": self._counts["dropped"],
+            "segments_below_min_segment_px": self._counts["small"],
+            "segments_lost_by_scaling": self._counts["lost"],
+            "images_with_exif_orientation": self._counts["turned"],
+            "images_written_anew": self._counts["rewritten"],
+            "instances_by_size": {
+                size: sum(self._sizes[category["id"], size] for category in self._categories) for size in SIZES
+            },
+            "pixels_by_size": {size: self._pixels_by_size[size] for size in SIZES},
+            "by_class": [
+                {
+                    "class": category["name"],
+                    "isthing": category["isthing"],
+                    "images": self._images[category["id"]],
+                    "segments": self._segments[category["id"]],
+                    "pixels": self._pixels[category["id"]],
+                    "instances_by_size": {size: self._sizes[category["id"], size] for size in SIZES},
+                }
+                for category in self._categories
+            ],
+            "empty_images": self.empty,
+            "skipped_images": self.skipped,
+        }

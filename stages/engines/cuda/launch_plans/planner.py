@@ -1,0 +1,34 @@
+"""Launch plans of all kernels: from a call's attributes and tensors and a compute capability to launches on a GPU."""
+
+from stages.engines.cuda.launch_plans import (
+    deformable_attention,
+    group_norm,
+    linear,
+    masked_attention,
+    panoptic_merge,
+    resize,
+    window_attention,
+)
+from stages.engines.cuda.launch_plans.plan import Plan
+from stages.inference.steps import KernelCall
+
+PLANNERS = {
+    "DeformableAttention": deformable_attention.plan,
+    "GroupNorm": group_norm.plan,
+    "Linear": linear.plan,
+    "MaskedAttention": masked_attention.plan,
+    "PanopticMerge": panoptic_merge.plan,
+    "Resize": resize.plan,
+    "WindowAttention": window_attention.plan,
+}
+"""Operator -> function from attributes, input and output specs, and a compute capability such as 8.6 to a Plan."""
+
+
+def plan(call: KernelCall, compute_capability: str) -> Plan:
+    """The launch plan of a call on GPUs of one compute capability.
+
+    Raises ValueError where there is no kernel for the operator, or where it can't serve these tensors.
+    """
+    if call.operator not in PLANNERS:
+        raise ValueError(f"there are kernels for {', '.join(PLANNERS)}, found {call.operator}; run `dvc repro` again")
+    return PLANNERS[call.operator](call.attributes, call.input_specs, call.output_specs, compute_capability)

@@ -1,0 +1,151 @@
+"""engine.json, the manifest beside each engine: its graph, its builder and the host that built it.
+
+Engines deserialize into executable code, so an engine is loaded only if the manifest has its hash. The manifest holds
+the graph's whole description, so an engine runs on machines without its ONNX file and without the parameters.
+"""
+
+import platform
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from stages import config
+from stages.engines import interface
+from stages.engines.cuda import gpu
+from stages.foundation import files
+from stages.inference import description
+from stages.inference.description import Description
+
+NAME = "engine.json"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that may be loaded on this host."""
+
+    path: Path
+    description: Description
+    """Its graph."""
+
+
+def check_host(name: str, target: config.Target) -> None:
+    """Raise RuntimeError where this host can't build for a target: what is required, what was found, what to do.
+
+    Raises ModuleNotFoundError where the builder is not installed.
+    """
+    elsewhere = f"run `make engines TARGET={name}` on such a machine, or choose targets in conf/profile"
+    _check_architecture(name, target, elsewhere)
+    version = interface.backend(target).installed_version()
+    if not f"{version}.".startswith(f"{target.builder_version}."):
+        raise RuntimeError(
+            f"target {name} needs {target.builder.value} {target.builder_version}, found {version}; "
+            "install that version (`make env` has those of the CPU and of TensorRT-RTX), or set builder_version in "
+            "conf/target"
+        )
+    if target.builder is config.Builder.tensorrt:
+        _check_gpu(name, target, elsewhere)
+
+
+def _check_architecture(name: str, target: config.Target, mend: str) -> None:
+    machine = platform.machine()
+    if machine != target.architecture:
+        raise RuntimeError(f"target {name} needs the CPU architecture {target.architecture}, found {machine}; {mend}")
+
+
+def _check_gpu(name: str, target: config.Target, mend: str) -> None:
+    found = gpu.current()
+    if found is None or found.compute_capability not in target.compute_capabilities:
+        what = f"{found.compute_capability} ({found.name})" if found else "no NVIDIA GPU or no driver"
+        wanted = " or ".join(target.compute_capabilities)
+        raise RuntimeError(f"target {name} needs a GPU of compute capability {wanted}, found {what}; {mend}")
+
+
+def write(folder: Path, name: str, engine: Path, graph: Description, seconds: float, target: config.Target) -> None:
+    """Write folder/engine.json for a freshly built engine in the same folder."""
+    # TensorRT-RTX and the CPU's builders don't use a GPU.
+    used = gpu.current() if target.builder is config.Builder.tensorrt else None
+    content = {
+        **config.plain(target),
+        "target": name,
+        # The whole version; the target may have only its beginning.
+        "builder_version": interface.backend(target).installed_version(),
+        "engine": {"file": engine.name, "bytes": engine.stat().st_size, "sha256": files.sha256(engine)},
+        "graph": asdict(graph),
+        "build_host": {
+            "cpu": cpu_model(),
+            "gpu": asdict(used) if used else None,
+            "system": platform.platform(),
+            "python": platform.python_version(),
+        },
+        "build_seconds": round(seconds, 2),
+    }
+    files.write_json(folder / NAME, content)
+
+
+def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
+    """Check the manifest of a folder against target, builder, the engine's bytes and this host; return the engine.
+
+    Raises RuntimeError with what is required, what was found and what to do, and ModuleNotFoundError where the builder,
+    which also runs the engine, is not installed.
+    """
+    rebuild = f"run `make engines TARGET={name}`"
+    path = folder / NAME
+    if not path.exists():
+        raise RuntimeError(f"{path} not found, so {folder} is not to be trusted; {rebuild}")
+    _check_architecture(name, target, "run it on such a machine")
+    content: dict[str, Any] = files.read_json(path)
+    wanted = {
+        "target": name,
+        "builder": target.builder.value,
+        "builder_version": interface.backend(target).installed_version(),
+        "precision": target.precision.value,
+        "variant": target.variant.value,
+        "architecture": target.architecture,
+        "compute_capabilities": target.compute_capabilities,
+    }
+    for key, value in wanted.items():
+        if content.get(key) != value:
+            raise RuntimeError(f"{path}: {key} must be {value!r} here, found {content.get(key)!r}; {rebuild}")
+    try:
+        graph = description.parse(content.get("graph", {}))
+    except ValueError as error:
+        raise RuntimeError(f"{path}: graph must hold what graph.json does, but {error}; {rebuild}") from error
+    described = content.get("engine", {})
+    file = str(described.get("file", ""))
+    engine: Path = folder / file
+    if Path(file).name != file or not engine.is_file():
+        raise RuntimeError(f"{path}: engine.file must name a file in {folder}, found {file!r}; {rebuild}")
+    found = files.sha256(engine)
+    if found != described.get("sha256"):
+        raise RuntimeError(f"{engine}: SHA-256 {found} is not the manifest's {described.get('sha256')}; {rebuild}")
+    if target.builder not in config.CPU_BUILDERS:
+        _check_gpu(name, target, "run it on such a machine")
+    return Engine(engine, graph)
+
+
+def target_of(folder: Path) -> tuple[str, config.Target]:
+    """Id and target of a folder's engine, for callers without parameters.
+
+    Raises RuntimeError where there is no engine.json, or one of another version of this project.
+    """
+    path = folder / NAME
+    if not path.exists():
+        raise RuntimeError(
+            f"{path} not found; name the folder of an engine, such as data/engines/cpu, or build it first"
+        )
+    content = files.read_json(path)
+    try:
+        name = str(content["target"])
+        return name, config.parse_target(name, {field.name: content[field.name] for field in fields(config.Target)})
+    except (KeyError, ValueError) as error:
+        raise RuntimeError(f"{path} is not one of this version: {error}; run `make engines`") from error
+
+
+def cpu_model() -> str:
+    """Name of this host's CPU, from /proc/cpuinfo where there is one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,73 @@
+"""Runs the `main` of every stage and command: sets up logging and the exit status, and prints user errors as one line.
+
+A stage's module ends with
+
+    if __name__ == "__main__":
+        command_line.run(main)
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from stages.foundation import files
+
+FAILED, INTERRUPTED = 1, 130
+"""Exit statuses: after a user error, and after Ctrl-C (128 + SIGINT, as in shells)."""
+
+USER_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    subprocess.CalledProcessError,
+)
+"""Exceptions that are printed as one line. cv2.error is one too, where OpenCV is loaded."""
+BUGS = (NotImplementedError, RecursionError)
+"""Kinds of RuntimeError that a user can't cause. They keep their traceback."""
+
+
+def parser(docstring: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose description is the first line of a module's docstring."""
+    return argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
+
+
+def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...] = ()) -> NoReturn:
+    """Set up logging, call `main`, and exit with the status that it returns; None is 0.
+
+    An exception of USER_ERRORS or `user_errors` is printed to stderr as one line, and the exit status is 1. Ctrl-C
+    exits with 130. Any other exception is a bug and keeps its traceback. `python -X dev` shows every traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BUGS:
+        raise
+    except Exception as error:
+        # Looked up and not imported, since most commands never load OpenCV.
+        opencv = getattr(sys.modules.get("cv2"), "error", OSError)
+        if not isinstance(error, (*USER_ERRORS, *user_errors, opencv)):
+            raise
+        if sys.flags.dev_mode:
+            traceback.print_exc()
+        print(message(error), file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def message(error: Exception) -> str:
+    """Return the message of an exception for the user, or the name of its class if it has no message."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{files.printable(os.fsdecode(error.filename))}: {error.strerror}"
+    if isinstance(error, subprocess.CalledProcessError):
+        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
+        return f"{error} {said or ''}".strip()
+    if isinstance(error, ModuleNotFoundError) and str(error) == f"No module named {error.name!r}":
+        return f"{error}; run `make env`, or install on a device what docs/targets.md lists"
+    return str(error).strip() or type(error).__name__

@@ -1,0 +1,23 @@
+"""Versions of programs and of CUDA compute capabilities, compared number by number."""
+
+import re
+
+
+def is_version(text: str) -> bool:
+    """Whether a text begins with a number that ends at a dot or with the text: `numbers` can read it."""
+    return re.match(r"[0-9]+(\.|$)", text) is not None
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: "10.13.2.6" -> (10, 13, 2, 6), "12.4.rc1" -> (12, 4).
+
+    Raises ValueError where it begins with none.
+    """
+    if not is_version(version):
+        raise ValueError(f"a version must be numbers separated by dots, found {version!r}")
+    found = []
+    for part in version.split("."):
+        if not part.isdecimal():
+            break
+        found.append(int(part))
+    return tuple(found)

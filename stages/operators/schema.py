@@ -1,0 +1,91 @@
+"""Everything that the ONNX operators of this project have in common.
+
+An operator is described in a module of its own: attributes, the shapes and types that it takes and gives, PyTorch's
+answer, and how PyTorch exports it. How a GPU runs it is decided in stages/engines/cuda/launch_plans.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional as F
+from torch.onnx import symbolic_helper
+
+from stages.inference.steps import Attributes, TensorSpec
+
+DOMAIN = "vistas2engine"
+"""ONNX domain of the operators, and namespace of their functions in torch.ops."""
+VERSION = 1
+"""Version of the domain."""
+OPSET = 17
+"""ONNX opset from which on PyTorch exports them."""
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+"""Activations by the names that attributes have for them."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An ONNX operator of our domain."""
+
+    name: str
+    output_specs: Callable[[Attributes, Sequence[TensorSpec]], tuple[TensorSpec, ...]]
+    """Shapes and types of the outputs, from the attributes and the inputs. Raises ValueError for a node that the
+    operator does not allow."""
+    compute: Callable[[Attributes, Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
+    """PyTorch's answer, from the attributes and the inputs."""
+
+
+def require(name: str, rules: Mapping[str, bool], attributes: Attributes, inputs: Sequence[TensorSpec]) -> None:
+    """Raise ValueError naming the rules that a node breaks. The fault is the graph's, not its user's."""
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        shapes = [list(spec.shape) for spec in inputs]
+        raise ValueError(f"{name} needs {' and '.join(broken)}; found {dict(attributes)} and shapes {shapes}")
+
+
+def require_inputs(name: str, inputs: Sequence[TensorSpec], ranks: Sequence[int]) -> None:
+    """Raise ValueError unless there is an input of each of `ranks`, in order, all of one type, float16 or float32."""
+    if [len(spec.shape) for spec in inputs] != [*ranks]:
+        shapes = [list(spec.shape) for spec in inputs]
+        raise ValueError(f"{name} takes inputs of the ranks {[*ranks]}, found shapes {shapes}")
+    found = sorted({spec.dtype for spec in inputs})
+    if found not in (["float16"], ["float32"]):
+        raise ValueError(f"{name} takes tensors of one type, float16 or float32; found {found}")
+
+
+# PyTorch has no public types for the values of a traced graph, and no public way to read constants among them.
+def constant(value: Any, kind: Literal["i", "f", "s", "is"]) -> Any:
+    """A constant argument of a traced call: kind i, f, s, or is for a list of integers."""
+    return symbolic_helper._maybe_get_const(value, kind)
+
+
+def is_none(value: Any) -> bool:
+    """Whether an argument of a traced call is None."""
+    return bool(symbolic_helper._is_none(value))
+
+
+def unpack_list(value: Any) -> list[Any]:
+    """The elements of a list argument of a traced call."""
+    return list(symbolic_helper._unpack_list(value))
+
+
+def export_as(
+    operator: str, function: str, to_node: Callable[..., tuple[Sequence[Any], dict[str, Any]]], outputs: int = 1
+) -> None:
+    """Make PyTorch's exporter write calls of torch.ops.vistas2engine.<function> as nodes of an operator.
+
+    `to_node` gets the call's arguments as values of the traced graph and returns the node's inputs and attributes,
+    these by names with the suffixes _i, _f or _s for their type.
+    """
+
+    def symbolic(g: Any, *arguments: Any) -> Any:
+        inputs, attributes = to_node(*arguments)
+        made = g.op(f"{DOMAIN}::{operator}", *inputs, outputs=outputs, **attributes)
+        for output, traced in zip([made] if outputs == 1 else made, g.original_node.outputs(), strict=True):
+            output.setType(traced.type())
+        return made
+
+    torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # public in its documentation
+        f"{DOMAIN}::{function}", symbolic, OPSET
+    )

@@ -1,0 +1,341 @@
+"""Recognises what a folder holds that is not a set in Vistas layout, and explains it in a message.
+
+`LAYOUTS` has the native layout of each data set that street-scene networks are commonly trained on, taken from the
+documents and tools of the sets. A new reader would start here: `recognise` returns the layout and its paths. A folder
+may lie in a zip archive. Only file names are read, and the content of a few files whose names do not suffice.
+"""
+
+import fnmatch
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+Folder = Path | zipfile.Path
+"""A folder or a file, on the disk or in an archive."""
+IsSet = Callable[[Folder], bool]
+"""Function that returns whether a folder is a set in Vistas layout."""
+
+LEVELS: Final = 3
+"""Levels of subfolders that are searched for sets."""
+LEVELS_ABOVE: Final = 4
+"""Folders above a folder that are searched for a set that it is a part of."""
+MAX_FOLDERS: Final = 1000
+"""Folders of each level that are searched. Limits the time for any folder that a user gives."""
+MAX_ENTRIES: Final = 200
+"""Entries of a folder that are read, by ascending name. Limits the time for any folder that a user gives."""
+SPLITS: Final = {"train": "training", "training": "training"} | dict.fromkeys(
+    ("val", "valid", "validation"), "validation"
+)
+"""Common names of a split's folder, in lower case -> Vistas' names."""
+_FOLDERS: Final = SPLITS | {"image": "images", "images": "images", "instance": "instances", "instances": "instances"}
+"""Common names of the folders of a set, in lower case -> Vistas' names."""
+_VERSIONS: Final = ("v1.2", "v2.0")
+PICTURES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+ARCHIVES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+EXPECTED: Final = "expected PNGs in instances beside images, at the top or in training and validation; see docs/data.md"
+
+
+@dataclass(frozen=True)
+class SetLayout:
+    """The native layout of a data set."""
+
+    name: str
+    marks: tuple[tuple[str, ...], ...]
+    """Alternatives. A folder has the layout if all patterns of one alternative match; `*` as in a shell."""
+    content: Callable[[Folder], bool] | None = None
+    """Function that checks the content of a file that matches the last pattern, where the name does not suffice."""
+    step: str = "there is no reader for it yet: bring it into Vistas' layout, see docs/data.md"
+    """What the user can do."""
+
+
+def _has(file: Folder, *words: bytes) -> bool:
+    """Return whether a file contains all words. Reads in blocks, since COCO's files have up to hundreds of MB."""
+    missing, tail = set(words), b""
+    with file.open("rb") as stream:
+        while missing and (block := stream.read(1 << 22)):
+            missing = {word for word in missing if word not in tail + block}
+            tail = block[-64:]
+    return not missing
+
+
+def _is_coco_panoptic(file: Folder) -> bool:
+    return _has(file, b'"images"', b'"annotations"', b'"segments_info"')
+
+
+def _is_coco(file: Folder) -> bool:
+    return _has(file, b'"images"', b'"annotations"', b'"image_id"')
+
+
+def _is_labelme(file: Folder) -> bool:
+    return _has(file, b'"shapes"', b'"imagePath"')
+
+
+def _is_cvat(file: Folder) -> bool:
+    return _has(file, b"<annotations>", b"<meta>")
+
+
+def _is_yolo(file: Folder) -> bool:
+    """Return whether the first line is a class id and the coordinates of a box or a polygon, from 0 to 1."""
+    with file.open("rb") as stream:
+        cells = stream.readline(1 << 16).split()
+    numbers = [re.fullmatch(rb"[01]?(\.\d*)?([eE]-?\d+)?", cell) for cell in cells[1:]]
+    return len(cells) >= 5 and cells[0].isdigit() and all(numbers)
+
+
+def _each(*patterns: str, under: tuple[str, ...] = ("",)) -> tuple[tuple[str, ...], ...]:
+    """Return alternatives of one pattern each: every pattern under every folder."""
+    return tuple((folder + pattern,) for pattern in patterns for folder in under)
+
+
+LAYOUTS: Final = (
+    SetLayout(
+        "a set with masks only in labels or panoptic",
+        _each(
+            *(f"{version}{kind}/*.png" for version in ("", "v1.2/", "v2.0/") for kind in ("labels", "panoptic")),
+            under=("training/", "validation/", "train/", "val/", ""),
+        ),
+        step="those are not read: put the folders instances of the same archive beside them, see docs/data.md",
+    ),
+    SetLayout(
+        "Cityscapes",
+        _each(
+            "*/*_gtFine_instanceIds.png",
+            "*/*_gtFine_labelIds.png",
+            # CITY_SEQUENCE_FRAME; IDD's names have fewer parts.
+            "*/*_*_*_gtFine_polygons.json",
+            under=("gtFine/*/", "*/", ""),
+        )
+        + _each("gtCoarse/*/*/*_*_*_gtCoarse_*", "leftImg8bit/*/*/*_*_*_leftImg8bit.*"),
+    ),
+    SetLayout(
+        "IDD",
+        _each("*/*_gtFine_polygons.json", under=("gtFine/*/", "*/", "")) + _each("leftImg8bit/*/*/*_leftImg8bit.*"),
+    ),
+    SetLayout(
+        "KITTI's semantics",
+        (("training/image_2", "training/semantic"), ("training/image_2", "training/instance"))
+        + (("image_2", "semantic"), ("image_2", "instance")),
+    ),
+    SetLayout("KITTI-360", _each("data_2d_semantics/*/*/image_0*", "data_2d_raw/*/image_0*")),
+    SetLayout("A2D2", (("class_list.json", "*/label/cam_*"), ("camera_lidar_semantic/*/label/cam_*",))),
+    SetLayout(
+        "CamVid",
+        (("701_StillsRaw_full", "LabeledApproved_full"), ("class_dict.csv", "train_labels"), ("train", "trainannot")),
+    ),
+    SetLayout(
+        "ADE20K (full)",
+        _each("images/ADE/*/*/*/*_seg.png", "images/*/*/*/*_seg.png", "images/*/*/ADE_*_seg.png"),
+    ),
+    SetLayout(
+        "ADE20K SceneParsing",
+        _each("annotations/*/ADE_*.png", "annotations_instance/*/ADE_*.png")
+        + (("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
+    ),
+    SetLayout("BDD100K", _each("labels/pan_seg", "labels/ins_seg", "labels/sem_seg", "images/10k", "images/100k")),
+    SetLayout(
+        "Pascal VOC",
+        tuple(("JPEGImages", mark) for mark in ("SegmentationClass", "SegmentationObject", "Annotations/*.xml")),
+    ),
+    SetLayout("COCO panoptic", _each("*/*.json", "*.json"), _is_coco_panoptic),
+    SetLayout("COCO stuff", _each("stuffthingmaps/*", "*/stuff_*.json", "stuff_*.json")),
+    SetLayout("COCO instances", _each("*/*.json", "*.json"), _is_coco),
+    SetLayout("a set of labelme", _each("*.json", "*/*.json"), _is_labelme),
+    SetLayout("a set of CVAT", _each("*.xml", "*/*.xml"), _is_cvat),
+    SetLayout(
+        "a YOLO set",
+        (("images", "labels/*.txt"), ("images/*", "labels/*/*.txt"), ("*/images", "*/labels/*.txt")),
+        _is_yolo,
+    ),
+)
+
+
+def recognise(folder: Folder) -> tuple[SetLayout, list[str]] | None:
+    """Return the layout of the set in a folder and the paths that identify it, or None if the layout is unknown."""
+    for layout in LAYOUTS:
+        for *patterns, last in layout.marks:
+            found = [next(_matching(folder, pattern), None) for pattern in patterns]
+            candidates = islice(_matching(folder, last), 20)
+            found.append(next((p for p in candidates if layout.content is None or _holds(layout.content, p)), None))
+            paths = [_relative(path, folder) for path in found if path is not None]
+            if len(paths) == len(found):
+                return layout, paths
+    return None
+
+
+def explain(folder: Folder, is_set: IsSet, choose: str) -> str:
+    """Return one line: what a folder holds that is not a set in Vistas layout, and what to do.
+
+    `choose` is the step for a set that lies in a subfolder, with {} for its path.
+    """
+    below = list(_below(folder, LEVELS, is_set))
+    sets = [place for place in below if is_set(place)]
+    for place in (folder, *below):
+        if not is_set(place) and (step := _renames(place, folder) or _moves(place, folder)):
+            then = "" if place == folder else f"; then {choose.format(path(place))}"
+            return f"found a Vistas set whose folders have other names or places; {step}{then}"
+    if sets:
+        found = f"{len(sets)} sets in Vistas' layout ({', '.join(_relative(f, folder) for f in sets[:5])})"
+        step = choose.format(path(sets[0]))
+        return f"found {found}; {step}, or another" if len(sets) > 1 else f"found a set in Vistas' layout in it; {step}"
+    if isinstance(folder, Path):
+        above = [place for place in folder.resolve().parents[:LEVELS_ABOVE] if is_set(place)]
+        if above:
+            return f"it is a part of a set in Vistas' layout; {choose.format(above[-1])}"
+    for place in (folder, *below):
+        if recognised := recognise(place):
+            layout, paths = recognised
+            at = "" if place == folder else f" in {_relative(place, folder)}"
+            return f"it looks like {layout.name}{at} ({', '.join(paths)}); {layout.step}"
+    return _unknown(folder, below)
+
+
+def _renames(place: Folder, folder: Folder) -> str:
+    """Return how to rename subfolders of a place so that it is a set, or "" if that does not make it one.
+
+    Names are relative to `folder`. Inner folders come first, so that the steps can be taken in their order.
+    """
+    by_name = _by_right_name(place)
+    renamed = list[Folder]()
+    is_set = False
+    for base in (place, *(f for name in ("training", "validation") for f in by_name.get(name, []))):
+        inside = _by_right_name(base)
+        versions = [version for version in _folders(base) if version.name.lower() in _VERSIONS]
+        masks = [f for at in (base, *versions) for f in _by_right_name(at).get("instances", []) if _has_png(f)]
+        if masks and (images := inside.get("images", [])):
+            is_set = True
+            renamed += [*images, *masks, *(v for v in versions if any(m.parent == v for m in masks))]
+            renamed += [] if base == place else [base]
+    steps = []
+    for found in sorted(renamed, key=path) if is_set else []:
+        right = _FOLDERS.get(found.name.lower(), found.name.lower())
+        name = _relative(found, folder)
+        if found.name != right:
+            steps.append((-name.count("/"), f"{name} to {name[: name.rfind('/') + 1]}{right}"))
+    return f"rename {_joined([step for _, step in sorted(steps, key=lambda step: step[0])])}" if steps else ""
+
+
+def _moves(place: Folder, folder: Folder) -> str:
+    """Return how to move the splits out of a place's folders images and instances, or "" if they are not there."""
+    by_name = _by_right_name(place)
+    steps = []
+    for images, masks in zip(by_name.get("images", []), by_name.get("instances", []), strict=False):
+        for inside in _folders(masks):
+            right = SPLITS.get(inside.name.lower(), "")
+            if right and _has_png(inside) and (images / inside.name).is_dir():
+                parent = "" if place == folder else f"{_relative(place, folder)}/"
+                steps += [
+                    f"{_relative(kind / inside.name, folder)} to {parent}{right}/{name}"
+                    for kind, name in ((images, "images"), (masks, "instances"))
+                ]
+    return f"move {_joined(steps)}" if steps else ""
+
+
+def _by_right_name(folder: Folder) -> dict[str, list[Folder]]:
+    """Return the subfolders with a common name of a set's folder, by Vistas' own name for it."""
+    result: dict[str, list[Folder]] = {}
+    for inside in _folders(folder):
+        if right := _FOLDERS.get(inside.name.lower()):
+            result.setdefault(right, []).append(inside)
+    return result
+
+
+def _has_png(folder: Folder) -> bool:
+    return any(path.suffix.lower() == ".png" for path in _entries(folder))
+
+
+def _joined(steps: list[str]) -> str:
+    return " and ".join([*([", ".join(steps[:-1])] if steps[:-1] else []), steps[-1]])
+
+
+def _unknown(folder: Folder, below: list[Folder]) -> str:
+    """Return the line about a folder without a known layout. `below` are its subfolders."""
+    for path in (path for place in (folder, *below) for path in _folders(place)):
+        if path.name.lower() in ("instances", "instance"):
+            inside = ", ".join(_names(path)) or "nothing"
+            return f"found {_relative(path, folder)}, with {inside} in it; {EXPECTED}"
+    names = _names(folder)
+    if not names:
+        return "it is empty; give the folder into which the set was unpacked"
+    entries = (path for place in (folder, *below) for path in _entries(place))
+    archives = [_relative(p, folder) for p in entries if p.suffix.lower() in ARCHIVES and p.is_file()]
+    if archives:
+        more = f" and {len(archives) - 5} more" if len(archives) > 5 else ""
+        return f"found archives, {', '.join(archives[:5])}{more}; unpack the set's archive and give its folder"
+    counts = [(sum(f.suffix.lower() in PICTURES for f in _entries(place)), place) for place in (folder, *below)]
+    pictures = [f"{count} in {_relative(place, folder)}" for count, place in counts if count]
+    if pictures:
+        return f"found pictures ({', '.join(pictures[:3])}) and no folder instances with their masks; {EXPECTED}"
+    return f"found {', '.join(names)}; {EXPECTED}"
+
+
+def top(folder: Folder, is_set: IsSet) -> Folder:
+    """Descend while a folder holds nothing but one folder, as in many archives, and is not a set; return the last."""
+    inside = _entries(folder)
+    alone = len(inside) == 1 and inside[0].is_dir() and not is_set(folder)
+    return top(inside[0], is_set) if alone else folder
+
+
+def _matching(folder: Folder, pattern: str) -> Iterator[Folder]:
+    """Yield the paths in a folder that match a pattern, of which MAX_ENTRIES are tried at each level."""
+    first, _, rest = pattern.partition("/")
+    if "*" in first:
+        paths = list(islice((p for p in _entries(folder) if fnmatch.fnmatchcase(p.name, first)), MAX_ENTRIES))
+    else:
+        paths = [folder / first]
+    for path in paths:
+        if rest:
+            yield from _matching(path, rest) if path.is_dir() else ()
+        elif path.exists():
+            yield path
+
+
+def _holds(content: Callable[[Folder], bool], path: Folder) -> bool:
+    """Return whether `content` accepts a file. A file that can't be read is not accepted."""
+    try:
+        return path.is_file() and content(path)
+    except (OSError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _below(folder: Folder, levels: int, is_set: IsSet) -> Iterator[Folder]:
+    """Yield the subfolders down to `levels`, those of a level before deeper ones. Skips those of a set."""
+    here = [folder]
+    for _ in range(levels):
+        inside = (path for place in here if not is_set(place) for path in _folders(place))
+        here = list(islice(inside, MAX_FOLDERS))
+        yield from here
+
+
+def _folders(folder: Folder) -> list[Folder]:
+    return list(islice((path for path in _entries(folder) if path.is_dir()), MAX_ENTRIES))
+
+
+def _entries(folder: Folder) -> list[Folder]:
+    """Return the entries of a folder by ascending name, without hidden ones; empty if it can't be listed."""
+    try:
+        inside: list[Folder] = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError:
+        return []
+    return sorted((p for p in inside if not p.name.startswith(".") and p.name != "__MACOSX"), key=lambda p: p.name)
+
+
+def _names(folder: Folder) -> list[str]:
+    """Return the first five names in a folder. Folders end with a slash."""
+    inside = _entries(folder)
+    return [path.name + "/" * path.is_dir() for path in inside[:5]] + (["more"] if len(inside) > 5 else [])
+
+
+def path(place: Folder) -> str:
+    """Return the path of a folder or a file. In an archive it is the path inside it, "" for the archive's root."""
+    return str(place) if isinstance(place, Path) else place.at.rstrip("/")
+
+
+def _relative(place: Folder, folder: Folder) -> str:
+    if isinstance(place, Path) and isinstance(folder, Path):
+        return place.relative_to(folder).as_posix()
+    return path(place)[len(path(folder)) :].strip("/") or "."

@@ -1,0 +1,59 @@
+"""Runs TAO's own training script in this process, with the additions of callbacks.py.
+
+torchrun starts this module as the program of each of its processes.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from stages import config
+from stages.tao import runners, wheel
+
+
+def train(run: runners.Run, cfg: config.Config) -> None:
+    """Train with TAO's entry point and the spec file of `run`, in this process, which may be one of several.
+
+    TAO's exceptions pass through.
+    """
+    from stages.training import callbacks
+
+    wheel.prepare()
+    os.environ["TAO_VISIBLE_DEVICES"] = ",".join(map(str, cfg.train.gpus))
+    entry: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
+    data: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
+    data.DataLoader = callbacks.SeededLoader
+    base = entry.Mask2formerPlModule
+    own = {"configure_optimizers": callbacks.merge_param_groups(base.configure_optimizers)}
+    entry.Mask2formerPlModule = type(base.__name__, (base,), own)
+    entry.Trainer = callbacks.trainer(cfg, resumed=run.resume is not None)
+    argv = sys.argv
+    folder = ["--config-path", str(run.spec.parent.resolve()), "--config-name", run.spec.name]
+    sys.argv = ["train", *folder, *runners.overrides(run)]
+    try:
+        entry.main()
+    finally:
+        sys.argv = argv
+
+
+def main() -> None:
+    """Command line of a process that torchrun starts."""
+    parser = argparse.ArgumentParser(description="Train with TAO's wheel, as one of torchrun's processes.")
+    for name, about in (
+        ("spec", "spec.yaml"),
+        ("results", "folder for what TAO writes"),
+        ("coco", "folder that convert wrote"),
+        ("start", "pickle of weights to start from"),
+        ("resume", "checkpoint to resume from"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=name in ("spec", "results", "coco"), help=about)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(runners.Run(**vars(parser.parse_args())), config.load())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import pytest
+
+from stages.conversion import taxonomy
+from stages.vistas import labels
+from tests.conftest import TABLES
+
+CAR = labels.Label(0, "car", "Car", True, True, (0, 0, 142))
+CARS = labels.Label(1, "cars", "Cars", False, False, (1, 0, 142))
+ROAD = labels.Label(2, "road", "Road", False, True, (128, 64, 128))
+LABELS = (CAR, CARS, ROAD)
+
+
+def table(folder: Path, *lines: str, header: str = "source,target,crowd,isthing,color") -> Path:
+    path = folder / "table.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "things", "stuff", "crowds"),
+    [("vistas_v2_0", 70, 46, 3), ("cityscapes19_v2_0", 8, 11, 2)],
+)
+def test_presets_of_v2(name: str, things: int, stuff: int, crowds: int) -> None:
+    rows = taxonomy.read(TABLES / f"{name}.csv", labels.LABELS)
+    categories, targets = taxonomy.build({"vistas": (labels.LABELS, rows)})
+    assert [c["id"] for c in categories] == list(range(1, things + stuff + 1))
+    assert [c["isthing"] for c in categories] == [1] * things + [0] * stuff
+    assert sum(t.iscrowd for t in targets["vistas"]) == crowds
+    by_name = {c["name"]: c["id"] for c in categories}
+    if name == "vistas_v2_0":
+        for label, target in zip(labels.LABELS, targets["vistas"], strict=True):
+            assert target.category_id == by_name.get(label.name, target.category_id if target.iscrowd else 0)
+        assert targets["vistas"][31] == taxonomy.LabelMapping(by_name["human--person--individual"], iscrowd=True)
+        assert targets["vistas"][123] == taxonomy.LabelMapping(0)
+    else:
+        assert categories[by_name["road"] - 1]["color"] == [128, 64, 128]
+        assert targets["vistas"][0] == taxonomy.LabelMapping(0, dropped=True)
+
+
+@pytest.mark.parametrize(("name", "things", "stuff"), [("vistas_v1_2", 37, 28), ("cityscapes19_v1_2", 8, 11)])
+def test_presets_of_v1_2(name: str, things: int, stuff: int) -> None:
+    found = labels.load(Path(__file__).with_name("config_v1.2.json"))
+    categories, _ = taxonomy.build({"v": (found, taxonomy.read(TABLES / f"{name}.csv", found))})
+    assert [c["isthing"] for c in categories] == [1] * things + [0] * stuff
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["car,car", "cars,car,crowd", "road,road", "rode,road"], [":5:", "'rode' is not a label"]),
+        (["car,car", "cars,car,crowd", "road,road", "car,road"], [":5:", "'car' is also in", ":2;"]),
+        (["car,car", "cars,car,crowd"], ["no line for ['road']"]),
+        (["car,car", "cars,bus,crowd", "road,road"], [":3:", "crowd of 'bus'", "no other line has that target"]),
+        (["car,car", "cars,road,crowd", "road,road"], [":3:", "which is stuff and has no crowds"]),
+        (["car,car", "cars,void", "road,car"], [":4:", "'car' is stuff, but a thing in", ":2", "isthing"]),
+        (["car,car", "cars,,", "road,road"], [":3:", "a source and a target"]),
+        (["car,car", "cars,void,crowd", "road,road"], [":3:", "a crowd of 'void'"]),
+        (["car,car,group", "cars,void", "road,road"], [":2:", "'group'", "'crowd' or nothing"]),
+        (["car,car,,2", "cars,void", "road,road"], [":2:", "'2'", "0, 1 or nothing"]),
+        (["car,car,,,#12", "cars,void", "road,road"], [":2:", "'#12'", "#RRGGBB"]),
+        (["car,void", "cars,drop", "road,drop"], ["0 classes", "1 to 254"]),
+    ],
+)
+def test_errors_name_the_line(tmp_path: Path, lines: list[str], words: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"table\.csv|classes") as caught:
+        taxonomy.build({"set": (LABELS, taxonomy.read(table(tmp_path, *lines), LABELS))})
+    assert [w for w in words if w not in str(caught.value)] == []
+
+
+def test_other_columns_and_missing_tables_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"table\.csv:1: columns .*'colour'"):
+        taxonomy.read(table(tmp_path, header="source,target,colour"), LABELS)
+    with pytest.raises(FileNotFoundError, match=r"none\.csv not found; .* \['table'\]"):
+        taxonomy.read(tmp_path / "none.csv", LABELS)
+
+
+def test_sources_share_classes_by_name(tmp_path: Path) -> None:
+    first = taxonomy.read(table(tmp_path, "car,vehicle", "cars,vehicle,crowd", "road,road,,,#0a0b0c"), LABELS)
+    bus, road = (
+        labels.Label(0, "bus", "Bus", True, True, (9, 9, 9)),
+        labels.Label(1, "road", "Road", False, True, (7, 7, 7)),
+    )
+    second = [taxonomy.Row("b.csv:2", "bus", "vehicle"), taxonomy.Row("b.csv:3", "road", "road")]
+    categories, targets = taxonomy.build({"a": (LABELS, first), "b": ((bus, road), second)})
+    assert [(c["id"], c["name"], c["isthing"]) for c in categories] == [(1, "vehicle", 1), (2, "road", 0)]
+    assert categories[1]["color"] == [10, 11, 12]
+    assert targets["a"] == (taxonomy.LabelMapping(1), taxonomy.LabelMapping(1, iscrowd=True), taxonomy.LabelMapping(2))
+    assert targets["b"] == (taxonomy.LabelMapping(1), taxonomy.LabelMapping(2))
+
+
+def test_without_a_table_classes_are_the_evaluated_labels() -> None:
+    categories, targets = taxonomy.build({"a": (LABELS, taxonomy.as_evaluated(LABELS, "config.json"))})
+    assert [c["name"] for c in categories] == ["car", "road"]
+    assert [t.category_id for t in targets["a"]] == [1, 0, 2]
+
+
+def test_labels_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"source a names labels twice: \['car'\]"):
+        taxonomy.build({"a": ((CAR, CAR), taxonomy.as_evaluated((CAR, CAR), "config.json"))})
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
+    table(tmp_path).write_bytes(b"source,target\ncar,v\xe9hicule\n")
+    with pytest.raises(ValueError, match=r"table\.csv:2: found byte 0xe9, which is not UTF-8"):
+        taxonomy.read(tmp_path / "table.csv", LABELS)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[1", "not JSON"),
+        ("{}", "no `labels` among its keys"),
+        ('{"labels": [{"name": "car"}]}', r"labels\[0\] 'car': no readable"),
+        (
+            '{"labels": [{"name": "a", "readable": "A", "instances": 1, "evaluate": true, "color": [1, 2, 3]}]}',
+            "true or",
+        ),
+        (
+            '{"labels": [{"name": "a", "readable": "A", "instances": true, "evaluate": true, "color": null}]}',
+            "color is null",
+        ),
+    ],
+)
+def test_a_broken_config_is_named(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"config\.json.*: .*{words}"):
+        labels.load(tmp_path / "config.json")

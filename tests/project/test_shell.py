@@ -1,0 +1,92 @@
+"""Values of users on their way through make, DVC and the shell: they come out as they went in."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO, copy_working_tree, run
+
+ODD = "a b'c\"d&e;f$g(h)$(touch made)`touch made`|<i>#j\\k*ü"
+"""What a shell or make would take apart, expand or run."""
+
+
+@pytest.fixture
+def front_door(tmp_path: Path) -> Path:
+    """A folder with the Makefile and a `python` that prints its arguments as JSON."""
+    shutil.copy2(REPO / "Makefile", tmp_path)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("pyproject.toml", "uv.lock", "scripts/env"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".venv/.locked").touch()
+    shown = tmp_path / ".venv/bin/python"
+    shown.write_text('#!/bin/bash\nfor word; do printf "%s\\0" "$word"; done\n')
+    shown.chmod(0o755)
+    return tmp_path
+
+
+def arguments(folder: Path, *words: str, **env: str) -> list[str]:
+    """Arguments of the first command that `make WORDS` runs by Python, without `-m`."""
+    done = run("make", "--no-print-directory", *words, cwd=folder, **env)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "made").exists()
+    return done.stdout.split("\0")[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("target", "names", "options"),
+    [
+        ("params", ("PROFILE", "OVERRIDES"), ("profile", "overrides")),
+        ("data", ("SRC", "NAME"), ("src", "name")),
+        ("predict", ("ENGINE", "SOURCE", "OUT"), ("engine", "source", "out")),
+        ("infer", ("SOURCE", "OUT"), ("source", "out")),
+        ("hugging-face", ("OUT",), ("out",)),
+    ],
+)
+@pytest.mark.parametrize("value", [ODD, "-x", "--help", "$$", "${HOME}"])
+def test_make_hands_values_on_as_they_are(
+    front_door: Path, target: str, names: tuple[str, ...], options: tuple[str, ...], value: str
+) -> None:
+    found = arguments(front_door, target, *(f"{name}={value}" for name in names))
+    assert [f"--{option}={value}" for option in options] == [word for word in found if word.endswith(value)]
+
+
+def test_make_hands_the_target_on(front_door: Path) -> None:
+    done = run("make", "--no-print-directory", "engines", f"TARGET={ODD}", cwd=front_door)
+    assert f"\0--target={ODD}\0" in done.stdout
+    assert not (front_door / "made").exists()
+
+
+def test_make_takes_values_from_the_environment(front_door: Path) -> None:
+    assert arguments(front_door, "data", SRC=ODD)[1:] == [f"--src={ODD}", "--name="]
+
+
+def test_predict_without_out(front_door: Path) -> None:
+    assert [word for word in arguments(front_door, "predict", OUT="") if word.startswith("--out")] == []
+
+
+def test_args_are_a_piece_of_a_command(front_door: Path) -> None:
+    assert arguments(front_door, "data", "SRC=x", "ARGS=--config 'my config.json'")[-2:] == [
+        "--config",
+        "my config.json",
+    ]
+
+
+def test_dvc_converts_a_set_whose_path_the_shell_would_take_apart(tmp_path: Path, vistas_set: Path) -> None:
+    clone = copy_working_tree(tmp_path / "clone")
+    root = 'data/raw/a b"d&e;f$g(h)$(touch made)|<i>#j\\k ü'
+    shutil.copytree(vistas_set, clone / root)
+    for command in (
+        ("git", "init", "-q"),
+        ("python", "-m", "stages.commands.params", "--profile=smoke", f"data.root='{root}'", "data.workers=1"),
+        ("dvc", "repro", "--single-item", "convert"),
+    ):
+        done = run(*command, cwd=clone, PYTHONPATH=str(clone))
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert not (clone / "made").exists()
+    counts = json.loads((clone / "data/metrics/data.json").read_text())
+    assert counts["train"]["images"] == 2, counts
