@@ -5,18 +5,15 @@ not the line, and not what was written where YAML has read a number. Both are lo
 file. Nothing on a device imports this module.
 """
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf._utils import get_yaml_loader  # its rules of what is a number, and no public name of them
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -27,14 +24,11 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from stages import config
+from stages.config import yaml_types
 from stages.foundation import text
 
 ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)
 """Errors that a composition raises for mistakes in what users write."""
-
-TAGS = {"int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing"}
-"""Tags of YAML scalars that are not text -> the type in words."""
 
 
 def check_files(parts: list[tuple[Path, str]]) -> None:
@@ -43,7 +37,7 @@ def check_files(parts: list[tuple[Path, str]]) -> None:
     A full disk leaves such files, and the defaults of the schema would silently replace what was in them.
     """
     for path, _ in parts:
-        if _nodes(path) is None:
+        if yaml_types.nodes(path) is None:
             raise ValueError(f"{path}: holds no key; restore it, or write {{}} to take all defaults of that section")
 
 
@@ -126,7 +120,10 @@ def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
         return _in_file(conf / f"{named[1]}.yaml", parts(conf, overrides)) or f"{named[1]}.yaml: {_bare(cause)}"
     if isinstance(cause, InterpolationResolutionError | GrammarParseError):
         return _interpolation(cause, conf, overrides)
-    return next(filter(None, (_file(path, key) for path, key in _files(conf, overrides))), words or repr(error))
+    return next(
+        filter(None, (yaml_types.file_problem(path, key) for path, key in _files(conf, overrides))),
+        words or repr(error),
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -160,7 +157,7 @@ def _endless(conf: Path) -> Iterator[str]:
     """
     for path in sorted(conf.rglob("*.yaml")):
         try:
-            node = _around(_nodes(path), ())
+            node = _around(yaml_types.nodes(path), ())
         except (yaml.YAMLError, UnicodeDecodeError):
             continue
         except RecursionError:
@@ -203,20 +200,20 @@ def _wrong_choices(words: str, conf: Path, overrides: list[str]) -> Iterator[str
             yield f"override {override.input_line}: no defaults list names {override.key_or_group}; {mend}"
     for path in sorted(conf.rglob("*.yaml")):
         try:
-            root = _nodes(path)
+            root = yaml_types.nodes(path)
         except (yaml.YAMLError, UnicodeDecodeError):
             continue
         for name, chosen in root.value if isinstance(root, yaml.MappingNode) else []:
             place = f"{path}:{chosen.start_mark.line + 1}"
             if name.value == "defaults" and not isinstance(chosen, yaml.SequenceNode):
-                yield f"{place}: defaults: must be a list, found {_kind(chosen)}"
+                yield f"{place}: defaults: must be a list, found {yaml_types.words_of(chosen)}"
             elif name.value == "defaults":
                 for node in chosen.value:
                     value = node.value[0][1] if isinstance(node, yaml.MappingNode) and node.value else node
                     if isinstance(value, yaml.ScalarNode) and value.tag.rpartition(":")[2] not in ("str", "null"):
                         place = f"{path}:{value.start_mark.line + 1}"
                         mend = f"write '{value.value}', with the quotes"
-                        yield f"{place}: defaults: must be names of files, found {_kind(value)}; {mend}"
+                        yield f"{place}: defaults: must be names of files, found {yaml_types.words_of(value)}; {mend}"
 
 
 def _interpolation(cause: OmegaConfBaseException, conf: Path, overrides: list[str]) -> str:
@@ -253,7 +250,7 @@ def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
             content = profile.read_text(encoding="utf-8")
             found = "a byte order mark" if content.startswith("\ufeff") else repr(content.partition("\n")[0])
             return f"{profile}:1: must begin with `# @package _global_`, found {found}"
-    return next(filter(None, (_file(file, key) for file, key in parts if file == path)), "")
+    return next(filter(None, (yaml_types.file_problem(file, key) for file, key in parts if file == path)), "")
 
 
 def _override(cause: OmegaConfBaseException | None, written: str) -> str:
@@ -266,15 +263,15 @@ def _override(cause: OmegaConfBaseException | None, written: str) -> str:
     key = cause.full_key
     name, _, found = written.partition("=")
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return f"override {written}: {key}: {_no_key(key)}"
+        return f"override {written}: {key}: {yaml_types.no_key(key)}"
     if written.startswith("~"):
         return f"override {written}: {key}: can't be deleted; give it a value"
     names = name.lstrip("+").split(".")
-    size = next((i for i in range(1, len(names)) if get_origin(kind_of(".".join(names[:i]))) is dict), 0)
-    entry = kind_of(".".join(names[: size + 1])) if size else None
+    size = next((i for i in range(1, len(names)) if get_origin(yaml_types.kind_of(".".join(names[:i]))) is dict), 0)
+    entry = yaml_types.kind_of(".".join(names[: size + 1])) if size else None
     if isinstance(entry, type) and is_dataclass(entry) and f"is not a subclass of {entry.__name__}." in _bare(cause):
         return f"override {written}: {_new_entry(names, size, found)}"
-    kind = kind_of(key)
+    kind = yaml_types.kind_of(key)
     if kind is None or not isinstance(cause, ValidationError):
         return f"override {written}: {key}: {_bare(cause)}"
     mend = ""
@@ -282,7 +279,7 @@ def _override(cause: OmegaConfBaseException | None, written: str) -> str:
         mend = f"; write {name}='{found}', with the quotes"
     elif kind is str:
         mend = f"; write {_plain(cause.value)} in quotes"
-    return f"override {written}: {key}: must be {_rule(kind)}, found {found or 'nothing'}{mend}"
+    return f"override {written}: {key}: must be {yaml_types.rule_of(kind)}, found {found or 'nothing'}{mend}"
 
 
 def _new_entry(names: list[str], size: int, found: str) -> str:
@@ -292,7 +289,7 @@ def _new_entry(names: list[str], size: int, found: str) -> str:
     """
     if len(names) == size + 1 and not found.startswith("{"):
         return f"{'.'.join(names)}: must be a mapping, found {found}"
-    found = _in_quotes(found, kind_of(".".join(names)))
+    found = _in_quotes(found, yaml_types.kind_of(".".join(names)))
     for name in reversed(names[size:]):
         found = f"{{{name}: {found}}}"
     return f"a new entry is written as a whole: +{'.'.join(names[:size])}={found}"
@@ -310,116 +307,3 @@ def _in_quotes(found: str, kind: Any) -> str:
 
 def _plain(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _no_key(key: str) -> str:
-    parent, _, name = key.rpartition(".")
-    kind = kind_of(parent) if parent else config.Config
-    known = list(get_type_hints(kind)) if is_dataclass(kind) else []
-    near = difflib.get_close_matches(name, known, 1)
-    mean = f"did you mean {near[0]}? " if near else ""
-    return f"there is no such key; {mean}docs/parameters.md lists them"
-
-
-def kind_of(key: str) -> Any:
-    """The type of a full key in stages/config, such as `train.gpus[0]`; None where the key is unknown or free."""
-    kind: Any = config.Config
-    for name in filter(None, re.split(r"[.\[\]]+", key)):
-        if is_dataclass(kind):
-            kind = get_type_hints(kind).get(name)
-        elif get_origin(kind) in (list, dict):
-            kind = get_args(kind)[-1]
-        else:
-            return None
-    return None if kind is Any else kind
-
-
-def _rule(kind: Any) -> str:
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return f"one of {list(kind.__members__)}"
-    return config.RULES.get(kind) or ("a list" if get_origin(kind) is list else "a mapping")
-
-
-def _nodes(path: Path) -> yaml.Node | None:
-    node: yaml.Node | None = yaml.compose(path.read_text(encoding="utf-8"), Loader=get_yaml_loader())
-    return node
-
-
-def _file(path: Path, key: str) -> str:
-    """Explain the first value in a file that does not fit into the section `key`. Empty where all fit."""
-    root = _nodes(path)
-    if root is None:
-        return ""
-    if not isinstance(root, yaml.MappingNode):
-        return f"{path}:{root.start_mark.line + 1}: must be a mapping of keys to values, found {_kind(root)}"
-    root.value = [(name, value) for name, value in root.value if name.value != "defaults"]
-    for line, words in _complaints(root, kind_of(key) if key else config.Config, key):
-        return f"{path}:{line}: {words}"
-    return ""
-
-
-def _complaints(node: yaml.Node, kind: Any, key: str) -> Iterator[tuple[int, str]]:
-    """(line, explanation) for each node in `node` that has another type than `kind` says."""
-    line = node.start_mark.line + 1
-    mapping = is_dataclass(kind) or get_origin(kind) is dict
-    if kind is None or kind is Any:
-        return
-    if mapping or get_origin(kind) is list:
-        wanted = yaml.MappingNode if mapping else yaml.SequenceNode
-        if not isinstance(node, wanted) and not _left_open(node):
-            yield line, f"{key}: must be {_rule(kind)}, found {_kind(node)}"
-        elif isinstance(node, yaml.SequenceNode):
-            for i, value in enumerate(node.value):
-                yield from _complaints(value, get_args(kind)[0], f"{key}[{i}]")
-        elif isinstance(node, yaml.MappingNode):
-            yield from _entries(node, kind, key)
-    elif not isinstance(node, yaml.ScalarNode):
-        yield line, f"{key}: must be {_rule(kind)}, found {_kind(node)}"
-    elif not _left_open(node) and not _taken(node, kind):
-        mend = f"; write '{node.value}', with the quotes" if kind is str else ""
-        yield line, f"{key}: must be {_rule(kind)}, found {_kind(node)}{mend}"
-
-
-def _entries(node: yaml.MappingNode, kind: Any, key: str) -> Iterator[tuple[int, str]]:
-    for name, value in node.value:
-        full, line = f"{key}.{name.value}".lstrip("."), name.start_mark.line + 1
-        if name.tag.endswith(":merge"):
-            for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                yield from _complaints(merged, kind, key)
-        elif is_dataclass(kind):
-            hints = get_type_hints(kind)
-            if name.value in hints:
-                yield from _complaints(value, hints[name.value], full)
-            else:
-                yield line, f"{full}: {_no_key(full)}"
-        elif not name.tag.endswith(":str"):
-            yield line, f"{key}: must have names of text, found {_kind(name)}; write '{name.value}', with the quotes"
-        else:
-            yield from _complaints(value, get_args(kind)[1], full)
-
-
-def _left_open(node: yaml.Node) -> bool:
-    """Whether a scalar gets its value elsewhere: from an interpolation, or, for ???, from another file."""
-    return isinstance(node, yaml.ScalarNode) and ("${" in node.value or node.value == "???")
-
-
-def _taken(node: yaml.ScalarNode, kind: Any) -> bool:
-    tag = node.tag.rpartition(":")[2]
-    if issubclass(kind, Enum):
-        return tag == "str" and node.value in kind.__members__
-    if kind in (str, bool):
-        return bool(tag == kind.__name__)
-    if tag != "str":
-        return tag in (("int",) if kind is int else ("int", "float"))
-    try:
-        kind(node.value)
-    except ValueError:
-        return False
-    return True
-
-
-def _kind(node: yaml.Node) -> str:
-    if not isinstance(node, yaml.ScalarNode):
-        return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
-    what = TAGS.get(node.tag.rpartition(":")[2])
-    return f"{node.value or 'nothing'}{f', which is {what} in YAML' if what and node.value else ''}"

@@ -22,7 +22,7 @@ import numpy as np
 
 from stages.foundation import files, picture_files
 from stages.inference import frames
-from stages.media import file_names
+from stages.media import file_names, video_files
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,6 @@ PICTURE_SIGNATURES = re.compile(
 )
 """First bytes of JPEG, PNG, WebP, TIFF, BMP and HEIF. HEIF is listed because OpenCV's video reader shows one tile."""
 SIGNATURE_BYTES = 18
-_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
-"""Boxes with which an MP4 or MOV file starts."""
 CAMERA, URL = re.compile("[0-9]{1,9}"), re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 MAX_FPS = 65535
 """Highest frame rate that MPEG-4 Part 2 can store (16 bits, ISO/IEC 14496-2). A higher one is the rate of a clock."""
@@ -247,36 +245,9 @@ def _open_video(path: Path) -> Any:
                 return capture
     if path.suffix.lower() in PICTURE_SUFFIXES:
         raise ValueError(f"{label}: can't be read as a picture; restore the file")
-    if damage := _damage(path):
+    if damage := video_files.damage(path):
         raise ValueError(f"{label} is damaged or cut short ({damage}); copy it again from where it was recorded")
     raise ValueError(f"{label} can't be read as a video by this OpenCV; convert it, for example to H.264 in MP4")
-
-
-def _damage(path: Path) -> str | None:
-    """Return what is wrong with a file that can't be opened as a video; None if it may have an unknown format or codec.
-
-    Knows empty files, files that start with zeros, and MP4 and MOV, whose boxes are of ISO/IEC 14496-12, 4.2.
-    """
-    size, place = path.stat().st_size, 0
-    names: set[bytes] = set()
-    with path.open("rb") as file:
-        if not any(file.read(4096)):
-            return f"{size} bytes, the first of them zero" if size else "0 bytes"
-        while place < size:
-            file.seek(place)
-            head = file.read(16)
-            length, name = int.from_bytes(head[:4], "big"), head[4:8]
-            if not names and name not in _FIRST_BOXES:
-                return None
-            names.add(name)
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            elif length == 0:
-                length = size - place
-            if length < 8 or place + length > size:
-                return f"a box of {length} bytes at byte {place} of {size}"
-            place += length
-    return None if b"moov" in names else "its index, the box moov, is missing"
 
 
 class LiveStream(FrameSource):

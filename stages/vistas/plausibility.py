@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stages.vistas.codings import CODINGS, Coding, Values
 from stages.vistas.labels import Label
 
 KEPT_MASKS = 64
@@ -43,40 +44,6 @@ STRICT_SCORE = 0.95
 
 _THING, _STUFF, _OTHER = 0, 1, 2
 """Kinds of labels: with instances; evaluated and without; the rest."""
-
-Values = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Coding:
-    """How the masks of another set encode labels and objects."""
-
-    name: str
-    split: Callable[[Values], tuple[Values, Values]]
-    """Function that splits values into labels and instance numbers."""
-    fix: str
-    """What to do with such masks."""
-
-
-CODINGS = (
-    Coding(
-        "label ids alone",
-        lambda v: (v, 0 * v),
-        "write id * 256, which makes all objects of a label in a picture one, or use the set's instance masks",
-    ),
-    Coding(
-        "Cityscapes' instanceIds (label * 1000 + instance, or the label alone)",
-        lambda v: (np.where(v < 1000, v, v // 1000), np.where(v < 1000, 0, v % 1000)),
-        "write label * 256 + instance",
-    ),
-    Coding("labels that count from 1", lambda v: ((v >> 8) - 1, v & 255), "write v - 256, or add a first label"),
-    Coding(
-        "label + 256 * instance, or swapped bytes",
-        lambda v: (v & 255, v >> 8),
-        "write (v % 256) * 256 + v // 256",
-    ),
-    Coding("label ids scaled from 8 to 16 bits", lambda v: (v // 257, v % 257), "write v // 257 * 256"),
-)
 
 
 @dataclass(frozen=True)
