@@ -135,7 +135,7 @@ lint: env ## Check formatting, lint, types and floors of imports
 	@lint-imports
 
 .PHONY: format
-format: env ## Format the code and mend what lint can mend
+format: env ## Format the code and apply lint's automatic fixes
 	@ruff format .
 	@ruff check --fix .
 

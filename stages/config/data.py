@@ -78,13 +78,13 @@ class Data:
     small_segments: SmallSegments = SmallSegments.keep
     """keep: small objects stay. crowd: they become crowds. void: their pixels become void."""
     on_error: OnError = OnError.fail
-    """At a picture that can't be converted. fail: the stage ends with an error. skip: the picture is left out and
+    """If a picture can't be converted. fail: the stage ends with an error. skip: the picture is left out and
     listed in statistics.json."""
     max_skipped: Annotated[int, Range(at_least=0)] = 0
-    """For on_error: skip. Most pictures of a split that may be left out; with more the stage fails."""
+    """For on_error: skip. Largest number of pictures of a split that may be left out; with more the stage fails."""
     check_masks: CheckMasks = CheckMasks.fail
-    """At a set whose masks seem not to be coded as label * 256 + instance. fail: the stage ends with an error. warn:
-    it goes on. Set warn once you have looked at the masks."""
+    """If the masks of a set don't look like label * 256 + instance. fail: the stage ends with an error. warn: it
+    continues. Set warn once you have looked at the masks."""
     bare_file_names: bool = False
     """false: file_name in the COCO files is a path relative to data/coco/SPLIT, and pictures stay where they are.
     true: it is a bare name, and all pictures are copied to data/coco/SPLIT/images. Set true for tools that look for

@@ -119,7 +119,7 @@ class Train:
     validation_interval: Annotated[int, Range(at_least=1)] = 5
     """Epochs from one validation to the next, at most epochs."""
     checkpoint_interval: Annotated[int, Range(at_least=1)] = 1
-    """Epochs from one checkpoint to the next, a divisor of epochs. A training that was killed goes on from the last
+    """Epochs from one checkpoint to the next, a divisor of epochs. An interrupted training resumes from the last
     checkpoint."""
     keep: Keep = Keep.last
     """last: the network of the last epoch becomes the checkpoint. best: that of the epoch that is best by monitor."""

@@ -1,4 +1,4 @@
-"""Finds values in a YAML file of conf/ whose type is not that of their parameter, with the line and the text as written.
+"""Finds values in a YAML file of conf/ whose type is not that of their parameter, with line and text as written.
 
 Nothing on a device imports this module.
 """
@@ -21,6 +21,7 @@ TAGS = {"int": "a whole number", "float": "a number", "bool": "true or false", "
 
 
 def no_key(key: str) -> str:
+    """Return the message for a key that does not exist, with a similar one if there is any."""
     parent, _, name = key.rpartition(".")
     kind = kind_of(parent) if parent else config.Config
     known = list(get_type_hints(kind)) if is_dataclass(kind) else []
@@ -43,12 +44,14 @@ def kind_of(key: str) -> Any:
 
 
 def rule_of(kind: Any) -> str:
+    """Return a type of a parameter in words."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"one of {list(kind.__members__)}"
     return config.RULES.get(kind) or ("a list" if get_origin(kind) is list else "a mapping")
 
 
 def nodes(path: Path) -> yaml.Node | None:
+    """Return the root node of a YAML file, or None if the file holds nothing."""
     node: yaml.Node | None = yaml.compose(path.read_text(encoding="utf-8"), Loader=get_yaml_loader())
     return node
 
@@ -127,6 +130,7 @@ def _taken(node: yaml.ScalarNode, kind: Any) -> bool:
 
 
 def words_of(node: yaml.Node) -> str:
+    """Return the value of a node as written, with the type that YAML gives it if that is not text."""
     if not isinstance(node, yaml.ScalarNode):
         return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
     what = TAGS.get(node.tag.rpartition(":")[2])

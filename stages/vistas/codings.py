@@ -1,4 +1,4 @@
-"""How masks of other sets encode labels and objects in 16 bits. stages/vistas/plausibility.py compares masks with them."""
+"""Ways in which masks of other sets encode labels and objects in 16 bits. plausibility.py compares masks with them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

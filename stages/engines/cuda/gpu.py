@@ -60,7 +60,7 @@ def load_driver() -> ctypes.CDLL | None:
     if status in (_ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE):
         return None
     if status:
-        raise RuntimeError(f"cuInit: CUDA error {status}; mend the NVIDIA driver until nvidia-smi lists the GPU")
+        raise RuntimeError(f"cuInit: CUDA error {status}; repair the NVIDIA driver until nvidia-smi lists the GPU")
     return driver
 
 

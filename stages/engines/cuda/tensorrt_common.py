@@ -47,7 +47,7 @@ class Build:
         try:
             self._builder: trt.Builder = api.Builder(collector)
         except TypeError as error:  # the bindings raise it for a null pointer
-            what = f"{self._name} reaches no GPU; mend the NVIDIA driver until nvidia-smi lists it"
+            what = f"{self._name} reaches no GPU; repair the NVIDIA driver until nvidia-smi lists it"
             raise RuntimeError(lines(what, self._errors)) from error
         self.network = self._builder.create_network(network_flags)
         self._parser: trt.OnnxParser = api.OnnxParser(self.network, collector)
