@@ -58,16 +58,16 @@ def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
             Path(folder).chmod(Path(folder).stat().st_mode | stat.S_IRWXU)
         tracking.add(out, new=False)
         return text
-    with files.atomic_write(out) as draft:
-        # `dvc add --out` would leave a second copy of each file in the cache (DVC 3.67). The source's modes are not
-        # kept, because DVC and users must be able to delete files from the copied folders.
-        command = ["cp", "-rL", "--no-preserve=mode", "--reflink=auto", "--", str(src), str(draft)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(
-                f"{src} can't be copied: {done.stderr.splitlines()[0]}; remove the cause and run it again"
-            )
-    tracking.add(out, new=True)
+    with tracking.removed_on_failure(out):
+        with files.atomic_write(out) as draft:
+            # `dvc add --out` would leave a second copy of each file in the cache (DVC 3.67). The source's modes are not
+            # kept, because DVC and users must be able to delete files from the copied folders.
+            command = ["cp", "-rL", "--no-preserve=mode", "--reflink=auto", "--", str(src), str(draft)]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                reason = done.stderr.splitlines()[0]
+                raise RuntimeError(f"{src} can't be copied: {reason}; remove the cause and run it again")
+        tracking.add(out, new=True)
     return text
 
 
@@ -77,13 +77,14 @@ def _archive(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
         top = layouts.top(whole, reader.lies_at)
         _require_set(src, top if reader.lies_at(top) else whole, "unpack the archive and give SRC its {}")
         _check_room(sum(info.file_size for info in content.filelist), (out.parent, tracking.cache(out)))
-        with files.atomic_write(out) as draft:
-            archives.unpack(content, layouts.path(top), draft)
-            try:
-                text = _checked(draft, on_error, name)
-            except (FileNotFoundError, ValueError) as error:
-                raise type(error)(str(error).replace(str(draft), str(src))) from error
-    tracking.add(out, new=True)
+        with tracking.removed_on_failure(out):
+            with files.atomic_write(out) as draft:
+                archives.unpack(content, layouts.path(top), draft)
+                try:
+                    text = _checked(draft, on_error, name)
+                except (FileNotFoundError, ValueError) as error:
+                    raise type(error)(str(error).replace(str(draft), str(src))) from error
+            tracking.add(out, new=True)
     return text.replace(str(draft), str(out))
 
 

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -43,23 +45,25 @@ def cache(out: Path) -> Path:
     return folder
 
 
-def add(out: Path, new: bool) -> None:
-    """Let DVC track `out`. Raises RuntimeError with DVC's message.
-
-    After an error or an interruption `out` is removed if it is `new`, and stays otherwise.
-    """
+@contextmanager
+def removed_on_failure(out: Path) -> Iterator[None]:
+    """Remove `out` and its .dvc file, which the block makes, if the block fails or is interrupted at any moment."""
     try:
-        command = [sys.executable, "-m", "dvc", "add", str(out)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            reason = _line(done.stderr) or _line(done.stdout) or f"exit status {done.returncode}"
-            kept = f"{out} was removed again" if new else f"{out} was not changed"
-            raise RuntimeError(f"dvc add {out}: {reason}; {kept}; fix that and run the command again")
+        yield
     except BaseException:
-        if new:
-            shutil.rmtree(out)
-            Path(f"{out}.dvc").unlink(missing_ok=True)
+        shutil.rmtree(out, ignore_errors=True)
+        Path(f"{out}.dvc").unlink(missing_ok=True)
         raise
+
+
+def add(out: Path, new: bool) -> None:
+    """Let DVC track `out`. Raises RuntimeError with DVC's message, which says what becomes of a `new` folder."""
+    command = [sys.executable, "-m", "dvc", "add", str(out)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = _line(done.stderr) or _line(done.stdout) or f"exit status {done.returncode}"
+        kept = f"{out} was removed again" if new else f"{out} was not changed"
+        raise RuntimeError(f"dvc add {out}: {reason}; {kept}; fix that and run the command again")
 
 
 def _line(text: str) -> str:

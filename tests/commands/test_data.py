@@ -19,6 +19,7 @@ import pytest
 
 from stages import config
 from stages.commands import data
+from stages.raw_sets import tracking
 from stages.vistas import check
 from tests.conftest import REPO, run
 from tests.raw_sets.test_archives import pack, write
@@ -174,6 +175,23 @@ def test_a_run_that_is_ended_leaves_nothing(workspace: Path, tmp_path: Path) -> 
     assert "Traceback" not in said
     assert not Path("data/raw/new").exists()
     assert not Path("data/raw/new.dvc").exists()
+
+
+def test_a_run_that_is_ended_before_dvc_begins_leaves_nothing(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(out: Path, new: bool) -> None:
+        assert out.exists()
+        raise SystemExit(128 + signal.SIGTERM)
+
+    monkeypatch.setattr(tracking, "add", end)
+    src = write_set(tmp_path / "set")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", src)
+    for source in (src, tmp_path / "packed.zip"):
+        with pytest.raises(SystemExit):
+            data.build(source, Path("data/raw/new"), config.OnError.fail)
+        assert not Path("data/raw/new").exists()
+    assert not [path.name for path in Path("data/raw").iterdir() if path.name.startswith((".new", "new"))]
 
 
 def test_where_dvc_can_not_track(workspace: Path, tmp_path: Path) -> None:
