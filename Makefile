@@ -20,11 +20,12 @@ SRC ?=
 NAME ?=
 ARGS ?=
 JOBS ?= auto
-DEVICE_PYTHON ?= python
+FILE ?=
+DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME JOBS DEVICE_PYTHON PARAMS
+VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME FILE JOBS DEVICE_PYTHON PARAMS
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
 
@@ -36,8 +37,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: all
-all: params ## Environment, params.yaml and every stage that changed, up to report and engines
-	@dvc repro report
+all: params ## Environment, params.yaml and every stage that changed and this host can run, up to report and engines
+	@python -m stages.commands.reproduce
 	@python -m stages.commands.summary
 
 .PHONY: env
@@ -59,6 +60,21 @@ data: env ## Check a set in Vistas layout and track it with DVC at data/raw/NAME
 .PHONY: engines
 engines: params ## Build the engines that this host can build, or one with TARGET=id, and list the others
 	@python -m stages.commands.build_engines --target="$$TARGET"
+
+.PHONY: kit
+kit: env ## Pack what another machine needs to build an engine, in outputs/kit_ID.tar [TARGET=id]
+	@test -n "$$TARGET" || { echo "error: name a target, such as make kit TARGET=orin_jp61" >&2; exit 1; }
+	@python -m stages.commands.kit --target="$$TARGET" $${OUT:+--out="$$OUT"}
+
+.PHONY: engine
+engine: ## On a board: build, verify, time and pack an engine in outputs/engine_ID.tar [TARGET=id DEVICE_PYTHON=python3]
+	@test -n "$$TARGET" || { echo "error: name a target, such as make engine TARGET=orin_jp61" >&2; exit 1; }
+	@"$$DEVICE_PYTHON" -m stages.commands.engine --target="$$TARGET" $${OUT:+--out="$$OUT"}
+
+.PHONY: adopt
+adopt: env ## Check an engine that another machine built, and take it over with its figures [FILE=engine_ID.tar]
+	@test -n "$$FILE" || { echo "error: name a file of make engine, such as make adopt FILE=engine_orin_jp61.tar" >&2; exit 1; }
+	@python -m stages.commands.adopt "$$FILE"
 
 .PHONY: predict
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]

@@ -241,7 +241,7 @@ def main() -> None:
     target = config.find_target(config.load(args.params), args.target)
     found = manifest.verified_engine(args.engine, args.target, target)
     loaded = interface.backend(target).load(found.path, target)
-    predictor = EnginePredictor(loaded, found.description)
+    predictor = EnginePredictor(loaded, found.description, found.sha256)
     about = files.read_json(args.engine / manifest.NAME)
     expected = np.load(args.reference)
     one = expected["frames"][: predictor.cfg.batch_size]

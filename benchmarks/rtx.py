@@ -95,7 +95,7 @@ def build_here(graph: Path, capabilities: list[str]) -> None:
         precision=config.Precision(about.precision), variant=config.Variant(about.variant),
     )  # fmt: skip
     start = time.perf_counter()
-    engine.build(graph, graph / "engine", "rtx", target, graph / "timing.cache")
+    engine.build(graph, graph / "engine", "rtx", target, graph / "timing.cache", graph / "engine_metrics.json")
     seconds = time.perf_counter() - start
     (out,) = (graph / "engine").glob("*.engine")
     # Not ru_maxrss: a process inherits it from the one that started it.

@@ -1,5 +1,7 @@
 """benchmark@TARGET: measure the latency of an engine, and of TAO's network in PyTorch eager mode in the same run.
 
+Without a checkpoint it times the engine only, as on a board, which has no PyTorch.
+
 `network` is one call of the engine, whose graph includes the merge, or of PyTorch's network, which has none.
 `end_to_end` leads from a decoded picture of the validation set to its map, with pre- and post-processing. Times are
 per frame: the time of an engine's batch is divided by the batch size. The calls take turns, so that a change in the
@@ -9,6 +11,7 @@ machine's speed affects all of them. Cost: frames x (both latencies). Not determ
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import numpy as np
 
 from stages import config
 from stages.coco import panoptic
-from stages.engines import loading, manifest
+from stages.engines import build_record, loading, manifest
 from stages.foundation import command_line, files, picture_files
 from stages.inference import frames
 
@@ -26,19 +29,14 @@ Calls = tuple[Callable[[Any], object], Sequence[Any]]
 """A function of one argument, and its arguments."""
 
 
-def build(engine: Path, checkpoint: Path, coco: Path, metrics: Path, name: str, cfg: config.Config) -> None:
-    """Time the engine of folder `engine` and the checkpoint on pictures of the split at `coco`; write `metrics`.
+def build(engine: Path, checkpoint: Path | None, coco: Path, metrics: Path, name: str, cfg: config.Config) -> None:
+    """Time the engine of folder `engine`, and the checkpoint if given, on pictures of the split at `coco`.
 
-    `name` is the engine's target. Raises RuntimeError where the engine is not for this host.
+    Writes the JSON file `metrics`. `name` is the engine's target. Raises RuntimeError where the engine is not for this
+    host.
     """
-    import torch
-
-    from stages.reference.tao_model import Checkpoint
-
     target = config.find_target(cfg, name)
-    torch.set_num_threads(target.threads)
     truth = panoptic.read(coco)
-    eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
     predictor = loading.load(engine, name, target)
     pictures = [picture_files.read_rgb(entry.image) for entry in truth.entries[: cfg.benchmark.pictures]]
     inputs = [frames.fit(picture, cfg.deploy)[0] for picture in pictures]
@@ -47,21 +45,40 @@ def build(engine: Path, checkpoint: Path, coco: Path, metrics: Path, name: str, 
     calls: dict[str, Calls] = {
         "engine.network": (lambda frame: predictor.run(np.repeat(frame[None], batch_size, 0)), inputs),
         "engine.end_to_end": (lambda picture: predictor.segments([picture] * batch_size), pictures),
-        "eager.network": (eager.logits, inputs),
-        "eager.end_to_end": (eager.segments, pictures),
     }
+    versions = {"builder": f"{target.builder.value} {manifest.facts(engine)['builder_version']}"}
+    if checkpoint:
+        import torch
+
+        from stages.reference.tao_model import Checkpoint
+
+        torch.set_num_threads(target.threads)
+        eager = Checkpoint(checkpoint, truth.num_things, cfg.deploy)
+        calls |= {"eager.network": (eager.logits, inputs), "eager.end_to_end": (eager.segments, pictures)}
+        versions["torch"] = torch.__version__
     seconds = take_turns(calls, cfg.benchmark.warmup_frames, cfg.benchmark.frames)
-    result: dict[str, dict[str, dict[str, float]]] = {"engine": {}, "eager": {}}
+    result: dict[str, Any] = {"engine_sha256": predictor.engine_sha256}
     for key, values in seconds.items():
         who, what = key.split(".")
-        result[who][what] = summary(values, batch_size if who == "engine" else 1)
-    # Not for `network`: the engine's graph merges, PyTorch's network does not.
-    speedup = result["eager"]["end_to_end"]["p50_ms"] / result["engine"]["end_to_end"]["p50_ms"]
-    versions = {"builder": f"{target.builder.value} {target.builder_version}", "torch": torch.__version__}
-    host = {"cpu": manifest.cpu_model(), "threads": target.threads, **versions}
-    content = {**result, "speedup_end_to_end": speedup, "frames": cfg.benchmark.frames, "host": host}
-    files.write_json(metrics, content)
-    log.info("%s: %.2f x PyTorch eager, end to end", name, speedup)
+        result.setdefault(who, {})[what] = summary(values, batch_size if who == "engine" else 1)
+    if checkpoint:
+        # Not for `network`: the engine's graph merges, PyTorch's network does not.
+        result["speedup_end_to_end"] = (
+            result["eager"]["end_to_end"]["p50_ms"] / result["engine"]["end_to_end"]["p50_ms"]
+        )
+    built = build_record.read(engine, predictor.engine_sha256)
+    commit, dirty = build_record.git_state()
+    result |= {
+        "frames": cfg.benchmark.frames,
+        "host": {**asdict(build_record.host(target)), "threads": target.threads, **versions},
+        "date": build_record.now(),
+        "commit": commit,
+        "dirty": dirty,
+        # Absent where the engine came from DVC's cache, which has no build.json.
+        "built": asdict(built) if built else None,
+    }
+    files.write_json(metrics, result)
+    log.info("%s: %.2f Hz end to end", name, result["engine"]["end_to_end"]["hz"])
 
 
 def take_turns(calls: Mapping[str, Calls], warmup: int, rounds: int) -> dict[str, list[float]]:
@@ -93,12 +110,13 @@ def main() -> None:
     """Command line of the stage."""
     parser = command_line.parser(__doc__)
     parser.add_argument("--engine", type=Path, required=True, help="folder that engine wrote")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder that train wrote")
+    parser.add_argument("--checkpoint", type=Path, help="folder that train wrote; default: time the engine only")
     parser.add_argument("--coco", type=Path, required=True, help="split that convert wrote, such as data/coco/val")
-    parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
+    parser.add_argument("--target", required=True, help="target id, a key of targets in the parameters")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
-    build(args.engine, args.checkpoint, args.coco, args.metrics, args.target, config.load())
+    build(args.engine, args.checkpoint, args.coco, args.metrics, args.target, config.load(args.params))
 
 
 if __name__ == "__main__":

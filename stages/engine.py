@@ -1,7 +1,8 @@
 """engine@TARGET: graph -> an engine for one target, with engine.json beside it.
 
 Checks that this host and the graph are what the target needs before it builds. Cost: seconds to minutes. Not
-deterministic, because builders choose kernels by their timings. The manifest describes how an engine was built.
+deterministic, because builders choose kernels by their timings. engine.json describes the engine, build.json its build,
+and the metrics repeat the facts that the report shows.
 """
 
 import logging
@@ -9,15 +10,15 @@ import time
 from pathlib import Path
 
 from stages import config
-from stages.engines import interface, manifest
+from stages.engines import build_record, interface, manifest
 from stages.foundation import command_line, files
 from stages.inference import description
 
 log = logging.getLogger(__name__)
 
 
-def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache: Path) -> None:
-    """Build the engine of target `name` from graph/graph.onnx into the folder `out`.
+def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache: Path, metrics: Path) -> None:
+    """Build the engine of target `name` from graph/graph.onnx into the folder `out`; write the JSON file `metrics`.
 
     timing_cache: file of TensorRT's timings, which is read if it exists, and written. Raises RuntimeError if this host
     or the graph is not what the target needs, or if the builder fails, with its message.
@@ -44,8 +45,10 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
         else:
             backend.build(graph / description.ONNX, engine, target, timing_cache)
         seconds = time.perf_counter() - start
-        manifest.write(draft, name, engine, about, seconds, target)
+        manifest.write(draft, name, engine, about, target)
+        build_record.write(draft, target, seconds)
         log.info("%s: %.1f MB in %.1f s", name, engine.stat().st_size / 1e6, seconds)
+    files.write_json(metrics, manifest.facts(out))
 
 
 def main() -> None:
@@ -54,12 +57,12 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, required=True, help="folder of graph.onnx and graph.json")
     parser.add_argument("--target", required=True, help="target id, a key of targets in the parameters")
     parser.add_argument("--out", type=Path, required=True, help="folder for the engine and engine.json")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the figures")
     parser.add_argument("--timing-cache", type=Path, required=True, help="file of TensorRT's timings, read and written")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters, .yaml or .json")
     args = parser.parse_args()
-    build(
-        args.graph, args.out, args.target, config.find_target(config.load(args.params), args.target), args.timing_cache
-    )
+    target = config.find_target(config.load(args.params), args.target)
+    build(args.graph, args.out, args.target, target, args.timing_cache, args.metrics)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ figures are written in any case. Cost: a few hundred milliseconds a picture on a
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stages import config
 from stages.coco import panoptic
@@ -49,7 +51,8 @@ def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path,
         writer.close()
 
     pq, expected_pq = (q.summary(truth.categories)["all"]["pq"] for q in (ours, theirs))
-    result = {
+    result: dict[str, Any] = {
+        "engine_sha256": predictor.engine_sha256,
         "pixel_agreement_pct": 100 * agreed / pixels,
         "worst_picture_agreement_pct": min(agreeing.values()),
         "pq": pq,
@@ -59,17 +62,27 @@ def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path,
     }
     files.write_json(metrics, result)
     log.info("%s: %s", name, result)
+    require_agreement(name, result, cfg.verify, agreeing)
+
+
+def require_agreement(
+    name: str, found: Mapping[str, float], limits: config.Verify, agreeing: Mapping[str, float]
+) -> None:
+    """Raise RuntimeError where the figures `found` of engine `name` are beyond the limits.
+
+    `agreeing` holds the agreeing pixels of each picture in percent, for the message.
+    """
     worst = ", ".join(f"{image} {pct:.2f} %" for image, pct in sorted(agreeing.items(), key=lambda i: i[1])[:3])
-    limits = cfg.verify
-    if result["pixel_agreement_pct"] < limits.min_pixel_agreement_pct:
+    worst = f"; worst pictures: {worst}" if worst else ""
+    if found["pixel_agreement_pct"] < limits.min_pixel_agreement_pct:
         raise RuntimeError(
-            f"engine {name} agrees with the checkpoint on {result['pixel_agreement_pct']:.3f} % of pixels, required: "
-            f"verify.min_pixel_agreement_pct {limits.min_pixel_agreement_pct}; worst pictures: {worst}"
+            f"engine {name} agrees with the checkpoint on {found['pixel_agreement_pct']:.3f} % of pixels, required: "
+            f"verify.min_pixel_agreement_pct {limits.min_pixel_agreement_pct}{worst}"
         )
-    if abs(result["pq_difference"]) > limits.max_pq_difference:
+    if abs(found["pq_difference"]) > limits.max_pq_difference:
         raise RuntimeError(
-            f"engine {name} has PQ {pq:.3f}, the checkpoint {expected_pq:.3f}, allowed difference: "
-            f"verify.max_pq_difference {limits.max_pq_difference}; worst pictures: {worst}"
+            f"engine {name} has PQ {found['pq']:.3f}, the checkpoint {found['checkpoint_pq']:.3f}, allowed difference: "
+            f"verify.max_pq_difference {limits.max_pq_difference}{worst}"
         )
 
 

@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from stages import config, report
 from stages.coco import panoptic
 from stages.commands import summary
+from stages.foundation import files
 from stages.foundation.coco_types import Category, SegmentInfo
 from stages.inference import description
 from stages.media import drawing
@@ -56,27 +57,19 @@ def make_maps(folder: Path, shift: int) -> None:
     write(folder / "panoptic.json", {"images": images, "annotations": annotations, "categories": CLASSES})
 
 
-def sidecar(name: str, capabilities: list[str]) -> dict[str, Any]:
+def engine_metrics(name: str, capabilities: list[str]) -> dict[str, object]:
     return {
-        "target": name,
-        "description": f"machines of {name}",
-        "engine": {"file": f"{name}.bin", "bytes": 1_000_000, "sha256": "ab" * 32},
-        "graph": {
-            "deploy": {},
-            "variant": "onnx",
-            "categories": CLASSES,
-            "provenance": {"checkpoint_sha256": "c0ffee"},
-            "precision": "fp32",
-            "sha256": "cd" * 32,
-        },
-        "precision": "fp32",
-        "variant": "onnx",
+        "engine_sha256": name * 8,
+        "file": f"{name}.bin",
+        "bytes": 1_000_000,
         "builder": "openvino",
         "builder_version": "1.0",
         "architecture": "x86_64",
         "compute_capabilities": capabilities,
-        "build_host": {"cpu": "a <CPU>", "gpu": None, "system": "Linux", "python": "3.12"},
-        "build_seconds": 1.5,
+        "variant": "onnx",
+        "precision": "fp32",
+        "graph_sha256": "cd" * 32,
+        "provenance": {"checkpoint_sha256": "c0ffee"},
     }
 
 
@@ -110,8 +103,6 @@ def workspace(tmp_path: Path) -> Path:
         for precision in ("fp32", "fp16"):
             (data / "onnx" / variant / precision).mkdir(parents=True)
             onnx.save(graphs.two_outputs(), data / "onnx" / variant / precision / description.ONNX)
-    write(data / "engines" / "cpu" / "engine.json", sidecar("cpu", []))
-    write(data / "engines" / "rtx" / "engine.json", sidecar("rtx", ["8.9"]))
 
     split = {"images": 2, "segments": 6, "crowds": 0, "instances": 4, "classes_present": 2, "empty": 0, "skipped": 0}
     counted = [{"class": c["name"], "segments": 3, "pixels": 1000 * c["id"]} for c in CLASSES]
@@ -124,7 +115,8 @@ def workspace(tmp_path: Path) -> Path:
     instance = {"instance": {"ap": 21.5}}
     latency = {"p50_ms": 10.0, "p90_ms": 12.0, "p99_ms": 15.0, "hz": 100.0}
     times = {"network": latency, "end_to_end": latency}
-    host = {"cpu": "a <CPU>", "threads": 2, "builder": "openvino 1.0", "torch": "2.0"}
+    machine = {"name": "bench-1", "cpu": "a <CPU>", "gpu": None, "system": "Linux", "python": "3.12"}
+    host = {**machine, "threads": 2, "builder": "openvino 1.0", "torch": "2.0"}
     both = {f"{kind}_probability_difference_{what}": 1e-3 for kind in ("class", "mask") for what in ("p999", "max")}
     equal = {"logit_difference_p99": 1.1e-5, "logit_difference_max": 1.5e-5, "pixel_agreement_pct": 100.0}
     not_compared = {"compared": "not on this host: no <plugin>"}
@@ -137,8 +129,12 @@ def workspace(tmp_path: Path) -> Path:
         "export_onnx_plugin_v1": {"nodes": 19, "bytes": 5000, **not_compared},
         "simplify_onnx_plugin_v1": {"nodes_before": 19, "nodes": 9, "bytes": 4000, **not_compared},
         "precision_onnx_plugin_v1_fp16": {"nodes": 10, "bytes": 2000, **not_compared},
-        "verify_cpu": {"pixel_agreement_pct": 99.98765, "pq_difference": -0.0123},
+        "engine_cpu": engine_metrics("cpu", []),
+        "engine_rtx": engine_metrics("rtx", ["8.9"]),
+        "verify_cpu": {"engine_sha256": "cpu" * 8, "pixel_agreement_pct": 99.98765, "pq_difference": -0.0123},
         "benchmark_cpu": {
+            "engine_sha256": "cpu" * 8,
+            "date": "2026-11-28T01:12:36+00:00",
             "engine": times,
             "eager": times,
             "speedup_end_to_end": 1.77,
@@ -211,21 +207,45 @@ def test_no_runnable_target(workspace: Path, cfg: config.Config) -> None:
 
 def test_absent_files_are_named(workspace: Path, cfg: config.Config) -> None:
     data = workspace / "data"
+    built = data / "metrics" / "engine_cpu.json"
     for path in [
-        *(data / "metrics").iterdir(),
+        *({*(data / "metrics").iterdir()} - {built}),
         data / "checkpoint" / "history.csv",
         data / "evaluate" / "panoptic.json",
     ]:
         path.unlink()
-    (data / "engines" / "rtx" / "engine.json").unlink()
     shutil.rmtree(data / "onnx")
     page = build(workspace, cfg)
     for name in ("metrics/evaluate.json", "checkpoint/history.csv", "metrics/benchmark_cpu.json"):
         assert f"Absent: data/{name}" in page
     assert "Absent: data/onnx/*/*/graph.onnx" in page
     assert "absent: precision@onnx_plugin_v1-fp16 has not run" in page
-    assert "not built" in page
+    assert "never built" in page
     assert "built, verify has not run" in page
+
+
+def test_figures_of_another_engine_are_not_shown(workspace: Path, cfg: config.Config) -> None:
+    assert "99.988 % pixels agree" in build(workspace, cfg)
+    for stage in ("verify", "benchmark"):
+        path = workspace / "data" / "metrics" / f"{stage}_cpu.json"
+        write(path, {**files.read_json(path), "engine_sha256": "another"})
+    page = build(workspace, cfg)
+    assert "built, verify has not run" in page
+    assert "99.988" not in page
+    assert "bench-1" not in page
+    found = summary.text(workspace / "data", cfg)
+    assert "cpu.bin, onnx, fp32, 1.0 MB, its figures are of another engine" in found
+
+
+def test_figures_of_a_machine_without_pytorch(workspace: Path, cfg: config.Config) -> None:
+    path = workspace / "data" / "metrics" / "benchmark_cpu.json"
+    content = files.read_json(path)
+    del content["eager"], content["speedup_end_to_end"], content["host"]["torch"]
+    write(path, content)
+    page = build(workspace, cfg)
+    assert "bench-1" in page
+    assert "over PyTorch eager, end to end" not in page
+    assert "100.0 Hz" in summary.text(workspace / "data", cfg)
 
 
 def test_edges_are_reduced_and_no_box_is_crossed(workspace: Path, cfg: config.Config) -> None:
@@ -398,6 +418,5 @@ def test_summary(workspace: Path, cfg: config.Config) -> None:
     assert found["graph"] == "fused, panoptic, frames 1280 x 720, batch 1: onnx, onnx_plugin_v1"
     assert found["engine cpu"].startswith("cpu.bin, onnx, fp32, 1.0 MB, 99.988 % of pixels agree, 100.0 Hz")
     assert found["engine rtx"].endswith("built, not run on this host")
-    (workspace / "data" / "engines" / "rtx" / "engine.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"engines/rtx/engine\.json not found; run `make all`"):
-        summary.text(workspace / "data", cfg)
+    (workspace / "data" / "metrics" / "engine_rtx.json").unlink()
+    assert "engine rtx  not built" in summary.text(workspace / "data", cfg)

@@ -61,7 +61,14 @@ def built(tmp_path: Path, cfg: config.Config) -> Path:
     (tmp_path / "graph").mkdir()
     about = description.Description(config.plain(cfg.deploy), "onnx", CATEGORIES)
     artifact.save(constant_graph(), tmp_path / "graph", about)
-    engine.build(tmp_path / "graph", tmp_path / "engine", "cpu", cfg.targets["cpu"], tmp_path / "timing")
+    engine.build(
+        tmp_path / "graph",
+        tmp_path / "engine",
+        "cpu",
+        cfg.targets["cpu"],
+        tmp_path / "timing",
+        tmp_path / "engine_metrics.json",
+    )
     ids = np.ones((SIZE, SIZE), np.int32)
     ids[:, SIZE // 2 :] = 2
     for folder in ("truth", "checkpoint"):

@@ -1,7 +1,7 @@
 """build_engines: build the engines of params.yaml that this host can build, and say why for each other one.
 
 Run by `make engines`. Not a DVC stage: it runs `dvc repro engine@TARGET`, which first reproduces the changed stages
-that the engine depends on. For targets of standard TensorRT it prints the command to run on the right machine.
+that the engine depends on.
 """
 
 import subprocess
@@ -17,27 +17,21 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
 
     `only` is a target id, or empty for all targets. Raises ValueError for an unknown id.
     """
-    chosen = {only: config.find_target(cfg, only)} if only else cfg.targets
+    if only and only not in cfg.targets:
+        raise ValueError(
+            f"TARGET {only!r} must be among the targets {sorted(cfg.targets)} of profile {cfg.profile}; "
+            'add it there (docs/targets.md, "Add one")'
+        )
+    chosen = {only: cfg.targets[only]} if only else cfg.targets
     here, elsewhere = [], {}
     for name, target in chosen.items():
         try:
             manifest.check_host(name, target)
         except (RuntimeError, ModuleNotFoundError) as error:
             elsewhere[name] = str(error)
-            if target.builder is config.Builder.tensorrt:
-                elsewhere[name] += f"\n  run on such a machine (docs/targets.md): {command(name, target)}"
         else:
             here.append(name)
     return here, elsewhere
-
-
-def command(name: str, target: config.Target) -> str:
-    """Return the command that builds an engine on a machine without DVC and without a YAML reader, such as a board."""
-    graph = f"data/onnx/{target.variant.value}/{target.precision.value}"
-    return (
-        f"python3 -m stages.engine --params params.json --target {name} --graph {graph} --out data/engines/{name} "
-        f"--timing-cache .timing_cache/{name}"
-    )
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from stages import config
-from stages.engines import manifest
 from stages.foundation import command_line, files
 
 
@@ -19,28 +18,32 @@ def text(data: Path, cfg: config.Config) -> str:
     variants = ", ".join(variant.value for variant in deploy.variants)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"
     rows.append(("graph", f"{deploy.graph.value}, {deploy.mode.value}, {frames}: {variants}"))
-    for name in cfg.targets:
-        built = files.read_json(data / "engines" / name / manifest.NAME)
-        figures = f"{built['engine']['file']}, {built['variant']}, {built['precision']}, "
-        figures += f"{built['engine']['bytes'] / 1e6:.1f} MB"
-        if name in cfg.runnable:
-            verified, timed = (
-                files.read_json(metrics / f"verify_{name}.json"),
-                files.read_json(metrics / f"benchmark_{name}.json"),
-            )
-            figures += (
-                f", {verified['pixel_agreement_pct']:.3f} % of pixels agree, "
-                f"{timed['engine']['end_to_end']['hz']:.1f} Hz end to end, "
-                f"{timed['speedup_end_to_end']:.2f} x PyTorch eager"
-            )
-        else:
-            figures += ", built, not run on this host"
-        rows.append((f"engine {name}", figures))
+    rows += [(f"engine {name}", engine(name, metrics)) for name in cfg.targets]
     rows.append(("report", str(data / "report" / "index.html")))
     rows.append(("graphs", str(data / "onnx")))
     rows.append(("engines", str(data / "engines")))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def engine(name: str, metrics: Path) -> str:
+    """Return the figures of a target's engine in words; those of another engine than the present one are left out."""
+    file = metrics / f"engine_{name}.json"
+    if not file.exists():
+        return "not built"
+    built = files.read_json(file)
+    figures = f"{built['file']}, {built['variant']}, {built['precision']}, {built['bytes'] / 1e6:.1f} MB"
+    measured = [metrics / f"{stage}_{name}.json" for stage in ("verify", "benchmark")]
+    if not all(path.exists() for path in measured):
+        return f"{figures}, built, not run on this host"
+    verified, timed = (files.read_json(path) for path in measured)
+    if {verified["engine_sha256"], timed["engine_sha256"]} != {built["engine_sha256"]}:
+        return f"{figures}, its figures are of another engine"
+    figures += f", {verified['pixel_agreement_pct']:.3f} % of pixels agree"
+    figures += f", {timed['engine']['end_to_end']['hz']:.1f} Hz end to end on {timed['host']['name']}"
+    if "speedup_end_to_end" in timed:
+        figures += f", {timed['speedup_end_to_end']:.2f} x PyTorch eager"
+    return figures
 
 
 def main() -> None:

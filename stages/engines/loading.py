@@ -15,9 +15,10 @@ from stages.inference.segments import Segments
 class EnginePredictor(Predictor):
     """A loaded engine with the steps before and after it; with `submit` and `result` several batches are in flight."""
 
-    def __init__(self, runtime: interface.Runtime, description: Description) -> None:
+    def __init__(self, runtime: interface.Runtime, description: Description, engine_sha256: str) -> None:
         """`description` is that of the graph from which the engine of `runtime` was built."""
         super().__init__(runtime.infer, description)
+        self.engine_sha256 = engine_sha256
         self._runtime = runtime
         self._fits: deque[list[Fit]] = deque()
 
@@ -51,4 +52,4 @@ def load(folder: Path, name: str, target: config.Target, in_flight: int = 1) -> 
     """
     engine = manifest.verified_engine(folder, name, target)
     runtime = interface.backend(target).load(engine.path, target, in_flight)
-    return EnginePredictor(runtime, engine.description)
+    return EnginePredictor(runtime, engine.description, engine.sha256)

@@ -1,7 +1,8 @@
-"""engine.json, the manifest beside each engine: its graph, its builder and the host that built it.
+"""engine.json, the manifest beside each engine: its graph, its target and its builder.
 
 Engines deserialize into executable code, so an engine is loaded only if the manifest has its hash. The manifest holds
-the graph's whole description, so an engine runs on machines without its ONNX file and without the parameters.
+the graph's whole description, so an engine runs on machines without its ONNX file and without the parameters. It holds
+nothing that differs between two builds of the same engine: host, date and duration are in build.json (build_record).
 """
 
 import platform
@@ -24,6 +25,7 @@ class Engine:
     """An engine that may be loaded on this host."""
 
     path: Path
+    sha256: str
     description: Description
     """Its graph."""
 
@@ -33,7 +35,7 @@ def check_host(name: str, target: config.Target) -> None:
 
     Raises ModuleNotFoundError where the builder is not installed.
     """
-    elsewhere = f"run `make engines TARGET={name}` on such a machine, or choose targets in conf/profile"
+    elsewhere = f"run `make engine TARGET={name}` on such a machine (docs/targets.md)"
     _check_architecture(name, target, elsewhere)
     version = interface.backend(target).installed_version()
     if not f"{version}.".startswith(f"{target.builder_version}."):
@@ -60,10 +62,20 @@ def _check_gpu(name: str, target: config.Target, mend: str) -> None:
         raise RuntimeError(f"target {name} needs a GPU of compute capability {wanted}, found {what}; {mend}")
 
 
-def write(folder: Path, name: str, engine: Path, graph: Description, seconds: float, target: config.Target) -> None:
+def check_run_host(name: str, target: config.Target) -> None:
+    """Raise RuntimeError where this host can't run a target's engines: what is required, what was found, what to do.
+
+    Raises ModuleNotFoundError where the builder, which also runs the engine, is not installed.
+    """
+    elsewhere = f"run `make engine TARGET={name}` on such a machine (docs/targets.md)"
+    _check_architecture(name, target, elsewhere)
+    interface.backend(target).installed_version()
+    if target.builder not in config.CPU_BUILDERS:
+        _check_gpu(name, target, elsewhere)
+
+
+def write(folder: Path, name: str, engine: Path, graph: Description, target: config.Target) -> None:
     """Write folder/engine.json for a freshly built engine in the same folder."""
-    # TensorRT-RTX and the CPU's builders don't use a GPU.
-    used = gpu.current() if target.builder is config.Builder.tensorrt else None
     content = {
         **config.plain(target),
         "target": name,
@@ -71,15 +83,27 @@ def write(folder: Path, name: str, engine: Path, graph: Description, seconds: fl
         "builder_version": interface.backend(target).installed_version(),
         "engine": {"file": engine.name, "bytes": engine.stat().st_size, "sha256": files.sha256(engine)},
         "graph": asdict(graph),
-        "build_host": {
-            "cpu": cpu_model(),
-            "gpu": asdict(used) if used else None,
-            "system": platform.platform(),
-            "python": platform.python_version(),
-        },
-        "build_seconds": round(seconds, 2),
     }
     files.write_json(folder / NAME, content)
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """Return what the metrics of the stage `engine` say: hashes and size of a folder's engine, builder and graph."""
+    content = files.read_json(folder / NAME)
+    engine, graph = content["engine"], content["graph"]
+    return {
+        "engine_sha256": engine["sha256"],
+        "file": engine["file"],
+        "bytes": engine["bytes"],
+        "builder": content["builder"],
+        "builder_version": content["builder_version"],
+        "architecture": content["architecture"],
+        "compute_capabilities": content["compute_capabilities"],
+        "variant": content["variant"],
+        "precision": content["precision"],
+        "graph_sha256": graph["sha256"],
+        "provenance": graph["provenance"],
+    }
 
 
 def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
@@ -120,7 +144,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
         raise RuntimeError(f"{engine}: SHA-256 {found} is not the manifest's {described.get('sha256')}; {rebuild}")
     if target.builder not in config.CPU_BUILDERS:
         _check_gpu(name, target, "run it on such a machine")
-    return Engine(engine, graph)
+    return Engine(engine, found, graph)
 
 
 def target_of(folder: Path) -> tuple[str, config.Target]:

@@ -94,10 +94,12 @@ def latency(name: str, timed: dict[str, Any], engine_label: str) -> Markup:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
-        labels, y, top = [], 0.0, max(timed[who]["end_to_end"]["p99_ms"] for who in ("engine", "eager"))
+        labels, y, top = [], 0.0, max(timed[who]["end_to_end"]["p99_ms"] for who in ("engine", "eager") if who in timed)
         places = []
         for scope, title in (("end_to_end", "end to end"), ("network", "network")):
             for who, label, color in (("eager", "PyTorch eager", EAGER), ("engine", engine_label, ENGINE)):
+                if who not in timed:
+                    continue
                 p50, p90, p99 = (timed[who][scope][key] for key in ("p50_ms", "p90_ms", "p99_ms"))
                 axes.barh(y, p50, color=color, height=0.62)
                 axes.plot([p50, p99], [y, y], color=INK, linewidth=1)

@@ -35,7 +35,7 @@ def context(sources: Sources) -> dict[str, object]:
     cfg = sources.cfg
     params = config.plain(cfg)
     rows, legend = pictures.rows(sources)
-    timed = {name: sources.metric(f"benchmark_{name}") for name in cfg.runnable}
+    timed = {name: sources.measured("benchmark", name) for name in cfg.runnable}
     return {
         "sections": SECTIONS,
         "cfg": cfg,

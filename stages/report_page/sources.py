@@ -34,7 +34,7 @@ class Sources:
     graphs: dict[str, inspection.Inspection]
     """Folder of a deployable graph, such as data/onnx/onnx_gather/fp16 -> its inputs and outputs."""
     engines: dict[str, dict[str, Any]]
-    """Target -> content of engine.json."""
+    """Target -> metrics of its stage `engine`."""
     metrics: dict[str, Any]
     """Stem of each file in metrics/ -> its content."""
     pipeline: pipeline.Pipeline
@@ -42,6 +42,14 @@ class Sources:
     def metric(self, stem: str) -> Any:
         """Return the content of metrics/<stem>.json, or None where it is absent."""
         return self.metrics.get(stem)
+
+    def measured(self, stage: str, target: str) -> Any:
+        """Return the metrics of `verify` or `benchmark` of a target.
+
+        None where they are absent or of another engine than the one that the target has now.
+        """
+        found, engine = self.metric(f"{stage}_{target}"), self.engines.get(target)
+        return found if found and engine and found["engine_sha256"] == engine["engine_sha256"] else None
 
 
 def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
@@ -62,7 +70,7 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
     onnx_files = {
         f"data/onnx/{variant}/{p}": data / "onnx" / variant / p / description.ONNX for variant, p in deployable
     }
-    manifests = {name: data / "engines" / name / "engine.json" for name in cfg.targets}
+    metrics = {path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))}
     return Sources(
         cfg=cfg,
         classes={c["id"]: c for c in files.read_json(data / "coco" / "label_map.json")},
@@ -73,8 +81,8 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
         history=history,
         per_class=per_class,
         graphs={folder: inspection.read(path) for folder, path in onnx_files.items() if path.exists()},
-        engines={name: files.read_json(path) for name, path in manifests.items() if path.exists()},
-        metrics={path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))},
+        engines={name: metrics[f"engine_{name}"] for name in cfg.targets if f"engine_{name}" in metrics},
+        metrics=metrics,
         pipeline=pipeline.read(dvc_yaml),
     )
 

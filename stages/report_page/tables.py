@@ -57,8 +57,9 @@ def _accuracy(evaluated: Any, mode: config.Mode) -> list[dict[str, str]]:
 def tiles(sources: Sources) -> list[dict[str, str]]:
     """Return the key figures: label, value, unit, caption. A value is empty where its stage has not run."""
     evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.runnable), "")
-    verified, timed = sources.metric(f"verify_{name}"), sources.metric(f"benchmark_{name}")
+    verified, timed = sources.measured("verify", name), sources.measured("benchmark", name)
     engine, deploy = f"engine {name}", sources.cfg.deploy
+    compared = timed and "eager" in timed
     absent = f"verify or benchmark of {engine} has not run" if name else "no target is runnable here"
     return [
         *_accuracy(evaluated, sources.cfg.model.mode),
@@ -76,9 +77,9 @@ def tiles(sources: Sources) -> list[dict[str, str]]:
         ),
         _tile(
             "Speed-up",
-            number(timed["speedup_end_to_end"], 2) if timed else "",
+            number(timed["speedup_end_to_end"], 2) if compared else "",
             "×",  # noqa: RUF001
-            f"{engine} over PyTorch eager, end to end" if timed else absent,
+            f"{engine} over PyTorch eager, end to end" if compared else absent,
         ),
     ]
 
@@ -156,9 +157,9 @@ def engines(sources: Sources) -> list[dict[str, object]]:
     """Return a row per target. `built` is None where engine.json is absent."""
     rows: list[dict[str, object]] = []
     for name, target in sources.cfg.targets.items():
-        built, verified = sources.engines.get(name), sources.metric(f"verify_{name}")
+        built, verified = sources.engines.get(name), sources.measured("verify", name)
         if built is None:
-            state, status = "missing", "not built"
+            state, status = "missing", "never built"
         elif name not in sources.cfg.runnable:
             state, status = "not-run", NOT_RUN
         elif verified is None:
@@ -176,20 +177,20 @@ def origins(sources: Sources) -> list[dict[str, str]]:
     """Return a row per file and hash that engines were made from, with the engines that name it."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, built in sources.engines.items():
-        for key, digest in built["graph"]["provenance"].items():
+        for key, digest in built["provenance"].items():
             label = key.removesuffix("_sha256").replace("_", " ")
             found.setdefault((label, digest), []).append(name)
     return [{"file": label, "sha256": digest, "targets": ", ".join(v)} for (label, digest), v in found.items()]
 
 
 def hosts(sources: Sources) -> list[dict[str, str]]:
-    """Return a row per host that built engines, with its targets."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
-    for name, built in sources.engines.items():
-        host = built["build_host"]
-        gpu = f"{host['gpu']['name']}, driver {host['gpu']['driver']}" if host["gpu"] else "not used"
-        found.setdefault((host["cpu"], gpu, host["system"], host["python"]), []).append(name)
-    return [
-        {"targets": ", ".join(names), "cpu": cpu, "gpu": gpu, "system": system, "python": python}
-        for (cpu, gpu, system, python), names in found.items()
-    ]
+    """Return a row per host that timed engines, with its targets and the day."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in sources.engines:
+        if timed := sources.measured("benchmark", name):
+            host = timed["host"]
+            gpu = f"{host['gpu']['name']}, driver {host['gpu']['driver']}" if host["gpu"] else "not used"
+            row = (host["name"], timed["date"][:10], host["cpu"], gpu, host["system"], host["python"])
+            found.setdefault(row, []).append(name)
+    keys = ("name", "date", "cpu", "gpu", "system", "python")
+    return [{"targets": ", ".join(names), **dict(zip(keys, row, strict=True))} for row, names in found.items()]

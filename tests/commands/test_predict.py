@@ -75,7 +75,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "graph").mkdir()
     about = description.Description(config.plain(deploy), "onnx", CATEGORIES)
     artifact.save(bright_is_car(), folder / "graph", about)
-    engine.build(folder / "graph", folder / "cpu", "cpu", CPU, folder / "timing.cache")
+    engine.build(folder / "graph", folder / "cpu", "cpu", CPU, folder / "timing.cache", folder / "engine_metrics.json")
     return folder / "cpu"
 
 

@@ -32,7 +32,7 @@ def target() -> config.Target:
 def built(tmp_path: Path, target: config.Target) -> Path:
     """A folder with an engine of target `cpu`."""
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
-    engine.build(graph, tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache")
+    engine.build(graph, tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache", tmp_path / "engine_metrics.json")
     return tmp_path / "cpu"
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_operator_is_named(tmp_path: Path, target: config.Target) -> 
     model.graph.node[1].op_type = "NoSuchOperator"
     graph = graphs.write(tmp_path / "graph", model, target)
     with pytest.raises(RuntimeError, match=r"graph\.onnx(.|\n)*NoSuchOperator|NoSuchOperator") as caught:
-        engine.build(graph, tmp_path / "out", "x", target, tmp_path / "timing.cache")
+        engine.build(graph, tmp_path / "out", "x", target, tmp_path / "timing.cache", tmp_path / "engine_metrics.json")
     if target is RTX:
         assert "node 1 /average NoSuchOperator" in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -100,25 +100,25 @@ def test_a_failed_build_leaves_the_old_engine(built: Path, target: config.Target
     model.graph.node[1].op_type = "NoSuchOperator"
     graph = graphs.write(built.parent / "graph", model, target)
     with pytest.raises(RuntimeError, match="NoSuchOperator"):
-        engine.build(graph, built, "cpu", target, built.parent / "timing.cache")
+        engine.build(graph, built, "cpu", target, built.parent / "timing.cache", built.parent / "engine_metrics.json")
     assert files.sha256(built / "cpu.onnx") == before
 
 
 def test_rtx_engine_is_built_without_a_gpu(tmp_path: Path) -> None:
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), RTX)
-    engine.build(graph, tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache")
+    engine.build(graph, tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache", tmp_path / "engine_metrics.json")
     assert (tmp_path / "rtx/rtx.engine").stat().st_size > 1000
     content = files.read_json(tmp_path / "rtx/engine.json")
     assert content["builder_version"].startswith("1.7.")
     assert content["compute_capabilities"] == ["8.6", "8.9"]
     assert content["graph"]["precision"] == "fp32"
-    assert content["build_host"]["gpu"] is None
+    assert files.read_json(tmp_path / "rtx/build.json")["host"]["gpu"] is None
 
 
 @needs_no_gpu
 def test_rtx_engine_is_not_loaded_without_a_gpu(tmp_path: Path) -> None:
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), RTX)
-    engine.build(graph, tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache")
+    engine.build(graph, tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache", tmp_path / "engine_metrics.json")
     with pytest.raises(RuntimeError, match=r"rtx needs a GPU of compute capability 8\.6 or 8\.9, found no NVIDIA GPU"):
         manifest.verified_engine(tmp_path / "rtx", "rtx", RTX)
     with pytest.raises(RuntimeError, match=r"rtx\.engine runs on a GPU, found no NVIDIA GPU"):
@@ -218,18 +218,27 @@ def test_a_graph_of_another_kind_is_refused(
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
     change(target)
     with pytest.raises(RuntimeError, match=message):
-        engine.build(graph, tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache")
+        engine.build(
+            graph, tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache", tmp_path / "engine_metrics.json"
+        )
 
 
 def test_host_is_checked_before_any_work(tmp_path: Path, target: config.Target) -> None:
     def build() -> None:
-        engine.build(tmp_path / "missing", tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache")
+        engine.build(
+            tmp_path / "missing",
+            tmp_path / "cpu",
+            "cpu",
+            target,
+            tmp_path / "timing.cache",
+            tmp_path / "engine_metrics.json",
+        )
 
     target.builder_version = "1.3"
     with pytest.raises(RuntimeError, match=r"needs onnxruntime 1\.3, found 1\.32.*builder_version"):
         build()
     target.architecture = "riscv128"
-    with pytest.raises(RuntimeError, match=r"the CPU architecture riscv128, found .* `make engines TARGET=cpu`"):
+    with pytest.raises(RuntimeError, match=r"the CPU architecture riscv128, found .* `make engine TARGET=cpu`"):
         build()
 
 
@@ -251,7 +260,7 @@ def test_engines_of_other_hosts_are_told_apart_with_a_command() -> None:
     here, elsewhere = build_engines.plan(cfg, "")
     assert here == ["cpu"]
     assert "the CPU architecture aarch64, found" in elsewhere["board"]
-    assert "--target board --graph data/onnx/onnx_plugin_v1/fp16 --out data/engines/board" in elsewhere["board"]
+    assert "run `make engine TARGET=board` on such a machine" in elsewhere["board"]
     # By where the tests run: no module, or a module and no GPU.
     assert "tensorrt can't be imported" in elsewhere["server"] or "server needs" in elsewhere["server"]
     with pytest.raises(ValueError, match="orin"):

@@ -376,7 +376,9 @@ def built(tmp_path: Path) -> Path:
     about = description.Description({}, "cuda", [{"id": 1, "name": "car", "isthing": 1}])
     (tmp_path / "graph").mkdir()
     artifact.save(network(), tmp_path / "graph", about)
-    engine.build(tmp_path / "graph", tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache")
+    engine.build(
+        tmp_path / "graph", tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache", tmp_path / "engine_metrics.json"
+    )
     return tmp_path / "rtx"
 
 

@@ -25,7 +25,7 @@ STAGES = {
         "no/graph.json not found",
     ),
     "engine": (
-        ["--target", "nosuch", "--graph", "no", "--out", "o", "--timing-cache", "t"],
+        ["--target", "nosuch", "--graph", "no", "--out", "o", "--timing-cache", "t", "--metrics", "m"],
         "must be among the targets ['cpu', 'rtx'], found 'nosuch'",
     ),
     "verify": (
@@ -39,6 +39,8 @@ STAGES = {
     "report": (["--data", "no", "--pipeline", "dvc.yaml", "--out", "o"], "no/coco/label_map.json not found"),
     "commands.summary": (["--data", "no"], "no/metrics/evaluate.json not found; run `make all`"),
     "commands.build_engines": (["--target", "nosuch"], "must be among the targets"),
+    "commands.engine": (["--target", "nosuch"], "must be among the targets"),
+    "commands.adopt": (["no.tar"], "no.tar: No such file or directory"),
     "commands.predict": (["--engine", "no", "--source", "a\nb"], r"a\nb not found; give SOURCE a picture"),
     "commands.infer": (
         ["--checkpoint", "no", "--label-map", "no", "--source", "no", "--out", "o"],

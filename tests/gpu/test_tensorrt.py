@@ -38,12 +38,13 @@ def target() -> config.Target:
 def test_engine_answers_as_numpy_does(tmp_path: Path, target: config.Target) -> None:
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
     cache = tmp_path / "cache/timing.cache"
-    engine.build(graph, tmp_path / "here", "here", target, cache)
+    engine.build(graph, tmp_path / "here", "here", target, cache, tmp_path / "engine_metrics.json")
     assert cache.stat().st_size > 0
 
     content = files.read_json(tmp_path / "here/engine.json")
     assert content["builder_version"] == tensorrt.installed_version()
-    assert content["build_host"]["gpu"]["compute_capability"] == target.compute_capabilities[0]
+    record = files.read_json(tmp_path / "here/build.json")
+    assert record["host"]["gpu"]["compute_capability"] == target.compute_capabilities[0]
 
     found = manifest.verified_engine(tmp_path / "here", "here", target)
     runtime = interface.backend(target).load(found.path, target)
@@ -71,10 +72,10 @@ def test_a_timing_cache_of_another_kind_is_begun_anew(tmp_path: Path, target: co
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
     cache = tmp_path / "timing.cache"
     cache.write_bytes(b"not a cache")
-    engine.build(graph, tmp_path / "here", "here", target, cache)
+    engine.build(graph, tmp_path / "here", "here", target, cache, tmp_path / "engine_metrics.json")
     written = cache.read_bytes()
     assert written != b"not a cache"
-    engine.build(graph, tmp_path / "again", "here", target, cache)
+    engine.build(graph, tmp_path / "again", "here", target, cache, tmp_path / "engine_metrics.json")
 
 
 def test_another_gpu_is_refused(tmp_path: Path, target: config.Target) -> None:
@@ -82,7 +83,9 @@ def test_another_gpu_is_refused(tmp_path: Path, target: config.Target) -> None:
     target.compute_capabilities = ["5.0"]
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
     with pytest.raises(RuntimeError, match=rf"a GPU of compute capability 5\.0, found {found}"):
-        engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")
+        engine.build(
+            graph, tmp_path / "here", "here", target, tmp_path / "timing.cache", tmp_path / "engine_metrics.json"
+        )
 
 
 def test_an_unknown_operator_is_named(tmp_path: Path, target: config.Target) -> None:
@@ -90,7 +93,9 @@ def test_an_unknown_operator_is_named(tmp_path: Path, target: config.Target) -> 
     model.graph.node[1].op_type = "NoSuchOperator"
     graph = graphs.write(tmp_path / "graph", model, target)
     with pytest.raises(RuntimeError, match=r"can't parse .*graph\.onnx(.|\n)*node 1(.|\n)*NoSuchOperator"):
-        engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")
+        engine.build(
+            graph, tmp_path / "here", "here", target, tmp_path / "timing.cache", tmp_path / "engine_metrics.json"
+        )
 
 
 def test_float32_in_an_fp16_graph_stays_float32(tmp_path: Path, target: config.Target) -> None:
@@ -109,7 +114,7 @@ def test_float32_in_an_fp16_graph_stays_float32(tmp_path: Path, target: config.T
     )
     target.precision = config.Precision.fp16
     graph = graphs.write(tmp_path / "graph", fp16.convert(model, ["/merge/area", "/merge/to_int"]), target)
-    engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache")
+    engine.build(graph, tmp_path / "here", "here", target, tmp_path / "timing.cache", tmp_path / "engine_metrics.json")
     found = manifest.verified_engine(tmp_path / "here", "here", target)
     answer = interface.backend(target).load(found.path, target).infer(np.ones(shape, np.uint8))
     assert int(answer["count"]) == 512 * 512 * 3

@@ -14,7 +14,7 @@ from tests.conftest import REPO, run
 from tests.support import graphs
 
 FOLDERS = ["engines", "inference", "media", "metrics"]
-STAGES = ["stages.engine", "stages.verify", "stages.commands.predict"]
+STAGES = ["stages.engine", "stages.verify", "stages.benchmark", "stages.commands.engine", "stages.commands.predict"]
 """Commands that run on a device. The modules that they import must run there too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]
 PACKAGES = ["numpy<2.3", "opencv-python-headless<5"]
@@ -109,7 +109,7 @@ def test_the_engine_stage_says_what_is_missing(
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
     done = on_device(
         device, "-m", "stages.engine", "--params", str(params), "--target", name, "--graph", str(graph),
-        "--out", "engine", "--timing-cache", "timing.cache", cwd=tmp_path,
+        "--out", "engine", "--timing-cache", "timing.cache", "--metrics", "engine.json", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1]
@@ -122,7 +122,7 @@ def test_the_guards_read_a_sidecar_there(device: Path, tmp_path: Path) -> None:
 
     target = config.Target(builder=config.Builder.onnxruntime, builder_version="1.32")
     graph = graphs.write(tmp_path / "graph", graphs.two_outputs(), target)
-    engine.build(graph, tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache")
+    engine.build(graph, tmp_path / "cpu", "cpu", target, tmp_path / "timing.cache", tmp_path / "engine_metrics.json")
     assert files.read_json(tmp_path / "cpu/engine.json")["graph"]["precision"] == "fp32"
     code = (
         "from pathlib import Path; from stages import config; from stages.engines import manifest\n"

@@ -84,7 +84,7 @@ def test_an_edited_kernel_rebuilds_no_engine_of_a_cpu(tmp_path: Path) -> None:
         "from tests.support import graphs\n"
         "target = config.Target(builder=config.Builder.onnxruntime, builder_version='1.32')\n"
         "graph = graphs.write(Path('graph'), graphs.two_outputs(), target)\n"
-        "engine.build(graph, Path('cpu'), 'cpu', target, Path('timing.cache'))\n"
+        "engine.build(graph, Path('cpu'), 'cpu', target, Path('timing.cache'), Path('engine_metrics.json'))\n"
         "loading.load(Path('cpu'), 'cpu', target)\n"
         "print(*sorted(name for name in sys.modules if name.startswith('stages.engines.cuda.')))\n"
     )

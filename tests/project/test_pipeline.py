@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -174,6 +175,160 @@ def test_push_and_pull(clone: Path) -> None:
     must("dvc", "pull", cwd=clone)
     assert (clone / "data/engines/cpu/cpu.blob").exists()
     assert stages_run(clone, "--dry") == set()
+
+
+def test_a_target_of_another_machine_is_left_out(clone: Path) -> None:
+    """A run with such a target ends well; the message says what it needs and how to build it."""
+    compose(clone, "+target@targets.orin_jp61=orin_jp61", "runnable=[cpu,orin_jp61]")
+    try:
+        shown = must("python", "-m", "stages.commands.reproduce", cwd=clone)
+        (line,) = [line for line in shown.splitlines() if line.startswith("not on this host")]
+        assert "orin_jp61: engine@orin_jp61 has never run: target orin_jp61 needs the CPU architecture aarch64" in line
+        assert "found x86_64; run `make engine TARGET=orin_jp61` on such a machine" in line
+        assert "never built" in (clone / "data/report/index.html").read_text()
+        plain = run("dvc", "repro", "report", cwd=clone)
+        assert plain.returncode != 0
+        assert "needs the CPU architecture aarch64" in plain.stderr + plain.stdout
+        assert "Traceback" not in plain.stderr + plain.stdout
+    finally:
+        compose(clone)
+        stages_run(clone)
+
+
+BOARD = (
+    "+target@targets.board=cpu",
+    "targets.board.builder=onnxruntime",
+    "targets.board.builder_version=1.32",
+    "targets.board.threads=1",
+    "runnable=[cpu,board]",
+)
+"""A target that stands for another machine: the same CPU, but another builder, in a folder without DVC and git."""
+
+
+@pytest.fixture(scope="module")
+def board_engine(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `make engine`, built from a kit in a folder that has nothing else."""
+    compose(clone, *BOARD)
+    folder = tmp_path_factory.mktemp("machines") / "a board"
+    folder.mkdir()
+    must("python", "-m", "stages.commands.kit", "--target", "board", "--out", str(folder / "kit.tar"), cwd=clone)
+    must("tar", "xf", "kit.tar", cwd=folder)
+    assert not (folder / "data/checkpoint").exists()
+    assert "engine_board.tar" in must("make", "engine", "TARGET=board", cwd=folder)
+    compose(clone)
+    return folder / "outputs/engine_board.tar"
+
+
+def repacked(tar_file: Path, folder: Path, change: Callable[[Path], None]) -> Path:
+    """Unpack into `folder`, change something, and pack it again."""
+    must("tar", "xf", str(tar_file), "-C", str(folder), cwd=folder)
+    change(folder / "data")
+    must("tar", "cf", "changed.tar", "data", cwd=folder)
+    return folder / "changed.tar"
+
+
+def edit_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+WRONG = {
+    "another engine's figures": (
+        lambda data: edit_json(data / "metrics/verify_board.json", engine_sha256="0" * 64),
+        "verify_board.json has figures of engine 0000",
+    ),
+    "other bytes": (
+        lambda data: (data / "engines/board/board.onnx").write_bytes(b"other"),
+        "board.onnx: SHA-256",
+    ),
+    "another target's fields": (
+        lambda data: edit_json(data / "engines/board/engine.json", architecture="aarch64"),
+        "has targets.board.architecture 'aarch64', params.yaml has 'x86_64'",
+    ),
+    "an engine that is not accurate": (
+        lambda data: edit_json(data / "metrics/verify_board.json", pixel_agreement_pct=12.5),
+        "agrees with the checkpoint on 12.500 % of pixels, required",
+    ),
+    "too few pictures": (
+        lambda data: edit_json(data / "metrics/verify_board.json", pictures=1),
+        "was verified on 1 pictures, the validation set has",
+    ),
+    "other code": (
+        lambda data: edit_json(data / "engines/board/build.json", code_sha256="0"),
+        "was built by other code (commit",
+    ),
+    "no record": (lambda data: (data / "engines/board/build.json").unlink(), "has no build.json"),
+    "a part is missing": (lambda data: (data / "metrics/benchmark_board.json").unlink(), "is missing in it"),
+    "a link": (lambda data: (data / "engines/board/more").symlink_to("/etc/passwd"), "engines/board/more in it"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_engine_is_refused(clone: Path, board_engine: Path, kind: str, tmp_path: Path) -> None:
+    change, message = WRONG[kind]
+    compose(clone, *BOARD)
+    lock = (clone / "dvc.lock").read_bytes()
+    try:
+        changed = repacked(board_engine, tmp_path, change)
+        done = run("python", "-m", "stages.commands.adopt", str(changed), cwd=clone)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert message in line
+        assert not (clone / "data/engines/board").exists()
+        assert (clone / "dvc.lock").read_bytes() == lock
+    finally:
+        compose(clone)
+
+
+def test_a_workspace_that_changed_since_takes_no_engine(clone: Path, board_engine: Path) -> None:
+    for overrides, message in (
+        ((), "this is an engine of target board, params.yaml has cpu, rtx; add it to the profile"),
+        ((*BOARD, "runnable=[cpu]"), "target board is not in `runnable` (cpu)"),
+        ((*BOARD, "targets.board.threads=2"), "has targets.board.threads 1, params.yaml has 2"),
+        ((*BOARD, "deploy.overlap_threshold=0.1"), "is out of date"),
+    ):
+        compose(clone, *overrides)
+        done = run("python", "-m", "stages.commands.adopt", str(board_engine), cwd=clone)
+        compose(clone)
+        assert (done.returncode, message in done.stderr) == (1, True), done.stderr
+
+
+def test_an_engine_of_another_machine_is_adopted(clone: Path, board_engine: Path) -> None:
+    compose(clone, *BOARD)
+    try:
+        shown = must("python", "-m", "stages.commands.adopt", str(board_engine), cwd=clone)
+        assert "git add dvc.lock data/metrics" in shown
+        assert stages_run(clone) == {"report"}
+        verified, timed = (
+            json.loads((clone / f"data/metrics/{stage}_board.json").read_text()) for stage in ("verify", "benchmark")
+        )
+        assert verified["pixel_agreement_pct"] > 99.9
+        assert "eager" not in timed
+        assert timed["built"]["engine_sha256"] == timed["engine_sha256"] == verified["engine_sha256"]
+        assert "engine board" in must("python", "-m", "stages.commands.summary", cwd=clone)
+        # Who built it is no content of the output.
+        assert "build.json" not in must("dvc", "ls", ".", "data/engines/board", "--dvc-only", cwd=clone)
+    finally:
+        compose(clone)
+        stages_run(clone)
+
+
+def test_a_clone_pulls_what_an_engine_needs(clone: Path, tmp_path: Path) -> None:
+    compose(clone, *BOARD)
+    board, store = tmp_path / "a clone", tmp_path / "store"
+    try:
+        must("dvc", "remote", "add", "--default", "--local", "store", str(store), cwd=clone)
+        must("dvc", "push", "data/onnx/onnx/fp32", "data/evaluate", "data/coco", "data/raw/sample", cwd=clone)
+        must("git", "clone", "-q", str(clone), str(board), cwd=tmp_path)
+        for name in ("params.yaml", "dvc.lock"):
+            shutil.copy(clone / name, board / name)
+        must("dvc", "remote", "add", "--default", "--local", "store", str(store), cwd=board)
+        must("make", "engine", "TARGET=board", cwd=board)
+        assert (board / "outputs/engine_board.tar").stat().st_size > 1e6
+        assert not (board / "data/checkpoint").exists()
+        assert not (board / "data/raw/sample/training").exists()
+    finally:
+        must("dvc", "remote", "remove", "--local", "store", cwd=clone)
+        compose(clone)
 
 
 @pytest.mark.slow

@@ -1,0 +1,85 @@
+"""reproduce: run every stage up to the report that changed and that this host can run. Not a DVC stage.
+
+Run by `make all`. Plain `dvc repro` stops at the first engine that is for another machine. This command leaves out the
+engines that this host can't build, with their `verify` and `benchmark`, and says for each of them what it needs and
+which command builds it. What such a machine built and `make adopt` took over stays in use.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages import config
+from stages.commands import pipeline_state
+from stages.engines import manifest
+from stages.foundation import command_line, files
+
+GOAL = "report"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A target whose stages this host can't run, some or all."""
+
+    stages: list[str]
+    reason: str
+    """Required, found, and the command for the right machine."""
+
+
+def elsewhere(cfg: config.Config) -> dict[str, Elsewhere]:
+    """Return by id the targets that this host can't build, or can't verify and time though they are in `runnable`."""
+    found = {}
+    for name, target in cfg.targets.items():
+        measured = [f"verify@{name}", f"benchmark@{name}"] if name in cfg.runnable else []
+        try:
+            stages = [f"engine@{name}", *measured]
+            manifest.check_host(name, target)
+            stages = measured
+            if measured:
+                manifest.check_run_host(name, target)
+        except (RuntimeError, ModuleNotFoundError) as error:
+            found[name] = Elsewhere(stages, str(error))
+    return found
+
+
+def state(repo: pipeline_state.DvcRepo, name: str, target: Elsewhere, metrics: Path) -> str:
+    """Return in words what there is of a target of another machine, and what to do where that is not enough."""
+    stage = next(s for s in repo.index.graph if s.addressing == target.stages[0])
+    if not any(out.hash_info for out in stage.outs):
+        return f"{name}: {stage.addressing} has never run: {target.reason}"
+    if stale := pipeline_state.changes(repo, target.stages):
+        reasons = [f"{key}: {words}" for key, all_words in stale.items() for words in all_words]
+        if all(words.endswith(" deleted") for words in reasons):
+            return f"{name}: built elsewhere, not in this workspace; `make pull` brings it if it was pushed"
+        return f"{name}: stale ({'; '.join(reasons[:3])}): {target.reason}"
+    benchmark = metrics / f"benchmark_{name}.json"
+    where = ""
+    if benchmark.exists():
+        content = files.read_json(benchmark)
+        where = f" at {content['host']['name']} on {content['date'][:10]}"
+    return f"{name}: built{where}, up to date"
+
+
+def main() -> int:
+    """Command line. Returns DVC's exit status."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--metrics", type=Path, default=Path("data/metrics"), help="folder of the stages' metrics")
+    metrics = parser.parse_args().metrics
+    skipped = elsewhere(config.load())
+    names = {stage for target in skipped.values() for stage in target.stages}
+    repo = pipeline_state.open_repo()
+    for target in skipped.values():
+        # Adopted before and pushed: DVC's cache may have it. Silent where it has not.
+        subprocess.run(["dvc", "checkout", "--quiet", *target.stages], check=False, capture_output=True)
+    stages = [name for name in pipeline_state.order(repo, GOAL) if name not in names]
+    repo.close()
+    status = subprocess.run(["dvc", "repro", "--single-item", *stages], check=False).returncode
+    with pipeline_state.open_repo() as repo:
+        for name, target in skipped.items():
+            print(f"not on this host: {state(repo, name, target, metrics)}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    command_line.run(main)
