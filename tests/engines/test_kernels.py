@@ -162,7 +162,7 @@ def test_rows_that_fill_no_vector_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a multiple of 8 channels in float16, found 20, 20; set another variant"):
         plan_for("Linear", LINEAR, [TensorSpec((1, 500, 20), "float16"), TensorSpec((64, 20), "float16")])
     narrow = [TensorSpec((1, 100, 72), "float16"), *[TensorSpec((1, LENGTH, 72), "float16")] * 2]
-    with pytest.raises(ValueError, match=r"multiples of 8 channels, found \{'VALUE_FIRST': 4\}"):
+    with pytest.raises(ValueError, match=r"rows of a multiple of 8 channels, found \{'VALUE_FIRST': 4\}"):
         plan_for("MaskedAttention", {**LOOK, "first_columns": [0, 0, 4]}, narrow)
 
 
