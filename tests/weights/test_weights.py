@@ -445,7 +445,7 @@ def test_a_buffer_that_does_not_tell_and_a_key_that_contradicts(
 ) -> None:
     path = saved(tmp_path / "x.pth", {"model": {**nano[1], formats.EMPTY_WEIGHT: torch.tensor(empty)}})
     message = f"model.weights_format is {stated}, but its criterion.*set model.weights_format={kind}"
-    with pytest.raises(ValueError, match=message if kind else "does not tell whether"):
+    with pytest.raises(ValueError, match=message if kind else "does not show whether"):
         imported_state(path, weights_format=stated)
 
 
@@ -474,7 +474,7 @@ def test_the_spec_beside_a_file(nano: tuple[Path, dict[str, torch.Tensor]], tmp_
     for other in (spec_text.replace("num_classes: 4", "num_classes: 5"), "model: [1", "MODEL: {META: x}", "- 1", ""):
         assert other != spec_text
         (tmp_path / "a/experiment.yaml").write_text(other)
-        with pytest.raises(ValueError, match="does not tell whether"):
+        with pytest.raises(ValueError, match="does not show whether"):
             imported_state(path)
 
 
