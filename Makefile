@@ -116,12 +116,12 @@ bench-convert: env ## Time convert against pycocotools and against decoding alon
 	@python -m benchmarks.convert --out data/bench/convert.json
 
 .PHONY: bench-precision
-bench-precision: env ## Find what half precision moves most, by parts of the network; writes data/bench/precision.json
+bench-precision: env ## Find the parts of the network that half precision changes most; writes data/bench/precision.json
 	@python -W ignore -m benchmarks.precision --graph data/onnx/onnx/fp32 \
 		--reference data/onnx/onnx/exported/reference.npz --frames 16 --out data/bench/precision.json $(ARGS)
 
 .PHONY: bench
-bench: env ## Time an engine on this GPU and what else one would run; writes data/bench/TARGET*.json, .svg [TARGET=id]
+bench: env ## Time an engine and its alternatives on this GPU; writes data/bench/TARGET*.json, .svg [TARGET=id]
 	@test -n "$$TARGET" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
 	@"$$DEVICE_PYTHON" -c "import tensorrt" 2> /dev/null || { \
 		echo "error: $$DEVICE_PYTHON can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \

@@ -4,9 +4,9 @@ Run: python3 -m benchmarks.engines --params params.json --target h100 --engine d
 --reference data/onnx/cuda/exported/reference.npz --out data/bench/h100.json
 
 The engine's maps are compared with those of TAO's PyTorch network and post-processing on the reference's frames. Times
-lead from a frame's bytes in host memory to the graph's outputs in host memory (`graph_`), or to the decoded map
-(`decoded_`). With `in_place_` the frame is in the engine's own memory already (Runtime.input_buffer), as a video is
-that was decoded there.
+run from a frame's bytes in host memory to the graph's outputs in host memory (`graph_`), or to the decoded map
+(`decoded_`). With `in_place_` the frame is in the engine's own memory already (Runtime.input_buffer), as for a
+video that was decoded there.
 """
 
 import ctypes
@@ -215,7 +215,7 @@ def _nvml() -> tuple[Any, ctypes.c_void_p]:
 def agree(predictor: EnginePredictor, expected: Any) -> dict[str, Any]:
     """Return the agreement of maps in % of pixels, over all frames and in the worst one, and the segments in both."""
     shares, segments = [], []
-    for frame, wanted in zip(expected["frames"], comparison.answers(expected), strict=True):
+    for frame, wanted in zip(expected["frames"], comparison.reference_maps(expected), strict=True):
         (found,) = predictor.segments([frame])
         same = agreement.agreeing_pixels(wanted.ids, wanted.category_ids, found.ids, found.category_ids)
         shares.append(100 * same / wanted.ids.size)

@@ -3,7 +3,7 @@
 Run: python3 -m benchmarks.peers --params params.json --checkpoint data/checkpoint
 --reference data/onnx/cuda/exported/reference.npz --categories data/onnx/cuda/fp16/graph.json --out peers.json
 
-Each time leads from a frame's bytes in host memory to its panoptic map in host memory, one frame at a time. Frames are
+Each time runs from a frame's bytes in host memory to its panoptic map in host memory, one frame at a time. Frames are
 scaled, padded and normalised on the GPU. The alternatives take turns. Those that can't run on a machine are left out
 and named in the results with the reason.
 """

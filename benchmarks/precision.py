@@ -53,7 +53,7 @@ def larger_reference(path: Path, checkpoint: Path, coco: Path, count: int, cfg: 
 
     truth = panoptic.read(coco)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
-    export.answer(tao, [entry.image for entry in truth.entries[:count]], path)
+    export.save_reference(tao, [entry.image for entry in truth.entries[:count]], path)
 
 
 def rounded(half: Any) -> Any:

@@ -49,17 +49,17 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
     found = []
     for step in description.read(folder).steps:
         if isinstance(step, KernelCall):
-            moved = sum(spec.size_bytes for spec in (*step.input_specs, *step.output_specs))
-            found.append((step.operator, kernel_flop(step), float(moved)))
+            bytes_moved = sum(spec.size_bytes for spec in (*step.input_specs, *step.output_specs))
+            found.append((step.operator, kernel_flop(step), float(bytes_moved)))
         elif isinstance(step, Part):
             graph = onnx.load(folder / step.file).graph
             known = partition.tensors(graph)
-            moved = sum(known[v.name].size_bytes for v in (*graph.input, *graph.output, *graph.initializer))
+            bytes_moved = sum(known[v.name].size_bytes for v in (*graph.input, *graph.output, *graph.initializer))
             flop = 0.0
             for node in graph.node:
                 if node.op_type == "Conv":
                     flop += 2 * math.prod(known[node.output[0]].shape) * math.prod(known[node.input[1]].shape[1:])
-            found.append(("convolutions", flop, float(moved)))
+            found.append(("convolutions", flop, float(bytes_moved)))
     return found
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         same = [s for s in found if s[0] == name]
         print(f"| {name} | {len(same)} | {sum(s[1] for s in same) / 1e9:.1f} | {sum(s[2] for s in same) / 1e6:.0f} |")
     floors = {
-        gpu: sum(max(flop / (tflops * 1e9), moved / (rate * 1e6)) for _, flop, moved in found)
+        gpu: sum(max(flop / (tflops * 1e9), bytes_moved / (rate * 1e6)) for _, flop, bytes_moved in found)
         for gpu, (tflops, rate) in GPUS.items()
     }
     factor = args.measured_ms / floors["H100 SXM"]

@@ -56,7 +56,7 @@ def graphs(folder: Path, cfg: config.Config) -> dict[str, Path]:
     # With the same weights.
     tao = tao_graph.export(net, folder / "spec.yaml", cfg.deploy, folder)
     save("TAO's exporter, fp32", tao, "onnx", "fp32")
-    # TensorRT-RTX has no NonZero. One pass of ours is enough to build this graph.
+    # TensorRT-RTX has no NonZero. One of our passes is enough to build this graph.
     tao_passes.boolean_assignment_to_and(tao.graph)
     rewritten, _ = onnxsim.simplify(tao, check_n=0)
     save("TAO's exporter, without NonZero, fp32", rewritten, "onnx", "fp32")

@@ -38,7 +38,7 @@ def export(net: Any, spec: Path, cfg: config.Deploy, folder: Path) -> Any:
 
 
 def write(net: Any, spec: Path, cfg: config.Deploy, folder: Path) -> None:
-    """Export and write folder/graph.onnx, with two passes of ours for builders that lack cuDNN or NonZero."""
+    """Export and write folder/graph.onnx, with two of our passes for builders that lack cuDNN or NonZero."""
     model = export(net, spec, cfg, folder)
     tao_passes.boolean_assignment_to_and(model.graph)
     simplified, _ = onnxsim.simplify(model, check_n=0)

@@ -21,7 +21,7 @@ EXACT = {"is_optional": False, "flags": {"convert": False}}
 
 @cache
 def exact(kind: type) -> type:
-    """A dataclass like `kind` whose fields of text and of true or false, at any depth, take no other type."""
+    """Return a dataclass like `kind` whose text and boolean fields, at any depth, accept no other type."""
     hints = get_type_hints(kind)
     made = []
     for known in fields(kind):

@@ -1,8 +1,8 @@
 """The stages, and what they share.
 
-Libraries keep settings and caches in the user's home. A process without one, such as that of a container's user who has
-no name, gets a folder until it ends: DVC, TAO and PyTorch end with a traceback otherwise. One whose home can't be
-written to gets a folder for caches alone, as Matplotlib would warn.
+Libraries keep settings and caches in the user's home. Without a home, as for a container's user without a name, DVC,
+TAO and PyTorch end with a traceback, so such a process gets a temporary home. If the home can't be written to,
+Matplotlib warns, so such a process gets a temporary folder for caches only.
 """
 
 import atexit

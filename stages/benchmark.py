@@ -3,7 +3,7 @@
 Without a checkpoint it times the engine only, as on a board, which has no PyTorch.
 
 `network` is one call of the engine, whose graph includes the merge, or of PyTorch's network, which has none.
-`end_to_end` leads from a decoded picture of the validation set to its map, with pre- and post-processing. Times are
+`end_to_end` is from a decoded picture of the validation set to its map, with pre- and post-processing. Times are
 per frame: the time of an engine's batch is divided by the batch size. The calls take turns, so that a change in the
 machine's speed affects all of them. Cost: frames x (both latencies). Not deterministic.
 """

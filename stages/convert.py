@@ -90,7 +90,7 @@ def main() -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        # The system's own message, such as of a full disk, says no fix, and no path where an open file is written.
+        # The system's message, such as that of a full disk, names no fix, and no path if the file was open already.
         found = command_line.message(error) if error.filename else f"{args.out}: {error.strerror}"
         raise OSError(f"{found}; fix that and run the same command again: it continues where it stopped") from error
 

@@ -49,7 +49,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: confi
     with files.atomic_write(out) as draft:
         draft.mkdir()
         reference_file = draft / "reference.npz"
-        answer(tao, paths, reference_file)
+        save_reference(tao, paths, reference_file)
         model = trace(tao.net, variant, truth.num_things, cfg)
         operators = Counter(node.op_type for node in model.graph.node)
         if found := sorted(DATA_DEPENDENT & operators.keys()):
@@ -69,7 +69,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: confi
         comparison.require_equal(out, result, cfg)
 
 
-def answer(tao: Any, paths: list[Path], out: Path) -> None:
+def save_reference(tao: Any, paths: list[Path], out: Path) -> None:
     """Write the predictions of a tao_model.Checkpoint on pictures to the reference file `out`; see comparison.py."""
     import numpy as np
 

@@ -213,7 +213,7 @@ def test_layouts_are_found(tmp_path: Path, version: str) -> None:
 
 def test_of_two_versions_one_must_be_chosen(tmp_path: Path) -> None:
     root = write_set(write_set(tmp_path / "set", "v1.2"), "v2.0")
-    with pytest.raises(ValueError, match=r"holds v1\.2, v2\.0, expected one version.*data\.sources\.vistas\.version"):
+    with pytest.raises(ValueError, match=r"found v1\.2, v2\.0, expected one version;.*data\.sources\.vistas\.version"):
         build(root, tmp_path / "coco", config.Data())
     build(root, tmp_path / "coco", config.Data(sources={"a": config.Source(version="v1.2")}))
     assert not (tmp_path / ".coco.draft").exists()
@@ -539,7 +539,7 @@ def test_other_chunks_of_a_mask_change_nothing(tmp_path: Path, interlaced: bool)
 
 
 def test_a_panoptic_png_of_the_set_with_other_chunks_or_cut(tmp_path: Path) -> None:
-    """What is written is its critical chunks, and one that is cut is written anew."""
+    """Only its critical chunks are written, and a truncated one is written anew."""
     root = write_set(tmp_path / "set")
     (root / "training/panoptic").mkdir()
     for number in range(3):
@@ -649,7 +649,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         [MASK, "256 objects of label 0", "overflowed into"],
     ),
     "two of a key": (lambda root: shutil.copy(root / PICTURE, root / "training/images/p001.png"), ["p001", "same key"]),
-    "link": (link_out, [PICTURE, "a link to", "put a copy there"]),
+    "link": (link_out, [PICTURE, "a link to", "replace it by a copy"]),
     "dangling link": (
         lambda root: (link_out(root), (root.parent / "elsewhere.jpg").unlink()),
         ["p001.jpg", "broken link"],
@@ -802,7 +802,7 @@ def test_a_full_disk_is_told_and_the_old_output_stays(tmp_path: Path) -> None:
 
 
 def convert_again(root: Path, out: Path) -> dict[str, bytes]:
-    """What a second run, without limits, makes of what is there."""
+    """The result of a second run, without limits, in the same folder."""
     process = start(command(root, out), out.parent)
     _, messages = process.communicate(timeout=60)
     assert "pictures were converted by an interrupted run" in messages

@@ -222,7 +222,7 @@ def test_an_error_of_taos_own_ends_in_one_line_after_its_messages(workspace: Pat
         done = run(*command("e"), cwd=workspace, PYTHONPATH=str(REPO), HYDRA_FULL_ERROR=full)
         assert done.returncode == 1
         assert "KeyError: 'nothing'" in done.stderr
-        assert done.stderr.splitlines()[-1].startswith("TAO was ended by ")
+        assert done.stderr.splitlines()[-1].startswith("TAO stopped with ")
         assert not (workspace / "e").exists()
 
 

@@ -54,7 +54,7 @@ def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
     text = _checked(src, on_error, name)
     if in_place:
         for folder, _, _ in os.walk(out):
-            # DVC replaces the files by links, for which it needs to write to their folders.
+            # DVC replaces the files by links, so it must be able to write to their folders.
             Path(folder).chmod(Path(folder).stat().st_mode | stat.S_IRWXU)
         tracking.add(out, new=False)
         return text
@@ -89,25 +89,25 @@ def _archive(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
 
 
 def _check_places(src: Path, out: Path) -> None:
-    """Raise ValueError or FileExistsError if `out` can't take the set: a link, one inside the other, or occupied."""
+    """Raise ValueError or FileExistsError if `out` exists, is behind a link, or overlaps with `src`."""
     for path in (out, *out.parents):
         if path.is_symlink():
             place = path.resolve()
-            step = f"remove the link and give SRC={place}" if path == out else "put a folder in its place"
-            raise ValueError(f"{path} is a link to {place}, and DVC tracks nothing behind links; {step}")
+            step = f"remove the link and give SRC={place}" if path == out else "replace the link by a folder"
+            raise ValueError(f"{path} is a link to {place}, and DVC can't track files behind a link; {step}")
     here, there = src.resolve(), out.resolve()
     if here == there:
         return
     if there.is_relative_to(here):
-        raise ValueError(f"{src} holds {out}, where the set would go; move the set's files to a folder of their own")
+        raise ValueError(f"{src} contains {out}, the folder for the copy; move the set's files to their own folder")
     if here.is_relative_to(there):
-        raise ValueError(f"{src} lies in {out}, where the set would go; choose another NAME")
+        raise ValueError(f"{src} is inside {out}, the folder for the copy; choose another NAME")
     if Path(f"{out}.dvc").exists():
         step = f"remove it (dvc remove --outs {out}.dvc) or choose another NAME"
-        raise FileExistsError(f"{out}.dvc is there already; {step}")
+        raise FileExistsError(f"{out}.dvc already exists; {step}")
     if out.exists():
         step = f"give SRC={out} to track what is there, or choose another NAME"
-        raise FileExistsError(f"{out} is there already, untracked; {step}")
+        raise FileExistsError(f"{out} already exists and is not tracked; {step}")
 
 
 def _sizes(folder: Path) -> Iterator[int]:
@@ -127,17 +127,17 @@ def _check_entry(path: Path, root: Path) -> None:
     """Raise ValueError if a file or a folder of the set at `root` can't be copied or tracked."""
     found = ""
     if not files.is_utf8(path.name):
-        found = "a name that is not UTF-8, which DVC can't keep; rename it"
+        found = "the name is not UTF-8, and DVC can't store it; rename it"
     elif not path.exists():
-        found = "a link to nothing; restore it (dvc checkout, if DVC tracks the set) or delete it"
+        found = "a broken link; restore its target (`dvc checkout`, if DVC tracks the set) or delete the link"
     elif path.is_symlink() and reader.leaves(path, root):
-        found = f"a link to {path.resolve()}, outside of the set; put a copy there, as `cp -rL` makes of a whole set"
+        found = f"a link to {path.resolve()}, outside of the set; replace it by a copy (`cp -rL SET COPY` copies all)"
     elif path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
-        found = "a link to a folder that it lies in itself, which has no end; delete it"
+        found = "a link to a folder that contains the link, so copying would never end; delete it"
     elif not (path.is_file() or path.is_dir()):
         found = "a pipe, a socket or a device, expected files and folders; delete it"
     elif not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
-        found = "a file or folder that you may not read; give yourself the right (chmod -R u+rX) or ask its owner"
+        found = "no permission to read it; run `chmod -R u+rX` on it, or ask its owner"
     if found:
         raise ValueError(f"{files.printable(path)}: {found}")
 
@@ -157,7 +157,7 @@ def _check_room(size: int, places: Iterable[Path]) -> None:
 
 
 def _require_set(src: Path, folder: layouts.Folder, choose: str) -> None:
-    """Raise ValueError if `folder` of `src` is no set. `choose` is the advice for a set in the subfolder {}."""
+    """Raise ValueError if `folder` of `src` is no set. `choose` is the advice if the subfolder {} is a set."""
     if not reader.lies_at(folder):
         raise ValueError(f"{src} is no set in Vistas' layout: {layouts.explain(folder, reader.lies_at, choose)}")
 

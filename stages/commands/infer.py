@@ -3,8 +3,8 @@
 TAO's own network and post-processing run with the parameters `deploy` of params.yaml, on the GPU if there is one. The
 output folder gets overlays/NAME.png, images.json with the image_id of each picture and, for the modes that the network
 learned, panoptic.json with panoptic/NAME.png (COCO panoptic), instances.json (COCO results) and semantic/NAME.png
-(category_id of each pixel, from 1); see docs/outputs.md. The exit status is 0 if at least one picture was read. Others
-are named in a warning and counted. To run an engine instead, use `predict`.
+(category_id of each pixel, from 1); see docs/outputs.md. The exit status is 0 if at least one picture was read. A
+warning names each picture that can't be read. To run an engine instead, use `predict`.
 """
 
 import logging
@@ -33,7 +33,7 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
 
     `checkpoint` is the folder that train wrote. An existing `out` is replaced as a whole once the results are complete.
     Raises ValueError for a source of another kind, for a label map of other classes than the checkpoint's, for two
-    pictures whose names differ only by the suffix, for an `out` that holds the source or can be no folder, and if no
+    pictures whose names differ only by the suffix, for an `out` that contains the source or is a file, and if no
     picture can be read. Raises OSError if a file can't be read or written.
     """
     pictures = open_source(source)
@@ -44,12 +44,12 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
         )
     file_names.check_folder(out, len("..draft"))
     if Path(source).resolve().is_relative_to(out.resolve()):
-        raise ValueError(f"{files.printable(out)} holds the source's own files; give OUT another folder")
+        raise ValueError(f"{files.printable(out)} contains the files of SOURCE; give OUT another folder")
     by_png: dict[str, Path] = {}
     for path in pictures.paths:
         if (other := by_png.setdefault(_png(path.name), path)) != path:
             found = f"two pictures are named {path.stem}, {other.name} and {path.name}"
-            raise ValueError(files.printable(f"{source}: {found}, and their results would have one name; rename one"))
+            raise ValueError(files.printable(f"{source}: {found}, so their results would have one name; rename one"))
     categories: list[Category] = files.read_json(label_map)
 
     from stages.reference.tao_model import Checkpoint, best_device

@@ -35,7 +35,7 @@ def text() -> str:
 
 
 def sections(kind: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """(key, dataclass) of a section and of all sections in it; NAME stands for names that users choose."""
+    """Yield (key, dataclass) of a section and of all sections in it; NAME stands for names that users choose."""
     yield key, kind
     for name, hint in get_type_hints(kind).items():
         full = f"{key}.{name}".lstrip(".")
@@ -59,7 +59,7 @@ def _rows(kind: Any, key: str) -> Iterator[str]:
 
 
 def _docstrings(kind: Any) -> dict[str, str]:
-    """The text below each field of a dataclass, by the field's name."""
+    """Return the docstring below each field of a dataclass, by the field's name."""
     (node,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(node, ast.ClassDef)
     found = {}

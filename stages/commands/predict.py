@@ -53,7 +53,7 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
     """Run the engine of folder `engine` on a source; write the files of docs/outputs.md to the folder `out` if given.
 
     Ends with the source, after `limit` frames if that is above 0, or by source.stop(). `in_flight` is the number of
-    frames that the engine works on at once; 0 chooses as the module's text says. Order and results don't depend on it.
+    frames that the engine works on at once; 0 chooses 1 or 2, see the module. Order and results don't depend on it.
 
     A frame's latency starts when it arrives from a live source, or when it has been read from a recorded one. It ends
     when its map is decoded, before it is drawn and written. With two frames in flight it includes the time for which a

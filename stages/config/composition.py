@@ -32,13 +32,13 @@ ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, Ty
 
 
 def check_files(parts: list[tuple[Path, str]]) -> None:
-    """Raise ValueError for a file of the composition that holds nothing but comments.
+    """Raise ValueError for a file of the composition that has only comments.
 
     A full disk leaves such files, and the defaults of the schema would silently replace what was in them.
     """
     for path, _ in parts:
         if yaml_types.nodes(path) is None:
-            raise ValueError(f"{path}: holds no key; restore it, or write {{}} to take all defaults of that section")
+            raise ValueError(f"{path}: found no key; restore it, or write {{}} to use all defaults of that section")
 
 
 def check_for_dvc(path: Path) -> None:
@@ -190,14 +190,14 @@ def _wrong_choices(words: str, conf: Path, overrides: list[str]) -> Iterator[str
         folder = conf / override.key_or_group
         if folder.is_dir() and not isinstance(override.value(), str | list | dict | None):
             group, _, found = str(override.input_line).partition("=")
-            mend = f"write {group}='{found}', with the quotes"
-            yield f"override {override.input_line}: must be the name of a file in {folder}; {mend}"
+            fix = f"write {group}='{found}', with the quotes"
+            yield f"override {override.input_line}: must be the name of a file in {folder}; {fix}"
         elif not override.is_add() and override.key_or_group in unmatched:
             groups = sorted({str(path.parent.relative_to(conf)) for path in conf.glob("*/*.yaml")})
-            mend = f"write +{override.input_line} to add it"
+            fix = f"write +{override.input_line} to add it"
             if override.key_or_group not in groups:
-                mend = f"the folders to choose from are {groups}"
-            yield f"override {override.input_line}: no defaults list names {override.key_or_group}; {mend}"
+                fix = f"the folders to choose from are {groups}"
+            yield f"override {override.input_line}: no defaults list names {override.key_or_group}; {fix}"
     for path in sorted(conf.rglob("*.yaml")):
         try:
             root = yaml_types.nodes(path)
@@ -212,15 +212,15 @@ def _wrong_choices(words: str, conf: Path, overrides: list[str]) -> Iterator[str
                     value = node.value[0][1] if isinstance(node, yaml.MappingNode) and node.value else node
                     if isinstance(value, yaml.ScalarNode) and value.tag.rpartition(":")[2] not in ("str", "null"):
                         place = f"{path}:{value.start_mark.line + 1}"
-                        mend = f"write '{value.value}', with the quotes"
-                        yield f"{place}: defaults: must be names of files, found {yaml_types.words_of(value)}; {mend}"
+                        fix = f"write '{value.value}', with the quotes"
+                        yield f"{place}: defaults: must be names of files, found {yaml_types.words_of(value)}; {fix}"
 
 
 def _interpolation(cause: OmegaConfBaseException, conf: Path, overrides: list[str]) -> str:
     """Explain a ${...} that has no value.
 
-    The error says which key has it, or what is in it, and not where: the place is the line with ${ that holds most of
-    these names. Comments, and files that the composition does not take, are not looked at.
+    The error names the key, or the text in the braces, but not the line: that is the line with ${ that has most of
+    these names. Comments, and files that are not part of the composition, are ignored.
     """
     words = ": ".join(filter(None, (cause.full_key, _bare(cause))))
     quoted = {name.strip("${}") for name in re.findall(r"['`]([^'`]+)['`]", words)}
@@ -235,12 +235,12 @@ def _interpolation(cause: OmegaConfBaseException, conf: Path, overrides: list[st
     ]
     count, place = max(found, key=lambda each: each[0], default=(0, ""))
     if "nvironment variable" in words:
-        mend = "set it, or write a default, as in ${oc.env:NAME,default}"
+        fix = "set it, or write a default, as in ${oc.env:NAME,default}"
     elif "oc.decode" in words:
-        mend = "give it text, such as ${oc.decode:${oc.env:NAME}}, or write the value itself"
+        fix = "give it text, such as ${oc.decode:${oc.env:NAME}}, or write the value itself"
     else:
-        mend = "write the full key of another value, as in ${model.mode}, or the value itself"
-    return f"{place if count else conf}: {words}; {mend}"
+        fix = "write the full key of another value, as in ${model.mode}, or the value itself"
+    return f"{place if count else conf}: {words}; {fix}"
 
 
 def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
@@ -256,8 +256,8 @@ def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
 def _override(cause: OmegaConfBaseException | None, written: str) -> str:
     """Explain an override that OmegaConf refused, in one line. Empty where OmegaConf names no key."""
     if isinstance(cause, KeyValidationError):
-        mend = "choose a name of letters, or write it in quotes in a file under conf/"
-        return f"override {written}: a name must be text, and Hydra reads a number, a truth value or null; {mend}"
+        fix = "choose a name of letters, or write it in quotes in a file under conf/"
+        return f"override {written}: a name must be text, and Hydra reads a number, a truth value or null; {fix}"
     if cause is None or not cause.full_key:
         return ""
     key = cause.full_key
@@ -274,12 +274,12 @@ def _override(cause: OmegaConfBaseException | None, written: str) -> str:
     kind = yaml_types.kind_of(key)
     if kind is None or not isinstance(cause, ValidationError):
         return f"override {written}: {key}: {_bare(cause)}"
-    mend = ""
+    fix = ""
     if kind is str and re.fullmatch(r"[^\[\]{}'\"]+", found):
-        mend = f"; write {name}='{found}', with the quotes"
+        fix = f"; write {name}='{found}', with the quotes"
     elif kind is str:
-        mend = f"; write {_plain(cause.value)} in quotes"
-    return f"override {written}: {key}: must be {yaml_types.rule_of(kind)}, found {found or 'nothing'}{mend}"
+        fix = f"; write {_plain(cause.value)} in quotes"
+    return f"override {written}: {key}: must be {yaml_types.rule_of(kind)}, found {found or 'nothing'}{fix}"
 
 
 def _new_entry(names: list[str], size: int, found: str) -> str:

@@ -14,7 +14,7 @@ class Source:
     root: str = ""
     """Folder of the set, relative to data.root. Empty: data.root itself."""
     version: str = ""
-    """Version of the layout: v1.2, v2.0 or flat. Empty: the one that is there. Set it where the folder has both."""
+    """Version of the layout: v1.2, v2.0 or flat. Empty: the only one there is. Set it if the folder has several."""
     config: str = ""
     """Name of the set's config JSON in its folder. Empty: config_VERSION.json or config.json."""
     taxonomy: str = ""
@@ -23,7 +23,7 @@ class Source:
 
 
 class Splits(Enum):
-    """How pictures are divided into training and validation."""
+    """Ways to divide pictures into training and validation."""
 
     folders = "folders"
     file = "file"
@@ -31,7 +31,7 @@ class Splits(Enum):
 
 
 class SmallSegments(Enum):
-    """What becomes of objects with fewer pixels than data.min_segment_px."""
+    """Ways to treat objects with fewer pixels than data.min_segment_px."""
 
     keep = "keep"
     crowd = "crowd"
@@ -39,14 +39,14 @@ class SmallSegments(Enum):
 
 
 class OnError(Enum):
-    """What happens at a picture that can't be converted."""
+    """Reactions to a picture that can't be converted."""
 
     fail = "fail"
     skip = "skip"
 
 
 class CheckMasks(Enum):
-    """What happens at a set whose masks seem not to be coded as label * 256 + instance."""
+    """Reactions to a set whose masks seem not to be label * 256 + instance."""
 
     fail = "fail"
     warn = "warn"
@@ -62,7 +62,7 @@ class Data:
     """Sets by name (a-z A-Z 0-9 -). Several sets become one; then a picture's key begins with the name of its set.
     Empty: one set, at data.root."""
     splits: Splits = Splits.folders
-    """How pictures are divided: by the folders training and validation, by a file, or by a fraction."""
+    """Way to divide the pictures: by the folders training and validation, by a file, or by a fraction."""
     split_file: str = ""
     """For splits: file. NAME of the file conf/tables/NAME.csv with lines `name,split`. `name` is a picture's key, with
     SOURCE_ before it where there are several sources; `split` is train, val or empty."""
@@ -74,7 +74,7 @@ class Data:
     """Longest edge of a picture. Larger pictures and their masks are scaled down to it. 0: no limit. Set it to train
     faster on pictures that are much larger than the network's input."""
     min_segment_px: Annotated[int, Range(at_least=0)] = 0
-    """Fewest pixels of an object. What becomes of smaller ones is set by small_segments. 0: no object is too small."""
+    """Least number of pixels of an object. small_segments says how to treat smaller ones. 0: no object is too small."""
     small_segments: SmallSegments = SmallSegments.keep
     """keep: small objects stay. crowd: they become crowds. void: their pixels become void."""
     on_error: OnError = OnError.fail

@@ -57,7 +57,7 @@ class Mode(Enum):
 
 
 LABEL_MAP = "label_map"
-"""The one entry of model.weights_classes where the classes of the weights are in the order of the label map."""
+"""The one entry of model.weights_classes if the classes of the weights have the order of the label map."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Model:
     name: str = "swin_tiny"
     """Name of the network in the report."""
     mode: Mode = Mode.panoptic
-    """Task that the network learns. It decides on the files to train from and on the figures of evaluate. The files of
+    """Task that the network learns. It determines the files to train from and the metrics of evaluate. The files of
     conf/deploy set deploy.mode to it."""
     backbone: Backbone = field(default_factory=Backbone)
     num_object_queries: Annotated[int, Range(at_least=1, at_most=255)] = 100
@@ -87,14 +87,14 @@ class Model:
     TAO, or a folder of Hugging Face. With train.runner: import it becomes the checkpoint, else training starts from
     it. Empty: none."""
     weights_sha256: str = ""
-    """SHA-256 that the file of weights must have, in hexadecimal. DVC sees by it that the file has changed. Empty: not
+    """SHA-256 that the file of weights must have, in hexadecimal. With it DVC notices a changed file. Empty: not
     checked."""
     weights_format: str = ""
-    """Project that wrote the weights: tao, original or hugging_face. Empty: found from the content. Set it where the
-    content does not tell, since TAO has the class no-object first and the original has it last. A format that the
-    content contradicts is an error."""
+    """Project that wrote the weights: tao, original or hugging_face. Empty: detected from the content. Set it if
+    that fails: TAO has the class no-object first, the original has it last. A format that contradicts the content
+    is an error."""
     weights_classes: list[str] = field(default_factory=list)
-    """Classes of the weights in their order, by their names in the label map; [label_map] where the order is that of
+    """Names of the weights' classes, as in the label map, in the weights' order; [label_map] if that is the order of
     the label map. Empty: read from config.json of Hugging Face. Other files have no names of classes."""
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ class Range:
     """0 is allowed too, as the value that turns something off."""
 
     def holds(self, value: float) -> bool:
-        """Whether `value` is allowed."""
+        """Return whether `value` is allowed."""
         return (self.or_zero and value == 0) or (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
@@ -73,7 +73,7 @@ def check_ranges(section: object, key: str) -> None:
 
 
 def is_name(name: str, marks: str = "._-") -> bool:
-    """Whether `name` can be a folder, part of the name of a DVC stage, and an argument of a command without quotes.
+    """Return whether `name` can be a folder, part of a DVC stage's name, and an argument of a command without quotes.
 
     It has the characters a-z, A-Z, 0-9 and `marks`, and the first one is a letter or a digit. It does not end in .dvc:
     DVC adds this suffix to the name of a folder to name its own file.

@@ -11,7 +11,7 @@ from stages.foundation import versions
 
 
 class Builder(Enum):
-    """What compiles the ONNX file into an engine: a module in stages/engines."""
+    """Builders, which compile the ONNX file into an engine: modules in stages/engines."""
 
     openvino = "openvino"
     onnxruntime = "onnxruntime"
@@ -24,7 +24,7 @@ CPU_BUILDERS = (Builder.openvino, Builder.onnxruntime)
 
 
 class Device(Enum):
-    """What an engine runs on: a folder in stages/engines."""
+    """Processors that engines run on: folders in stages/engines."""
 
     cpu = "cpu"
     cuda = "cuda"
@@ -35,14 +35,14 @@ RTX_COMPUTE_CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
 
 
 class Typing(Enum):
-    """Where the numeric types of a TensorRT engine come from."""
+    """Ways to choose the numeric types of a TensorRT engine."""
 
     strong = "strong"
     weak = "weak"
 
 
 class Verbosity(Enum):
-    """What an engine tells TensorRT's inspector about its layers."""
+    """Levels of detail that TensorRT's inspector can print about an engine's layers."""
 
     none = "none"
     layer_names_only = "layer_names_only"
@@ -56,16 +56,16 @@ class Target:
     description: str = ""
     """Machines that the engine runs on, for the report."""
     builder: Builder = Builder.openvino
-    """What compiles the engine."""
+    """Builder that compiles the engine."""
     builder_version: str = ""
-    """Version of the builder, or its beginning up to a dot: 8.6 stands for every 8.6.x. It must be the installed one,
-    since an engine loads only in the version that built it."""
+    """Version of the builder, or its first numbers: 8.6 stands for every 8.6.x. This version must be installed, since
+    an engine loads only in the version that built it."""
     architecture: str = "x86_64"
     """CPU architecture of the machine, as `uname -m` prints it."""
     device: Device = Device.cpu
-    """What the engine runs on: cpu for the builders openvino and onnxruntime, cuda for the others."""
+    """Processor that the engine runs on: cpu for the builders openvino and onnxruntime, cuda for the others."""
     compute_capabilities: list[str] = field(default_factory=list)
-    """CUDA compute capabilities that the engine holds code for. None for a CPU, one for standard TensorRT."""
+    """CUDA compute capabilities that the engine has code for. Empty for a CPU, one for standard TensorRT."""
     precision: Precision = Precision.fp32
     """Numeric type of the graph that is compiled: fp32 or one of deploy.lower_precisions. Its file is in
     data/onnx/VARIANT/PRECISION."""
@@ -79,12 +79,12 @@ class Target:
     """For standard TensorRT. strong: the numeric types of the ONNX file; from 10.12 on. weak: the builder may choose
     lower types, as precision allows, except where the file has float32; up to 10.x."""
     external_tactics: bool = False
-    """For standard TensorRT up to 10.x. true: kernels of cuBLAS, cuBLASLt and cuDNN are tried too. They must be
-    installed."""
+    """For standard TensorRT up to 10.x. true: the builder also tries kernels of cuBLAS, cuBLASLt and cuDNN, which
+    must be installed."""
     optimization_level: Annotated[int, Range(at_least=0, at_most=5)] = 3
-    """How long TensorRT searches. A higher level may give a faster engine and takes longer to build."""
+    """TensorRT's optimization level. With a higher one it searches longer and may find a faster engine."""
     profiling_verbosity: Verbosity = Verbosity.layer_names_only
-    """What TensorRT's inspector can tell about the engine's layers."""
+    """Detail that TensorRT's inspector can print about the engine's layers."""
     threads: Annotated[int, Range(at_least=1)] = 2
     """CPU threads at run time, for CPU targets. Set it to the cores of the machine."""
     workspace_mib: Annotated[int, Range(at_least=64)] = 4096
@@ -93,7 +93,7 @@ class Target:
     def check(self, name: str) -> None:
         """Raise ValueError for the first wrong value; `name` is the target's id. Not in __post_init__, which has no id.
 
-        The id is a folder, a part of the name of a DVC stage and of a key (`params: targets.NAME`): so it has no dots.
+        The id names a folder and is part of a DVC stage's name and of a key (`params: targets.NAME`). So it has no dot.
         """
         require(is_name(name, "_-"), "targets", name_rule("_-"), name)
         key = f"targets.{name}"
@@ -113,10 +113,10 @@ class Target:
             require(len(found) == 1, where, "one, such as 8.9", found)
             self._check_tensorrt(key)
         if self.builder is not Builder.tensorrt:
-            rule = f"one without plugins, which {self.builder.value} does not have"
+            rule = f"one without plugins, such as onnx: {self.builder.value} has none"
             require(self.variant not in PLUGIN_VARIANTS, f"{key}.variant", rule, self.variant.value)
         if self.builder in CPU_BUILDERS:
-            rule = "another for a CPU target: the operators of this one run on GPUs only"
+            rule = "onnx or onnx_gather for a CPU target: CUDA operators run on GPUs only"
             require(self.variant is not Variant.cuda, f"{key}.variant", rule, "cuda")
 
     def _check_tensorrt(self, key: str) -> None:

@@ -7,27 +7,27 @@ from typing import Annotated, Any
 
 from stages.config.rules import Range, check_ranges, require
 
-# Hydra takes the names of an Enum's members, and a member of a class can't be named `import`, a keyword of Python. So
+# Hydra uses the names of an Enum's members, and a member of a class can't be named `import`, a keyword of Python. So
 # this Enum is made by a call, and the code says Runner.imported.
 Runner = Enum(
     "Runner",
     {"wheel": "wheel", "docker": "docker", "launcher": "launcher", "import": "import", "imported": "import"},
 )
-"""What makes the checkpoint."""
+"""Ways to make the checkpoint."""
 
 CONTAINER_RUNNERS = (Runner.docker, Runner.launcher)
 """Runners that train in TAO's container."""
 
 
 class Scheduler(Enum):
-    """How TAO lowers the learning rate."""
+    """Schedules by which TAO lowers the learning rate."""
 
     MultiStep = "MultiStep"
     Warmuppoly = "Warmuppoly"
 
 
 class Strategy(Enum):
-    """How several GPUs train one network."""
+    """Ways to train one network on several GPUs."""
 
     ddp = "ddp"
     fsdp = "fsdp"
@@ -41,14 +41,14 @@ class TrainingPrecision(Enum):
 
 
 class Keep(Enum):
-    """Which epoch's network becomes the checkpoint."""
+    """Choices of the epoch whose network becomes the checkpoint."""
 
     last = "last"
     best = "best"
 
 
 class Monitor(Enum):
-    """The figure of the validation split by which epochs are compared."""
+    """Metrics of the validation split by which epochs are compared."""
 
     accuracy = "accuracy"
     loss = "loss"
@@ -59,8 +59,8 @@ class Container:
     """TAO's container, for the runners docker and launcher."""
 
     image: str = ""
-    """For runner: docker. The image by its digest, NAME@sha256:..., as `docker pull` prints it. A tag is refused: it
-    may name another image tomorrow."""
+    """For runner: docker. The image by its digest, NAME@sha256:..., as `docker pull` prints it. Tags are refused,
+    because a tag can later name another image."""
     shm_size_gib: Annotated[int, Range(at_least=1)] = 16
     """Shared memory of the container, through which loader processes pass batches. Raise it if they die with a bus
     error."""
@@ -80,8 +80,8 @@ class Train:
     mask2former`. import: no training; the network of model.weights becomes the checkpoint."""
     container: Container = field(default_factory=Container)
     gpus: list[int] = field(default_factory=lambda: [0])
-    """Numbers of the GPUs of a machine, each once. The wheel trains with a process for each. On a machine without CUDA
-    it trains on the CPU."""
+    """Numbers of the GPUs to use on a machine, each once. The wheel starts a process for each. On a machine without
+    CUDA it trains on the CPU."""
     nodes: Annotated[int, Range(at_least=1)] = 1
     """Machines that train together, each with the same number of GPUs. docs/training.md has the command for each."""
     strategy: Strategy = Strategy.ddp
@@ -122,11 +122,11 @@ class Train:
     """Epochs from one checkpoint to the next, a divisor of epochs. An interrupted training resumes from the last
     checkpoint."""
     keep: Keep = Keep.last
-    """last: the network of the last epoch becomes the checkpoint. best: that of the epoch that is best by monitor."""
+    """last: the network of the last epoch becomes the checkpoint. best: that of the epoch with the best monitor."""
     monitor: Monitor = Monitor.accuracy
     """accuracy: TAO's mIoU, or its mask AP in instance mode. loss: the validation loss."""
     patience: Annotated[int, Range(at_least=0)] = 0
-    """Training ends after this number of validations in a row without a better monitor. 0: it runs all epochs."""
+    """Training ends after this number of consecutive validations without a better monitor. 0: it runs all epochs."""
     workers: Annotated[int, Range(at_least=0)] = 4
     """Loader processes. 0: the training process loads the pictures."""
     seed: Annotated[int, Range(at_least=0)] = 1234
@@ -138,7 +138,7 @@ class Train:
         check_ranges(self, "train")
         self._check_epochs()
         sizes = self.min_sizes_px
-        # From one size TAO makes a range of its own, from half of it to twice it.
+        # From a single size TAO makes its own range, from half to twice the size.
         require(len(sizes) >= 2 and min(sizes) >= 32, "train.min_sizes_px", "two or more sizes from 32", sizes)
         rule = f"at least the largest of min_sizes_px, {max(sizes)}"
         require(self.max_size_px >= max(sizes), "train.max_size_px", rule, self.max_size_px)

@@ -1,4 +1,4 @@
-"""The section `verify`: how far an engine may differ from the checkpoint."""
+"""The section `verify`: limits of the difference between an engine and the checkpoint."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,7 +8,7 @@ from stages.config.rules import Range, check_ranges
 
 @dataclass
 class Verify:
-    """How far an engine may differ from the checkpoint on the validation pictures. Beyond that the stage fails."""
+    """Limits of the difference between an engine and the checkpoint. Beyond them the stage fails."""
 
     min_pixel_agreement_pct: Annotated[float, Range(at_least=0, at_most=100)] = 99.5
     """Share of pixels, over all pictures, with the same segment in the engine's panoptic map and the checkpoint's."""

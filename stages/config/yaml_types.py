@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf._utils import get_yaml_loader  # its rules of what is a number, and no public name of them
+from omegaconf._utils import get_yaml_loader  # its rules for numbers have no public name
 
 from stages import config
 
@@ -70,7 +70,7 @@ def file_problem(path: Path, key: str) -> str:
 
 
 def _complaints(node: yaml.Node, kind: Any, key: str) -> Iterator[tuple[int, str]]:
-    """(line, explanation) for each node in `node` that has another type than `kind` says."""
+    """Yield (line, explanation) for each node in `node` whose type is not `kind`."""
     line = node.start_mark.line + 1
     mapping = is_dataclass(kind) or get_origin(kind) is dict
     if kind is None or kind is Any:
@@ -87,8 +87,8 @@ def _complaints(node: yaml.Node, kind: Any, key: str) -> Iterator[tuple[int, str
     elif not isinstance(node, yaml.ScalarNode):
         yield line, f"{key}: must be {rule_of(kind)}, found {words_of(node)}"
     elif not _left_open(node) and not _taken(node, kind):
-        mend = f"; write '{node.value}', with the quotes" if kind is str else ""
-        yield line, f"{key}: must be {rule_of(kind)}, found {words_of(node)}{mend}"
+        fix = f"; write '{node.value}', with the quotes" if kind is str else ""
+        yield line, f"{key}: must be {rule_of(kind)}, found {words_of(node)}{fix}"
 
 
 def _entries(node: yaml.MappingNode, kind: Any, key: str) -> Iterator[tuple[int, str]]:
@@ -110,7 +110,7 @@ def _entries(node: yaml.MappingNode, kind: Any, key: str) -> Iterator[tuple[int,
 
 
 def _left_open(node: yaml.Node) -> bool:
-    """Whether a scalar gets its value elsewhere: from an interpolation, or, for ???, from another file."""
+    """Return whether a scalar gets its value elsewhere: from an interpolation, or, for ???, from another file."""
     return isinstance(node, yaml.ScalarNode) and ("${" in node.value or node.value == "???")
 
 

@@ -56,7 +56,7 @@ def _without_suffix(name: str) -> str:
 
 
 def _uniform(seed: int, source: str, key: str) -> int:
-    """Return a number from 0 to 2^64 - 1. It depends on the picture alone, so other pictures can come and go."""
+    """Return a number from 0 to 2^64 - 1. Adding or removing other pictures does not change it."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{source}/{key}".encode()).digest()[:8])
 
 

@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ValueTables:
-    """What each value of a source's rasters becomes."""
+    """Meanings of the values of a source's rasters."""
 
     mappings: tuple[LabelMapping, ...]
     """By label id."""
@@ -59,7 +59,7 @@ class ValueTables:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the pictures of a split are converted."""
+    """Settings for the conversion of a split's pictures."""
 
     tables: dict[str, ValueTables]
     """By source."""
@@ -180,11 +180,11 @@ def convert(task: Task, settings: Settings) -> Record:
     semantic = png.encode(segments.classes[:, None], raster, runs.below)
     (settings.folder / "semantic" / file_name).write_bytes(semantic)
 
-    # The folder is resolved, since `..` after a link goes up from where the link leads. The file is not: in a set that
+    # The folder is resolved, since `..` after a link goes up from the link's target. The file is not: in a set that
     # DVC tracks it may be a link into DVC's cache.
     path = Path(os.path.relpath(image.parent.resolve() / image.name, settings.final.resolve())).as_posix()
     if not files.is_utf8(path):
-        raise ValueError(f"{files.printable(path)}: a folder's name is not UTF-8, as JSON files are; rename the folder")
+        raise ValueError(f"{files.printable(path)}: a folder's name is not UTF-8, which JSON needs; rename the folder")
     return {
         "mask": mask,
         "image": {

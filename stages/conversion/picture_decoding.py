@@ -1,4 +1,4 @@
-"""Decodes a picture with both libraries that will read it: Pillow, which TAO uses, and OpenCV, which all else uses.
+"""Decodes a picture with both libraries that will read it: Pillow, for TAO, and OpenCV, for everything else.
 
 OpenCV's pixels are the reference. A picture that Pillow decodes to other pixels has to be rewritten. Both libraries
 decode every file to its end. Neither applies colour profiles or gamma, and both drop an alpha channel.
@@ -29,7 +29,7 @@ class Decoded:
     orientation: int
     """Orientation from EXIF or XMP, 1 to 8, by which TAO turns the picture."""
     alike: bool
-    """Whether TAO decodes the same pixels from the file, before it turns them."""
+    """True if TAO decodes the same pixels from the file, before it turns them."""
 
 
 def read(path: Path) -> Decoded:

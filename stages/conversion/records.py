@@ -26,7 +26,7 @@ class SegmentRecord(SegmentInfo, total=False):
 
 
 class MaskRecord(TypedDict):
-    """What the plausibility check needs to know about one mask."""
+    """The content of one mask, for the plausibility check."""
 
     source: str
     file: str

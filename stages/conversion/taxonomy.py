@@ -48,9 +48,9 @@ class LabelMapping:
     category_id: int
     """1 to N, or 0 for void."""
     iscrowd: bool = False
-    """Whether the label marks groups of objects."""
+    """True if the label marks groups of objects."""
     dropped: bool = False
-    """Whether the table's target is `drop`."""
+    """True if the table's target is `drop`."""
 
 
 def read(path: Path, labels: Sequence[Label]) -> list[Row]:

@@ -125,12 +125,12 @@ def backend(target: config.Target) -> Backend:
     return cast(Backend, module)
 
 
-def library(name: str, mend: str) -> ModuleType:
-    """Import a backend's own library. Raises ModuleNotFoundError, with `mend` at the end, where that fails."""
+def library(name: str, fix: str) -> ModuleType:
+    """Import a backend's own library. Raises ModuleNotFoundError, with `fix` at the end, where that fails."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ModuleNotFoundError(f"Python module {name} can't be imported ({error}); {mend}") from error
+        raise ModuleNotFoundError(f"Python module {name} can't be imported ({error}); {fix}") from error
 
 
 def require_input(frames: Array, wanted: Array) -> None:

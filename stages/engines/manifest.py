@@ -48,18 +48,18 @@ def check_host(name: str, target: config.Target) -> None:
         _check_gpu(name, target, elsewhere)
 
 
-def _check_architecture(name: str, target: config.Target, mend: str) -> None:
+def _check_architecture(name: str, target: config.Target, fix: str) -> None:
     machine = platform.machine()
     if machine != target.architecture:
-        raise RuntimeError(f"target {name} needs the CPU architecture {target.architecture}, found {machine}; {mend}")
+        raise RuntimeError(f"target {name} needs the CPU architecture {target.architecture}, found {machine}; {fix}")
 
 
-def _check_gpu(name: str, target: config.Target, mend: str) -> None:
+def _check_gpu(name: str, target: config.Target, fix: str) -> None:
     found = gpu.current()
     if found is None or found.compute_capability not in target.compute_capabilities:
         what = f"{found.compute_capability} ({found.name})" if found else "no NVIDIA GPU or no driver"
         wanted = " or ".join(target.compute_capabilities)
-        raise RuntimeError(f"target {name} needs a GPU of compute capability {wanted}, found {what}; {mend}")
+        raise RuntimeError(f"target {name} needs a GPU of compute capability {wanted}, found {what}; {fix}")
 
 
 def check_run_host(name: str, target: config.Target) -> None:
@@ -115,7 +115,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
     rebuild = f"run `make engines TARGET={name}`"
     path = folder / NAME
     if not path.exists():
-        raise RuntimeError(f"{path} not found, so {folder} is not to be trusted; {rebuild}")
+        raise RuntimeError(f"{path} not found, so the engine can't be checked; {rebuild}")
     _check_architecture(name, target, "run it on such a machine")
     content: dict[str, Any] = files.read_json(path)
     wanted = {
@@ -133,7 +133,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
     try:
         graph = description.parse(content.get("graph", {}))
     except ValueError as error:
-        raise RuntimeError(f"{path}: graph must hold what graph.json does, but {error}; {rebuild}") from error
+        raise RuntimeError(f"{path}: graph is not the content of a graph.json: {error}; {rebuild}") from error
     described = content.get("engine", {})
     file = str(described.get("file", ""))
     engine: Path = folder / file
@@ -162,7 +162,7 @@ def target_of(folder: Path) -> tuple[str, config.Target]:
         name = str(content["target"])
         return name, config.parse_target(name, {field.name: content[field.name] for field in fields(config.Target)})
     except (KeyError, ValueError) as error:
-        raise RuntimeError(f"{path} is not one of this version: {error}; run `make engines`") from error
+        raise RuntimeError(f"{path} is from another version of this project: {error}; run `make engines`") from error
 
 
 def cpu_model() -> str:

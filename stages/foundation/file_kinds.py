@@ -18,7 +18,7 @@ class FileKind:
     name: str
     """With an article, such as `a web page`."""
     step: str
-    """What to do to get the wanted file. {} stands for the name of the file."""
+    """Advice on how to get the wanted file. {} stands for the name of the file."""
     is_archive: bool = False
 
 
@@ -30,7 +30,7 @@ _TEXTS: Final = (
     (b"<html", WEB_PAGE),
     (b"<head", WEB_PAGE),
     (b"<!--", WEB_PAGE),
-    # Stores of objects answer with XML where access is denied.
+    # Object stores return XML if access is denied.
     (b"<?xml", WEB_PAGE),
 )
 """First bytes, in lower case after blanks and a byte order mark."""

@@ -19,7 +19,7 @@ def atomic_write(out: Path, keep: bool = False) -> Iterator[Path]:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.draft")
-    # A folder can't replace a folder that holds files. That takes two moves, and a kill can fall between them.
+    # A folder can't replace a folder with files in one step. It takes two moves, and a kill can happen between them.
     old = out.with_name(f".{out.name}.old")
     if old.exists() and not out.exists():
         old.replace(out)

@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 AHEAD = 3
 """Portions per worker that are submitted ahead. Limits the memory for results, whatever the number of items."""
 ITEMS_PER_WORKER = 8
-"""Fewest items for each worker. To start a worker takes about a second."""
+"""Fewest items for each worker. Starting one takes about a second."""
 PORTION = 4
 """Items per message to a worker. A message costs as much time as encoding a picture's JSON."""
 

@@ -1,6 +1,6 @@
 """Reads picture files with OpenCV, and refuses those that are cut short or damaged.
 
-libjpeg invents the pixels that a damaged JPEG lacks, and says so on standard error alone.
+libjpeg invents the pixels that a damaged JPEG lacks, and reports that only on standard error.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ _DAMAGE = re.compile(r"^(?:Corrupt JPEG data|Premature end of JPEG file).*", re.
 _CODECS = re.compile(
     r"\s*$|\[ *[A-Z]+:\d+@|libpng |(Corrupt|Unsupported) JPEG|Premature end|Invalid (SOS|progressive)|Inconsistent prog"
 )
-"""Starts of the lines that OpenCV, libpng and libjpeg write. Other lines are of other threads."""
+"""Starts of the lines that OpenCV, libpng and libjpeg write. Other lines are from other threads."""
 _capturing = threading.Lock()
 
 
@@ -113,9 +113,9 @@ def _missing_in_jpeg(content: bytes) -> str | None:
 def _standard_error() -> Iterator[bytearray]:
     """Yield a buffer that holds, after the block, what was written to standard error in the block.
 
-    The codecs report warnings nowhere else. What is not of them is written to standard error after the block: other
-    threads share it. One thread at a time is in the block. A line that another thread is writing at the very end of
-    the block may be lost: to wait for it could take for ever.
+    The codecs report warnings nowhere else. Lines from other threads, which share standard error,
+    are written to it after the block. Only one thread at a time is in the block. A line that another thread is writing
+    when the block ends may be lost, because waiting for its end could take forever.
     """
     written = bytearray()
     with _capturing:

@@ -70,7 +70,7 @@ def read_csv(path: Path) -> list[CsvLine]:
             for mark, name in ((";", "semicolons"), ("\t", "tabs")):
                 if not found and "," not in raw and mark in raw:
                     raise ValueError(f"{path}:{start + 1}: cells are separated by {name}; save the file with commas")
-            # Python's reader does not tell which cells were in quotes.
+            # Python's reader does not report which cells were in quotes.
             quoted = ['"' + cell.replace('"', '""') + '"' in raw for cell in written]
             cells = [cell if kept else cell.strip() for cell, kept in zip(written, quoted, strict=True)]
             found.append(CsvLine(start + 1, cells, written))

@@ -32,7 +32,7 @@ def read(path: Path) -> object:
 
     Costs one more pass over the file, without holding it in memory, for its CRC-32. Files of PyTorch before 1.6, and
     those that were saved with `set_crc32_options(False)`, have none. Raises OSError if the file can't be opened,
-    ValueError if it is damaged, not of torch.save, or holds objects other than tensors.
+    ValueError if it is damaged, was not written by torch.save, or has objects other than tensors.
     """
     import torch
 
@@ -63,7 +63,7 @@ def _check_zip(path: Path) -> None:
 
     try:
         with zipfile.ZipFile(path) as archive:
-            stated = any(part.CRC for part in archive.infolist())  # All are 0 if torch.save was told to leave them out.
+            stated = any(part.CRC for part in archive.infolist())  # All are 0 if torch.save left them out.
             damaged = archive.testzip() if stated else None
     except Exception as error:  # zipfile raises exceptions of many types on a damaged file.
         reason = str(error) if "not a zip file" not in str(error) else "its end is missing"

@@ -4,7 +4,7 @@ import re
 
 
 def is_version(text: str) -> bool:
-    """Whether a text begins with a number that ends at a dot or with the text: `numbers` can read it."""
+    """Return whether `numbers` can read a text: it begins with a number, and after that ends or has a dot."""
     return re.match(r"[0-9]+(\.|$)", text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Reads graph.json, which lies beside each deployable ONNX file and tells a device all that it needs to run it.
+"""Reads graph.json, which lies beside each deployable ONNX file and has all that a device needs to run the graph.
 
 Devices have neither the parameters nor the package onnx.
 """

@@ -16,7 +16,7 @@ from stages.inference.segments import Segments
 
 @dataclass(frozen=True)
 class Style:
-    """How a map of segments is blended with its picture."""
+    """Settings for blending a map of segments with its picture."""
 
     color_weight: float
     """Share of the class colour in a pixel of a segment, 0 to 1. The rest is the picture."""
@@ -25,7 +25,7 @@ class Style:
     shades: tuple[tuple[float, float], ...]
     """Pairs (gain, white). The things of a class take them in turn: colour x gain + 255 x white, at most 255."""
     contours: bool
-    """Whether a light line separates neighbouring segments."""
+    """True to draw a light line between neighbouring segments."""
 
 
 VIDEO_STYLE: Final = Style(0.55, 0.55, ((1.0, 0.0), (0.72, 0.0), (1.22, 0.0), (0.86, 0.0), (1.36, 0.0)), contours=False)

@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 
 # FFmpeg prints a message for each damaged frame; they would hide ours. A level that the user set is kept.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-# The same of OpenCV's own warnings. It has read its variable already; some builds have no function for the level.
+# The same for OpenCV's warnings. It read its variable at import, and some builds have no function to set the level.
 if "OPENCV_LOG_LEVEL" not in os.environ and hasattr(cv2.utils, "logging"):
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-"""A file of a folder with such a suffix is expected to be a picture. One that is not gets a warning."""
+"""Suffixes of pictures. A file of a folder with such a suffix that is not a picture gets a warning."""
 PICTURE_SIGNATURES = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|II\*\0|MM\0\*|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}"
     rb"|....ftyp(heic|heix|heim|heis|mif1)",
@@ -43,11 +43,11 @@ PICTURE_SIGNATURES = re.compile(
 SIGNATURE_BYTES = 18
 CAMERA, URL = re.compile("[0-9]{1,9}"), re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 MAX_FPS = 65535
-"""Highest frame rate that MPEG-4 Part 2 can store (16 bits, ISO/IEC 14496-2). A higher one is the rate of a clock."""
+"""Highest frame rate that MPEG-4 Part 2 can store (16 bits, ISO/IEC 14496-2). Higher rates are those of clocks."""
 MAX_VIDEO_FAILURES = 50
-"""After this many unreadable frames in a row, a video has ended."""
+"""Number of consecutive unreadable frames after which a video counts as ended."""
 MAX_LIVE_FAILURES = 5
-"""After this many unreadable frames in a row, a camera or a stream is lost."""
+"""Number of consecutive unreadable frames after which a camera or a stream counts as lost."""
 TIMEOUT_MS = 5000
 """Timeout for opening a stream and for reading its next frame."""
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -72,11 +72,11 @@ class FrameSource(ABC):
     """A source of frames. Iterate over it once. `stop` ends the iteration from another thread or a signal handler."""
 
     live = False
-    """Whether frames that are not read in time are dropped."""
+    """True if frames that are not read in time are dropped."""
     still = False
-    """Whether each frame is a picture file of its own."""
+    """True if each frame is a separate picture file."""
     fps = 25.0
-    """Frames per second. The default stands where the source states no rate; a live source's rate is 1 to 240."""
+    """Frames per second. The default is used if the source states no rate; a live source's rate is 1 to 240."""
 
     def __init__(self, text: str) -> None:
         """`text` is a path, a camera number or a URL, as the user gave it."""
@@ -163,7 +163,7 @@ def _pictures_in(folder: Path) -> list[Path]:
     left_out = f"{len(folders)} subfolders and {others} files that are no pictures"
     if not pictures:
         other = f"one of its subfolders, such as {folder / folders[0]}" if folders else "another folder"
-        raise ValueError(files.printable(f"{folder} holds no pictures, only {left_out}; give SOURCE {other}"))
+        raise ValueError(files.printable(f"{folder} has no pictures, only {left_out}; give SOURCE {other}"))
     if folders or others:
         log.info(files.printable(f"{folder}: {left_out} are not read"))
     return pictures
@@ -269,8 +269,7 @@ class LiveStream(FrameSource):
         self._capture = self._open()
         if not self._capture.isOpened():
             raise ValueError(
-                f"{self.label} can't be opened; check that the camera is there, or that the URL is right and answers"
-                f"{hint}"
+                f"{self.label} can't be opened; check that the camera is there, or that URL and server are right{hint}"
             )
         if hint:
             log.info("%s is read as a camera's number or a URL%s", self.label, hint)

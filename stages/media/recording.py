@@ -128,7 +128,7 @@ class Recording:
         given = Path(source.text)
         homes = [given] if given.is_dir() else [given.parent, given.resolve().parent]
         if not source.live and folder.resolve() in [home.resolve() for home in homes]:
-            raise ValueError(f"{files.printable(folder)} holds the source's own files; give OUT another folder")
+            raise ValueError(f"{files.printable(folder)} contains the files of SOURCE; give OUT another folder")
         self._created = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._source = folder, source
@@ -140,8 +140,8 @@ class Recording:
         self._first: SourceFrame | None = None
         self._video: _VideoWriter | None = None
         self._latest_s, self._offset_s, self._max_offset_s = -math.inf, 0.0, 0.0
-        """Of a recorded video, in seconds: the latest presentation time, how far that frame is off in the overlay, and
-        the largest such offset."""
+        """Seconds, for a recorded video: the latest presentation time, the offset of that frame in the overlay, and the
+        largest offset."""
 
     def __enter__(self) -> "Recording":
         return self

@@ -1,7 +1,7 @@
 """The network of the variant `cuda`: TAO's layers and weights, computed on tokens [B, S, C] by our own kernels.
 
 It computes the same function as stages/network/network.py. Builders compile only the convolution of the patches. Two
-more things are computed at export: scale and shift of a LayerNorm before a linear layer are folded into the layer's
+more steps are computed at export: scale and shift of a LayerNorm before a linear layer are folded into the layer's
 weights, and the position and level embeddings of keys and values are constants.
 """
 

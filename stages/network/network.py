@@ -1,6 +1,6 @@
 """The deployed network: TAO's Mask2Former from camera bytes to maps, without operators of data-dependent shapes.
 
-It has the weights of TAO's model in eval mode and computes the same function. Five things are computed in another way:
+It has the weights of TAO's model in eval mode and computes the same function. Five computations differ:
 - If a query may attend to no pixel, TAO lets it attend to all by an indexed assignment, which is exported as NonZero
   and ScatterND. Here it is a logical AND.
 - TAO computes the full mask of each layer and resizes it to the attention's resolution. Resizing and the product with

@@ -47,7 +47,7 @@ def _save_steps(model: onnx.ModelProto, folder: Path) -> list[Step]:
             steps.append(Part(file.name, files.sha256(file)))
             continue
         known |= partition.output_specs(step, known)
-        # The kernel of Linear starts to read its weights before the kernel before it has ended.
+        # The kernel of Linear starts to read its weights before the previous kernel has ended.
         if step.op_type == "Linear" and len(known[step.input[1]].shape) == 2 and step.input[1] not in constants:
             raise ValueError(
                 f"{step.name or step.output[0]}: the weight {step.input[1]} is computed, expected a constant; give it "

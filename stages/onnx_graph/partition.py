@@ -57,7 +57,7 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def output_specs(node: onnx.NodeProto, known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """Return the specs of the outputs of a node of ours, by name. `known` has those of its inputs.
+    """Return the specs of the outputs of a node of our operators, by name. `known` has those of its inputs.
 
     Raises ValueError if attributes or inputs are not what the operator accepts.
     """
@@ -85,7 +85,7 @@ def value_info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
 
 
 def attributes(node: onnx.NodeProto) -> Attributes:
-    """Return the attributes of a node of ours: numbers, strings and lists of integers."""
+    """Return the attributes of a node of our operators: numbers, strings and lists of integers."""
     found: dict[str, AttributeValue] = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)

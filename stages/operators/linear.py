@@ -112,7 +112,8 @@ def output_specs(attributes: Attributes, inputs: Sequence[TensorSpec]) -> tuple[
         f"optional_inputs among {', '.join(OPTIONAL_INPUTS)}, in this order": names
         == [name for name in OPTIONAL_INPUTS if name in names],
         f"gather one of {', '.join(GATHERS)}": gather in GATHERS,
-        "a plane of height and width with gather alone": len(plane) == (0 if gather == "none" else 2),
+        "a plane of height and width if gather is not none, else no plane": len(plane)
+        == (0 if gather == "none" else 2),
         "x, weight and the optional inputs": len(inputs) == 2 + len(names),
         f"activation one of {', '.join(schema.ACTIVATIONS)}": attributes.text("activation") in schema.ACTIVATIONS,
     }

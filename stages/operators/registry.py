@@ -21,12 +21,12 @@ OPERATORS: dict[str, Operator] = {module.OPERATOR.name: module.OPERATOR for modu
 
 
 def output_specs(name: str, attributes: Attributes, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """Shapes and types of a node's outputs. Raises ValueError for an unknown operator or a node against its rules."""
+    """Shapes and types of a node's outputs. Raises ValueError for an unknown operator or a node that breaks a rule."""
     return _operator(name).output_specs(attributes, inputs)
 
 
 def compute(name: str, attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """PyTorch's answer for a node. Raises ValueError for an unknown operator."""
+    """Compute a node's outputs with PyTorch. Raises ValueError for an unknown operator."""
     return _operator(name).compute(attributes, inputs)
 
 

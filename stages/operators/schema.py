@@ -1,7 +1,7 @@
 """Everything that the ONNX operators of this project have in common.
 
-An operator is described in a module of its own: attributes, the shapes and types that it takes and gives, PyTorch's
-answer, and how PyTorch exports it. How a GPU runs it is decided in stages/engines/cuda/launch_plans.
+An operator is described in a module of its own: attributes, the shapes and types of inputs and outputs, the
+computation in PyTorch, and the export by PyTorch. stages/engines/cuda/launch_plans decides how a GPU runs it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,10 @@ DOMAIN = "vistas2engine"
 VERSION = 1
 """Version of the domain."""
 OPSET = 17
-"""ONNX opset from which on PyTorch exports them."""
+"""Lowest ONNX opset in which PyTorch exports them."""
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
-"""Activations by the names that attributes have for them."""
+"""Activation functions by their names in attributes."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Operator:
     """Shapes and types of the outputs, from the attributes and the inputs. Raises ValueError for a node that the
     operator does not allow."""
     compute: Callable[[Attributes, Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
-    """PyTorch's answer, from the attributes and the inputs."""
+    """The outputs, computed with PyTorch from the attributes and the inputs."""
 
 
 def require(name: str, rules: Mapping[str, bool], attributes: Attributes, inputs: Sequence[TensorSpec]) -> None:
-    """Raise ValueError naming the rules that a node breaks. The fault is the graph's, not its user's."""
+    """Raise ValueError naming the rules that a node breaks. That is a bug of this project, not a user's error."""
     if broken := [rule for rule, holds in rules.items() if not holds]:
         shapes = [list(spec.shape) for spec in inputs]
         raise ValueError(f"{name} needs {' and '.join(broken)}; found {dict(attributes)} and shapes {shapes}")
@@ -61,7 +61,7 @@ def constant(value: Any, kind: Literal["i", "f", "s", "is"]) -> Any:
 
 
 def is_none(value: Any) -> bool:
-    """Whether an argument of a traced call is None."""
+    """Return whether an argument of a traced call is None."""
     return bool(symbolic_helper._is_none(value))
 
 

@@ -1,4 +1,4 @@
-"""Recognises what a folder holds that is not a set in Vistas layout, and explains it in a message.
+"""Recognises the content of folders that are not sets in Vistas layout, and explains it in a message.
 
 `LAYOUTS` has the native layout of each data set that street-scene networks are commonly trained on, taken from the
 documents and tools of the sets. A new reader would start here: `recognise` returns the layout and its paths. A folder
@@ -49,8 +49,8 @@ class SetLayout:
     """Alternatives. A folder has the layout if all patterns of one alternative match; `*` as in a shell."""
     content: Callable[[Folder], bool] | None = None
     """Function that checks the content of a file that matches the last pattern, where the name does not suffice."""
-    step: str = "there is no reader for it yet: bring it into Vistas' layout, see docs/data.md"
-    """What the user can do."""
+    step: str = "there is no reader for it yet; convert it to Vistas' layout (docs/data.md)"
+    """Advice for the user."""
 
 
 def _has(file: Folder, *words: bytes) -> bool:
@@ -99,7 +99,7 @@ LAYOUTS: Final = (
             *(f"{version}{kind}/*.png" for version in ("", "v1.2/", "v2.0/") for kind in ("labels", "panoptic")),
             under=("training/", "validation/", "train/", "val/", ""),
         ),
-        step="those are not read: put the folders instances of the same archive beside them, see docs/data.md",
+        step="copy the folders instances of the same archive to the same places (docs/data.md)",
     ),
     SetLayout(
         "Cityscapes",
@@ -168,9 +168,9 @@ def recognise(folder: Folder) -> tuple[SetLayout, list[str]] | None:
 
 
 def explain(folder: Folder, is_set: IsSet, choose: str) -> str:
-    """Return one line: what a folder holds that is not a set in Vistas layout, and what to do.
+    """Return one line: the content of a folder that is not a set in Vistas layout, and what to do.
 
-    `choose` is the step for a set that lies in a subfolder, with {} for its path.
+    `choose` is the step for a set in a subfolder; {} in it stands for the subfolder's path.
     """
     below = list(_below(folder, LEVELS, is_set))
     sets = [place for place in below if is_set(place)]
@@ -274,7 +274,7 @@ def _unknown(folder: Folder, below: list[Folder]) -> str:
 
 
 def top(folder: Folder, is_set: IsSet) -> Folder:
-    """Descend while a folder holds nothing but one folder, as in many archives, and is not a set; return the last."""
+    """Descend while a folder contains only one folder, as in many archives, and is not a set; return the last."""
     inside = _entries(folder)
     alone = len(inside) == 1 and inside[0].is_dir() and not is_set(folder)
     return top(inside[0], is_set) if alone else folder

@@ -57,7 +57,7 @@ def removed_on_failure(out: Path) -> Iterator[None]:
 
 
 def add(out: Path, new: bool) -> None:
-    """Let DVC track `out`. Raises RuntimeError with DVC's message, which says what becomes of a `new` folder."""
+    """Let DVC track `out`. Raises RuntimeError with DVC's message and what happened to a `new` folder."""
     command = [sys.executable, "-m", "dvc", "add", str(out)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:

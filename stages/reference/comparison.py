@@ -173,12 +173,12 @@ def differences(expected: Reference, found: Answer) -> dict[str, Any]:
 def agreement_pct(expected: Reference, found: list[Segments]) -> float:
     """Return the share of pixels that have the same segment in the reference's maps and in `found`, in percent."""
     agreeing = 0
-    for wanted, ours in zip(answers(expected), found, strict=True):
+    for wanted, ours in zip(reference_maps(expected), found, strict=True):
         agreeing += agreement.agreeing_pixels(wanted.ids, wanted.category_ids, ours.ids, ours.category_ids)
     return float(100 * agreeing / expected["ids"].size)
 
 
-def answers(expected: Reference) -> list[Segments]:
+def reference_maps(expected: Reference) -> list[Segments]:
     """Return the maps of a reference."""
     rows = zip(expected["ids"], expected["category_ids"], strict=True)
     return [Segments(ids, {i: int(c) for i, c in enumerate(row) if c}) for ids, row in rows]

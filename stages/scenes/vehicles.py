@@ -70,7 +70,7 @@ def paint_car(canvas: Canvas, x: float, z: float, kind: Kind, paint: Color, away
         (t0, y0), (t1, y1) = outline[i], outline[i + 1]
         w0, w1 = _width_at(kind, y0), _width_at(kind, y1)
         near, far = z + t0 * length, z + t1 * length
-        # A face is visible from above alone: the camera must be above the line through both edges.
+        # A face is visible only from above: the camera must be above the line through both edges.
         if y0 - near * (y1 - y0) / max(far - near, 1e-6) > canvas.camera.height_m:
             continue
         quad = [(x - w0, y0, near), (x + w0, y0, near), (x + w1, y1, far), (x - w1, y1, far)]

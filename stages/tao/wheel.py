@@ -173,8 +173,8 @@ def build_network(spec: Path) -> "torch.nn.Module":
 def load_model(checkpoint: Path) -> "torch.nn.Module":
     """Load checkpoint/model.pth into the network of checkpoint/spec.yaml, in eval mode; see `build_network`.
 
-    Raises FileNotFoundError if a file is missing, ValueError if one is damaged, is none of TAO's, or does not fit the
-    other.
+    Raises FileNotFoundError if a file is missing, ValueError if one is damaged, was not written by TAO, or does not
+    fit the other.
     """
     from omegaconf.errors import OmegaConfBaseException
 
@@ -206,6 +206,6 @@ def load_model(checkpoint: Path) -> "torch.nn.Module":
         # PyTorch's first line names the class only; each problem has a line of its own.
         problems = [textwrap.shorten(line, 200, placeholder=" ...") for line in str(error).splitlines()[1:]]
         raise ValueError(
-            f"{path} is not of the network of {spec}: {' '.join(problems[:3])} Use the two files of one training"
+            f"{path} does not fit the network of {spec}: {' '.join(problems[:3])} Use the two files of one training"
         ) from error
     return net.eval()

@@ -48,10 +48,10 @@ def start(run: runners.Run, cfg: config.Config) -> None:
             program.train(run, cfg)
         except SystemExit as error:
             # TAO's entry point runs under Hydra, which prints an exception and exits.
-            raise RuntimeError("TAO was ended by an error; its messages are above") from error
+            raise RuntimeError("TAO stopped with an error; its messages are above") from error
         except Exception as error:  # With HYDRA_FULL_ERROR=1, for debugging, any exception of TAO arrives here.
             traceback.print_exc()
-            raise RuntimeError(f"TAO was ended by {type(error).__name__}; its messages are above") from error
+            raise RuntimeError(f"TAO stopped with {type(error).__name__}; its messages are above") from error
         return
     command, env = _command(run, cfg)
     if cfg.train.runner is config.Runner.docker:
@@ -85,7 +85,7 @@ def _command(run: runners.Run, cfg: config.Config) -> tuple[list[str], dict[str,
 def ended_early(rows: list[dict[str, Any]], cfg: config.Config) -> bool:
     """Return whether train.patience ended a training with these rows of the history.
 
-    TAO ends with exit status 0 after an interruption too, and only the history tells both apart.
+    TAO's exit status is 0 after an interruption too. Only the history shows which of the two it was.
     """
     name, mode = spec.monitor(cfg)
     values = [row[resume.COLUMNS[name]] for row in rows if resume.COLUMNS[name] in row]

@@ -1,4 +1,4 @@
-"""Ways in which masks of other sets encode labels and objects in 16 bits. plausibility.py compares masks with them."""
+"""Encodings of labels and objects in 16 bits in masks of other sets. plausibility.py compares masks with them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ Values = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Coding:
-    """How the masks of another set encode labels and objects."""
+    """An encoding of labels and objects in the masks of another set."""
 
     name: str
     split: Callable[[Values], tuple[Values, Values]]
     """Function that splits values into labels and instance numbers."""
     fix: str
-    """What to do with such masks."""
+    """Advice on how to convert such masks."""
 
 
 CODINGS = (
     Coding(
-        "label ids alone",
+        "label ids only",
         lambda v: (v, 0 * v),
         "write id * 256, which makes all objects of a label in a picture one, or use the set's instance masks",
     ),
     Coding(
-        "Cityscapes' instanceIds (label * 1000 + instance, or the label alone)",
+        "Cityscapes' instanceIds (label * 1000 + instance, or only the label)",
         lambda v: (np.where(v < 1000, v, v // 1000), np.where(v < 1000, 0, v % 1000)),
         "write label * 256 + instance",
     ),

@@ -28,7 +28,7 @@ MAX_PIXEL_SHARE = 0.95
 MIN_MASKS = 8
 """Fewest masks for which the share of one label says something about the set, not about a few pictures."""
 MANY_CLASSES = 20
-"""Evaluated classes from which MAX_PIXEL_SHARE holds for stuff too."""
+"""Number of evaluated classes from which MAX_PIXEL_SHARE applies to stuff too."""
 MIN_MISSING = 16
 """Fewest missing instance numbers that can be a problem. They must lie in MIN_CASES gaps or more."""
 MAX_MISSING = 2
@@ -166,7 +166,7 @@ class MaskStatistics:
         coding = _coding(suspects, self._strict)
         advice = _advice(coding, np.unique(np.concatenate([values for values, _ in suspects])))
         if 0 < self._highest < 256:
-            # Ids of another list of labels are ids too, but multiplying them by 256 alone does not make them right.
+            # Ids of another list of labels are ids too, but multiplying them by 256 is not enough to make them right.
             other = ", but not those of this config: use the config of these masks"
             advice = f"They look like {CODINGS[0].name}{other * (self._highest >= len(self._kinds))}: {CODINGS[0].fix}"
         details = f"{'; '.join(found[: 1 if coding else 2])}. {advice}"
@@ -199,7 +199,7 @@ class MaskStatistics:
         return found or self._better_coding()
 
     def _may_be_one_label(self) -> bool:
-        """Return whether the masks can be pictures of nothing but one or two objects of label 0."""
+        """Return whether the masks can be pictures of only one or two objects of label 0."""
         few = self._masks < MIN_CASES and self._most_numbers < MIN_CASES
         return few and self._highest < 256 and bool(self._kinds[0] == _THING)
 
@@ -218,7 +218,7 @@ class MaskStatistics:
         return most and _coding(self._kept_foreign, self._strict) is not None
 
     def _better_coding(self) -> list[str]:
-        """Find a coding that breaks no other rule: every label keeps the rules if read by it, and many do not as is."""
+        """Find a coding that breaks no other rule: labels keep the rules by it, and many break them otherwise."""
         cases = sum(len(np.unique(values >> 8)) for values, _ in self._kept)
         own = _score(_vistas, self._kept, self._strict)
         wrong = round((1 - own) * cases)
@@ -234,7 +234,7 @@ class MaskStatistics:
         if not len(numbered):
             return []
         label = int(numbered[np.argmax(self._numbered[numbered])])
-        others = f", and so do {len(numbered) - 1} other labels" * (len(numbered) > 1)
+        others = f", like {len(numbered) - 1} other labels" * (len(numbered) > 1)
         return [
             f"label {label}, {self._labels[label].name!r}, is stuff in the config, but has objects in "
             f"{self._numbered[label]} of {self._stuff[label]} masks{others} (if that is right, set instances to true "
@@ -316,8 +316,8 @@ def _score(
 ) -> float:
     """Return the share of labels in masks that keep the rules if `split` reads the values.
 
-    It is 0 for an unknown label, and where another coding than Vistas' reads nothing but one label in several values:
-    it explains nothing, since it could read any values that way.
+    It is 0 for an unknown label. It is also 0 if another coding than Vistas' finds only one label in several values,
+    because it could read any values that way.
     """
     orderly = count = 0
     found = set[int]()

@@ -116,8 +116,8 @@ def find(source: config.Source, root: Path, key: str) -> VistasSet:
         choose = f"set data.root or {key}.root in conf/data so that the set's folder is {{}}"
         raise ValueError(f"{folder} is no set in Vistas' layout: {layouts.explain(folder, lies_at, choose)}")
     if version not in found:
-        wanted = f"version {version}" if version else "one version, or a choice"
-        raise ValueError(f"{folder} holds {', '.join(found)}, expected {wanted}: set {key}.version in conf/data")
+        wanted = f"version {version}" if version else "one version"
+        raise ValueError(f"{folder}: found {', '.join(found)}, expected {wanted}; set {key}.version in conf/data")
     names = ["config.json"] if version == FLAT else [f"config_{version}.json", "config.json"]
     names = [source.config] if source.config else names
     paths = [folder / name for name in names if (folder / name).is_file()]
@@ -141,7 +141,7 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
     if not images:
         where = found.root / SPLITS[split] if split else found.root
         raise FileNotFoundError(
-            f"{where}/images holds no pictures ({', '.join(PICTURES)}); put the set there, or set data.root, "
+            f"{where}/images has no pictures ({', '.join(PICTURES)}); put the set there, or set data.root, "
             "data.sources and data.splits in conf/data"
         )
     root = found.root.resolve()
@@ -168,7 +168,7 @@ def scenes(found: VistasSet, split: str = "") -> Iterator[Scene | Problem]:
             yield Problem(
                 key,
                 f"{files.printable(outside[0])}: a link to {files.printable(outside[0].resolve())}, outside of "
-                f"{found.root}; put a copy there",
+                f"{found.root}; replace it by a copy",
             )
         else:
             image, mask = named

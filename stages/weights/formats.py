@@ -1,8 +1,8 @@
 """Tells TAO's weights from those of the original Mask2Former.
 
 Both give their parameters the same names, but TAO has the class no-object in the first row of the class head and the
-original has it in the last. The content tells which it is, or else model.weights_format; the file's name and the dicts
-around its tensors do not count.
+original has it in the last. The format is detected from the content, or else taken from model.weights_format. The
+file's name and the dicts around its tensors are ignored.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Spec(NamedTuple):
 def detect(
     path: Path, has_tao_mark: bool, state: StateDict, criterion: Mapping[str, object], spec: Spec | None, stated: str
 ) -> str:
-    """Return TAO or ORIGINAL, whichever a file's parameters are of, or an empty string if nothing tells.
+    """Return the format of a file's parameters, TAO or ORIGINAL, or an empty string if it can't be detected.
 
     has_tao_mark: whether the file says `tao_model: mask2former`. state: parameters by their own names. criterion:
     buffers of the loss. spec: TAO's spec beside the file. stated: model.weights_format, or an empty string. Raises
@@ -45,9 +45,9 @@ def detect(
     if not rows:
         return ORIGINAL  # There is no row to move. The importer names all missing parameters later.
     found = _reasons(rows, has_tao_mark, state, criterion)
-    # A folder can hold several files, so the spec counts only if the file itself tells nothing.
+    # A folder can hold several files, so the spec is used only if the file itself shows no format.
     if not found and spec:
-        found[TAO] = f"{spec.path} is a spec of TAO for its {rows - 1} classes"
+        found[TAO] = f"{spec.path} is TAO's spec of a network with its {rows - 1} classes"
     if len(found) > 1:
         raise ValueError(
             f"{path}: {found[TAO]}, as in TAO, but {found[ORIGINAL]}, as in the original Mask2Former; save it again "
@@ -64,7 +64,7 @@ def detect(
 
 
 def _reasons(rows: int, has_tao_mark: bool, state: StateDict, criterion: Mapping[str, object]) -> dict[str, str]:
-    """Return what in the file speaks for TAO and for ORIGINAL: format -> reason."""
+    """Return the marks of TAO and of ORIGINAL that the file has: format -> mark, as the reason in a message."""
     import numpy as np
     import torch
 

@@ -1,8 +1,8 @@
 """Compares Hugging Face's config.json with the network that TAO builds.
 
 Two tables hold every key of transformers' Mask2FormerConfig and SwinConfig; a test compares them with transformers.
-Each key is a size that a parameter of ours sets, a value that is fixed in TAO's network, or without effect on
-predictions. A key that a file leaves out has transformers' default. Names and shapes of the parameters do not tell
+Each key is a size that one of our parameters sets, a value that is fixed in TAO's network, or without effect on
+predictions. A key that a file leaves out has transformers' default. Names and shapes of the parameters do not show
 whether these values agree: weights with another activation function would load without an error and give wrong results.
 """
 

@@ -48,7 +48,7 @@ def write_checkpoint(label_map: LabelMap, model: config.Model, draft: Path) -> i
     net = wheel.build_network(draft / "spec.yaml")
     load_into(net, load_parameters(label_map, model, net), model.weights)
     full = {f"model.{name}": value for name, value in net.state_dict().items()}
-    # This buffer of the loss tells a reader of the file that no-object is first.
+    # This buffer of the loss marks a file in which no-object is first; see formats.py.
     empty_weight = torch.ones(len(label_map) + 1)
     empty_weight[0] = _tao_model_spec(net).mask_former.no_object_weight
     torch.save(
@@ -113,9 +113,9 @@ def require_parameters(state: StateDict, net: "nn.Module", source: str, any_shap
             problems.append(f"{name} is {theirs}, expected {ours}")
     if problems:
         raise ValueError(
-            f"{source} is not of the network of `model` in conf/: {messages.problems(problems)}; set the sizes and "
+            f"{source} does not fit the network of `model` in conf/: {messages.problems(problems)}; set the sizes and "
             f"numbers of layers in `model` to those of the weights{', or save the whole network' * bool(missing)}"
-            f"{', or remove from the file what is no part of the network' * bool(unexpected)}"
+            f"{', or remove the unexpected parameters from the file' * bool(unexpected)}"
         )
 
 
@@ -136,8 +136,8 @@ def check_backbone(path: Path, spec: Path) -> None:
     ]
     if problems:
         raise ValueError(
-            f"{path} is not of the backbone of `model` in conf/: {messages.problems(problems)}; set model.backbone, or "
-            "model.backbone.pretrained_weights to a file of the original Swin"
+            f"{path} does not fit the backbone of `model` in conf/: {messages.problems(problems)}; set model.backbone, "
+            "or model.backbone.pretrained_weights to a file of the original Swin"
         )
 
 
@@ -162,7 +162,7 @@ def _tao_model_spec(net: "nn.Module") -> Any:
 
 
 def _read(model: config.Model, net: "nn.Module | None") -> reader.Weights:
-    """Read model.weights and check that they are of a network that computes as `net`, or else as TAO's defaults do."""
+    """Read model.weights; check that their network has the settings of `net`, or TAO's defaults without `net`."""
     from omegaconf import OmegaConf
 
     path = Path(model.weights)
@@ -202,7 +202,7 @@ def _order_classes(found: reader.Weights, label_map: LabelMap, model: config.Mod
     head = found.parameters.get(f"{CLASS_HEAD}.bias")
     if head is None:
         raise ValueError(
-            f"{path} is not of the network of `model` in conf/: {CLASS_HEAD}.bias is missing; use a whole network"
+            f"{path} does not fit the network of `model` in conf/: {CLASS_HEAD}.bias is missing; use a whole network"
         )
     classes = len(head) - 1
     theirs = names if model.weights_classes == [config.LABEL_MAP] else model.weights_classes or found.classes

@@ -38,7 +38,7 @@ class Weights:
 
 
 def read(path: Path, stated: str = "") -> Weights:
-    """Read a file or folder. `stated` is model.weights_format; if it is empty, the content tells the format.
+    """Read a file or folder. `stated` is model.weights_format; if it is empty, the format is detected.
 
     Raises FileNotFoundError if `path` does not exist, ValueError if it holds no Mask2Former, can't be read safely, or
     has another format than `stated`.
@@ -61,8 +61,8 @@ def read(path: Path, stated: str = "") -> Weights:
     if kind == formats.TAO:
         return Weights(path, state, spec=spec)
     undecided = (
-        f"{path}: its content does not tell whether it is of TAO, which has no-object in the first row of "
-        f"{state_dict.CLASS_HEAD}, or of the original Mask2Former, which has it in the last (found no "
+        f"{path}: its content does not show whether TAO wrote it, with no-object in the first row of "
+        f"{state_dict.CLASS_HEAD}, or the original Mask2Former, with no-object in the last row (found no "
         f"{formats.EMPTY_WEIGHT} in it and no {formats.SPEC_NAMES[0]} of TAO beside it); set "
         f"model.weights_format={formats.TAO} or model.weights_format={formats.ORIGINAL}"
     )

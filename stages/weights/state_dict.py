@@ -22,7 +22,7 @@ STATIC_QUERY, QUERY = "static_query", "query_feat"
 _UNUSED = re.compile(
     r"\.relative_position_index$|^criterion\.|^model\.pixel_level_module\.encoder\.(swin\.)?layernorm\."
 )
-"""Names of what no prediction depends on: buffers that networks compute, the loss, a norm that transformers ignores."""
+"""Names that predictions don't depend on: buffers that networks compute, the loss, a norm that transformers ignores."""
 
 _SWIN, _DECODER = "model.pixel_level_module.encoder", "model.pixel_level_module.decoder"
 _BLOCK, _HF_BLOCK = "backbone.layers.#.blocks.#", f"{_SWIN}.encoder.layers.#.blocks.#"

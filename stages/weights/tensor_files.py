@@ -1,7 +1,7 @@
 """Reads tensors from PyTorch files, pickles and safetensors without running code from the file.
 
 Files of torch.save are read by foundation/torch_file. Files of safetensors hold tensors only. Pickles go through an
-unpickler that builds NumPy arrays and refuses every other class. The first bytes of a file tell its type; the suffix is
+unpickler that builds NumPy arrays and refuses every other class. The first bytes of a file show its type; the suffix is
 used only if they don't.
 """
 

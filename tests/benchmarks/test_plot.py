@@ -1,4 +1,4 @@
-"""What `make bench` makes of what was measured."""
+"""The plot that `make bench` draws from measurements."""
 
 from pathlib import Path
 from typing import Any

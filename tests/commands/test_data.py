@@ -221,7 +221,7 @@ def test_links_in_the_way(workspace: Path, tmp_path: Path) -> None:
     src = write_set(tmp_path / "set")
     (tmp_path / "disk").mkdir()
     Path("data/raw").symlink_to(tmp_path / "disk")
-    assert_refused(src, "data/raw is a link to .*/disk, and DVC tracks nothing behind links; put a folder in its place")
+    assert_refused(src, "data/raw is a link to .*/disk, and DVC can't track files behind a link; replace the link by")
     Path("data/raw").unlink()
     Path("data/raw").mkdir()
     Path("data/raw/new").symlink_to(src)
@@ -235,12 +235,12 @@ def test_links_in_the_way(workspace: Path, tmp_path: Path) -> None:
 
 def test_places_that_lie_in_one_another(workspace: Path, tmp_path: Path) -> None:
     src = write_set(Path("data/raw"))
-    assert_refused(src, "data/raw holds data/raw/new, where the set would go; move the set's files")
+    assert_refused(src, "data/raw contains data/raw/new, the folder for the copy; move the set's files")
     inner = write_set(Path("data/raw/old/vistas"))
-    assert_refused(inner, "data/raw/old/vistas lies in data/raw/old, where the set would go", "data/raw/old")
+    assert_refused(inner, "data/raw/old/vistas is inside data/raw/old, the folder for the copy", "data/raw/old")
     assert (inner / "config.json").exists()
     Path("data/raw/new").mkdir()
-    there = "data/raw/new is there already, untracked; give SRC=data/raw/new to track what is there, or choose another"
+    there = "data/raw/new already exists and is not tracked; give SRC=data/raw/new to track what is there, or choose"
     assert_refused(write_set(tmp_path / "set"), there, kind=FileExistsError)
 
 
@@ -249,7 +249,7 @@ def test_a_set_whose_record_is_there_without_its_files(workspace: Path, tmp_path
     data.build(src, out, config.OnError.fail)
     record = Path(f"{out}.dvc").read_text()
     shutil.rmtree(out)
-    with pytest.raises(FileExistsError, match=r"data/raw/set\.dvc is there already; remove it"):
+    with pytest.raises(FileExistsError, match=r"data/raw/set\.dvc already exists; remove it"):
         data.build(write_set(tmp_path / "other", "v2.0"), out, config.OnError.fail)
     assert Path(f"{out}.dvc").read_text() == record
 
@@ -267,14 +267,14 @@ ENTRIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "pipe": (lambda root: os.mkfifo(root / "training/pipe"), "set/training/pipe: a pipe, a socket or a device"),
     "socket": (bind, "set/s: a pipe, a socket or a device"),
     "link to a file": (link("passwd", "/etc/passwd"), "set/passwd: a link to /etc/passwd, outside of the set"),
-    "link to a folder": (link("training/etc", "/etc"), "training/etc: a link to /etc, outside of the set; put a copy"),
+    "link to a folder": (link("training/etc", "/etc"), "training/etc: a link to /etc, outside of the set; replace it"),
     "link up": (link("training/up", "../.."), "training/up: a link to .*, outside of the set"),
-    "link around": (link("training/self", ".."), "training/self: a link to a folder that it lies in"),
-    "link to itself": (link("loop", "loop"), "loop: a link to nothing"),
-    "link to nothing": (link("gone", "nowhere"), "gone: a link to nothing; restore it"),
+    "link around": (link("training/self", ".."), "training/self: a link to a folder that contains the link"),
+    "link to itself": (link("loop", "loop"), "loop: a broken link"),
+    "link to nothing": (link("gone", "nowhere"), "gone: a broken link; restore its target"),
     "name": (
         lambda root: (root / os.fsdecode(b"training/images/\xff.jpg")).write_bytes(b""),
-        r"training/images/\\xff\.jpg: a name that is not UTF-8",
+        r"training/images/\\xff\.jpg: the name is not UTF-8",
     ),
 }
 

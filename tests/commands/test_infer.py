@@ -144,7 +144,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path, checkpoint: Path, source: Path
 
 def test_what_infer_refuses(tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config) -> None:
     label_map = tmp_path / "label_map.json"
-    with pytest.raises(ValueError, match="holds the source's own files"):
+    with pytest.raises(ValueError, match="contains the files of SOURCE"):
         infer.build(checkpoint, label_map, str(source), source, cfg)
     (source / "a b.jpg").write_bytes((source / "a b.png").read_bytes())
     with pytest.raises(ValueError, match="two pictures are named a b"):

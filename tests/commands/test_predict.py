@@ -228,7 +228,7 @@ def test_the_sources_own_folder_is_left_alone(built: Path, tmp_path: Path) -> No
     cv2.imwrite(str(tmp_path / "a.png"), picture(16)[..., ::-1])
     before = (tmp_path / "a.png").read_bytes()
     for source in (tmp_path, tmp_path / "a.png"):
-        with pytest.raises(ValueError, match="holds the source's own files; give OUT another folder"):
+        with pytest.raises(ValueError, match="contains the files of SOURCE; give OUT another folder"):
             predict.build(built, frame_sources.open_source(str(source)), tmp_path)
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -330,7 +330,7 @@ def test_what_can_not_be_read_is_said(source: str, message: str) -> None:
 
 
 def test_an_empty_folder_and_no_video_are_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="has no pictures"):
         frame_sources.open_source(str(tmp_path))
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match="can't be read as a video by this OpenCV"):
@@ -653,7 +653,7 @@ def test_a_folder_as_people_have_it(built: Path, tmp_path: Path, caplog: pytest.
 
 def test_a_folder_of_folders_says_so(tmp_path: Path) -> None:
     (tmp_path / "day 1").mkdir()
-    with pytest.raises(ValueError, match=r"holds no pictures, only 1 subfolders.*give SOURCE .*such as .*day 1$"):
+    with pytest.raises(ValueError, match=r"has no pictures, only 1 subfolders.*give SOURCE .*such as .*day 1$"):
         frame_sources.open_source(str(tmp_path))
 
 
@@ -695,7 +695,7 @@ def test_a_video_that_a_link_in_the_folder_leads_to_is_not_overwritten(
     source.parent.mkdir()
     source.write_bytes(video.read_bytes())
     (tmp_path / "link.mp4").symlink_to(source)
-    with pytest.raises(ValueError, match="holds the source's own files"):
+    with pytest.raises(ValueError, match="contains the files of SOURCE"):
         predict.build(built, frame_sources.open_source(str(tmp_path / "link.mp4")), source.parent)
     assert source.read_bytes() == video.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind by both picture_decoding."""
+"""Pictures of every kind, read by picture_decoding with both libraries."""
 
 import io
 import os
@@ -46,7 +46,7 @@ def test_pillow_differs_where_it_is_said(name: str, tmp_path: Path) -> None:
 
 
 def test_where_the_readers_differ() -> None:
-    """Of all that both can read, by what their builds of today do."""
+    """Among the pictures that both libraries can read, in the locked versions."""
     differ = set()
     for name, content in zoo.PICTURES.items():
         with Image.open(io.BytesIO(content)) as picture:

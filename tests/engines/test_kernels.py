@@ -159,12 +159,10 @@ def section_bytes(code: bytes, wanted: str) -> int:
 
 
 def test_rows_that_fill_no_vector_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"a multiple of 8 channels in float16, found 20 of 20; choose another variant"
-    ):
+    with pytest.raises(ValueError, match=r"a multiple of 8 channels in float16, found 20, 20; set another variant"):
         plan_for("Linear", LINEAR, [TensorSpec((1, 500, 20), "float16"), TensorSpec((64, 20), "float16")])
     narrow = [TensorSpec((1, 100, 72), "float16"), *[TensorSpec((1, LENGTH, 72), "float16")] * 2]
-    with pytest.raises(ValueError, match=r"multiples of 8 channels, found \{'VALUE_FIRST': 4\}"):
+    with pytest.raises(ValueError, match=r"rows of a multiple of 8 channels, found \{'VALUE_FIRST': 4\}"):
         plan_for("MaskedAttention", {**LOOK, "first_columns": [0, 0, 4]}, narrow)
 
 
@@ -292,9 +290,7 @@ def test_what_the_compiler_says_arrives() -> None:
 
 
 def test_tensors_that_a_kernel_cannot_serve_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"a multiple of 8 channels a head in float16, found 4; choose another variant"
-    ):
+    with pytest.raises(ValueError, match=r"a multiple of 8 channels a head in float16, found 4; set another variant"):
         plan_for("DeformableAttention", ATTENTION, attention_inputs("float16", depth=4))
     mixed = [attention_inputs("float16")[0], attention_inputs("float32")[1]]
     with pytest.raises(ValueError, match=r"float16 or float32; found \['float16', 'float32'\]"):

@@ -1,4 +1,4 @@
-"""How stages and commands end: one line and status 1 for a user's error, a traceback for a bug."""
+"""Stages and commands end with one line and status 1 after a user's error, and with a traceback after a bug."""
 
 import signal
 import subprocess

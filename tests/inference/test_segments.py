@@ -10,7 +10,7 @@ from stages.inference.segments import VOID_QUERY, decode
 
 
 def tao_outputs(classes: list[int], masks: np.ndarray, scores: list[float]) -> dict[str, Any]:
-    """What TAO's panoptic graph returns for queries with sure masks [Q, H, W]."""
+    """Outputs of TAO's panoptic graph for queries with certain masks [Q, H, W]."""
     score = np.array(scores, np.float32)
     probabilities = np.where(masks, np.float32(0.99), np.float32(0.01))
     found = {"pred_masks": probabilities, "prob_masks": probabilities * score[:, None, None]}

@@ -20,7 +20,7 @@ BACKENDS = {f"stages/engines/{module.replace('.', '/')}.py" for module in interf
 
 
 def holds_code(module: Path) -> bool:
-    """Whether a module has more in it than a docstring."""
+    """Return whether a module has more content than a docstring."""
     return [node for node in ast.parse(module.read_text()).body if not isinstance(node, ast.Expr)] != []
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import REPO, copy_working_tree, run
 
 ODD = "a b'c\"d&e;f$g(h)$(touch made)`touch made`|<i>#j\\k*ü"
-"""What a shell or make would take apart, expand or run."""
+"""Values that a shell or make would split, expand or run."""
 
 
 @pytest.fixture

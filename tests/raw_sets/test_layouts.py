@@ -1,4 +1,4 @@
-"""What is said of a folder or an archive that is no set in Vistas' layout, by `make data` and by convert."""
+"""Messages of `make data` and convert about folders and archives that are not sets in Vistas' layout."""
 
 import io
 import json
@@ -22,7 +22,7 @@ COCO = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "n
 INSTANCES = {**COCO, "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 1, 0, 1, 1]]}]}
 PANOPTIC = {**COCO, "annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": [{"id": 1}]}]}
 YOLO = "0 0.5 0.5 0.25 0.1\n"
-NO_READER = "there is no reader for it yet: bring it into Vistas' layout, see docs/data.md"
+NO_READER = "there is no reader for it yet; convert it to Vistas' layout (docs/data.md)"
 
 SETS: dict[str, tuple[dict[str, object], str]] = {
     "Cityscapes": (
@@ -130,7 +130,7 @@ SETS: dict[str, tuple[dict[str, object], str]] = {
 OTHERS: dict[str, tuple[dict[str, object], str]] = {
     "labels alone": (
         {"training/images/a.jpg": None, "training/v2.0/labels/a.png": None},
-        r"masks only in labels or panoptic \(training/v2\.0/labels/a\.png\); those are not read: put the folders inst",
+        r"masks only in labels or panoptic \(training/v2\.0/labels/a\.png\); copy the folders inst",
     ),
     "panoptic alone": (
         {"images/a.jpg": None, "panoptic/a.png": None, "panoptic/panoptic_2020.json": PANOPTIC},
@@ -192,8 +192,8 @@ def draw(root: Path, files: dict[str, object]) -> Path:
     return root
 
 
-def told(src: Path) -> str:
-    """What `make data` says; there is nothing left of it."""
+def refusal(src: Path) -> str:
+    """Return the message of `make data`, which leaves no files."""
     with pytest.raises(ValueError, match="is no set in Vistas' layout: ") as caught:
         data.build(src, src.parent / "raw/new", config.OnError.fail)
     assert not (src.parent / "raw").exists()
@@ -214,7 +214,7 @@ def told_by_convert(root: Path) -> str:
 def test_a_folder_of_another_layout(tmp_path: Path, name: str) -> None:
     files, words = ALL[name]
     src = draw(tmp_path / "set", files)
-    text = told(src)
+    text = refusal(src)
     assert re.search(words, text), text
     assert told_by_convert(src) == text
 
@@ -222,7 +222,7 @@ def test_a_folder_of_another_layout(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_an_archive_of_another_layout(tmp_path: Path, name: str) -> None:
     files, words = ALL[name]
-    text = told(pack(draw(tmp_path / "set", files), tmp_path / "set.zip"))
+    text = refusal(pack(draw(tmp_path / "set", files), tmp_path / "set.zip"))
     assert re.search(words, text), text
 
 
@@ -231,19 +231,19 @@ def test_an_archive_of_another_layout(tmp_path: Path, name: str) -> None:
 def test_a_set_that_lies_deeper(tmp_path: Path, version: str, place: str) -> None:
     src = tmp_path / "parent"
     write_set(src / place, version)
-    assert told(src).endswith(f": found a set in Vistas' layout in it; give SRC={src / place}")
+    assert refusal(src).endswith(f": found a set in Vistas' layout in it; give SRC={src / place}")
     assert told_by_convert(src).endswith(
         f"set data.root or data.sources.vistas.root in conf/data so that the set's folder is {src / place}"
     )
     (src / "README").write_text("beside it")
-    assert told(pack(src, tmp_path / "set.zip")).endswith(f"unpack the archive and give SRC its {place}")
+    assert refusal(pack(src, tmp_path / "set.zip")).endswith(f"unpack the archive and give SRC its {place}")
 
 
 def test_several_sets_in_a_folder(tmp_path: Path) -> None:
     src = tmp_path / "parent"
     for name in ("b", "a"):
         write_set(src / name)
-    assert told(src).endswith(f": found 2 sets in Vistas' layout (a, b); give SRC={src / 'a'}, or another")
+    assert refusal(src).endswith(f": found 2 sets in Vistas' layout (a, b); give SRC={src / 'a'}, or another")
 
 
 @pytest.mark.parametrize(("place", "version"), [(".", "flat"), (".", "v1.2"), ("vistas", "flat")])
@@ -254,7 +254,7 @@ def test_splits_of_other_names(tmp_path: Path, place: str, version: str) -> None
         shutil.move(root / here, root / other)
     prefix = "" if place == "." else f"{place}/"
     words = f"rename {prefix}Val to {prefix}validation and {prefix}train to {prefix}training"
-    assert told(src).endswith(words if place == "." else f"{words}; then give SRC={root}")
+    assert refusal(src).endswith(words if place == "." else f"{words}; then give SRC={root}")
     own = f"; then set data.root or data.sources.vistas.root in conf/data so that the set's folder is {root}"
     assert told_by_convert(src).endswith(words if place == "." else words + own)
 
@@ -266,14 +266,14 @@ def test_a_part_of_a_set_names_the_set(tmp_path: Path, version: str, folders: bo
     base = root / "training" if folders else root
     parts = ["images", "instances"] if version == "flat" else ["images", "v1.2", "v1.2/instances"]
     for part in parts:
-        assert told(base / part).endswith(f": it is a part of a set in Vistas' layout; give SRC={root}")
+        assert refusal(base / part).endswith(f": it is a part of a set in Vistas' layout; give SRC={root}")
 
 
 def test_archives_in_an_archive(tmp_path: Path) -> None:
     inner = pack(write_set(tmp_path / "set"), tmp_path / "training.zip")
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as content:
         content.write(inner, "vistas/training.zip")
-    assert told(tmp_path / "outer.zip").endswith(
+    assert refusal(tmp_path / "outer.zip").endswith(
         "found archives, vistas/training.zip; unpack the set's archive and give its folder"
     )
 

@@ -1,4 +1,4 @@
-"""What convert writes, read by TAO's own data module in each of its three forms."""
+"""TAO's own data module reads the output of convert in each of its three modes."""
 
 import json
 import warnings

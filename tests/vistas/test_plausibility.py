@@ -72,9 +72,9 @@ def numbered_over_the_picture(mask: Mask) -> Mask:
 
 LAST = 123 * 256
 CODINGS: dict[str, tuple[Callable[[Mask], Mask], str]] = {
-    "label ids": (lambda m: m >> 8, "below 256, so that every pixel is label 0, 'animal--bird'.*like label ids alone"),
-    "label ids from 1": (lambda m: (m >> 8) + 1, "below 256.*like label ids alone.*write id \\* 256"),
-    "a foreground": (lambda m: (m >= CAR + 256 * 30).astype(np.int64), "below 256.*label ids alone"),
+    "label ids": (lambda m: m >> 8, "below 256, so that every pixel is label 0, 'animal--bird'.*like label ids only"),
+    "label ids from 1": (lambda m: (m >> 8) + 1, "below 256.*like label ids only.*write id \\* 256"),
+    "a foreground": (lambda m: (m >= CAR + 256 * 30).astype(np.int64), "below 256.*label ids only"),
     "Cityscapes": (cityscapes, "look like Cityscapes' instanceIds.*label \\* 1000 \\+ instance"),
     "swapped bytes": (lambda m: (m & 255) << 8 | m >> 8, r"look like label \+ 256 \* instance, or swapped bytes"),
     "scaled ids": (lambda m: (m >> 8) * 257, r"look like label ids scaled .*write v // 257 \* 256"),
@@ -158,7 +158,7 @@ def test_a_set_of_one_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m >> 8, "below 256.*label ids alone"),
+        (lambda m: m >> 8, "below 256.*label ids only"),
         (lambda m: m + 256, "label 5 in .*the config has 5.*labels that count from 1"),
         (lambda m: m << 8 | m >> 8, "label 0, 'car', has 96 % of all pixels"),
         (lambda m: (m >> 8) * 257, "label ids scaled"),
@@ -186,7 +186,7 @@ AUTO, SKY = CLASS_IDS["object--vehicle--car"], CLASS_IDS["nature--sky"]
 
 
 def problem_of(*rasters: Any) -> str:
-    """What is said of these masks under the packaged config of 124 labels."""
+    """Return the message about these masks with the packaged config of 124 labels."""
     masks = plausibility.MaskStatistics(labels.LABELS)
     for number, mask in enumerate(rasters):
         masks.add(f"m{number}.png", *np.unique(mask, return_counts=True))
@@ -259,7 +259,7 @@ def test_the_same_fault_in_many_masks_is_a_problem() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m >> 8, "below 256.*They look like label ids alone: "),
+        (lambda m: m >> 8, "below 256.*They look like label ids only: "),
         (cityscapes, "They look like Cityscapes'"),
         (lambda m: m & 255 << 8 | m >> 8, ""),
         (lambda m: (m >> 8) * 257, "They look like label ids scaled"),
@@ -280,7 +280,7 @@ def running(mask: Mask) -> Mask:
     ("change", "words"),
     [
         (lambda m: np.where(m < SKY, m >> 8, 65535), r"label 255 in m\d\.png, but the config has 124.*, 65535\. Exp"),
-        (lambda m: np.where(m < SKY, m >> 8, 255), "go to 255, beyond .* alone, but not those of this config: use the"),
+        (lambda m: np.where(m < SKY, m >> 8, 255), "go to 255, beyond .* only, but not those of this config: use the"),
         (lambda m: (running(m) + 120) * 256, "label 13[0-9] in .*Expected each label's objects numbered from 0"),
         (lambda m: m * 3 % 65536, "Expected each label's objects numbered from 0"),
     ],

@@ -227,7 +227,7 @@ def change(name: str, value: torch.Tensor | None) -> Any:
         ),
         (
             change("backbone.norm9.weight", torch.ones(3)),
-            "backbone.norm9.weight is unexpected; set .* of the weights, or remove from the file what is no part of",
+            "backbone.norm9.weight is unexpected; set .* of the weights, or remove the unexpected parameters from",
         ),
         (change("backbone.norm0.weight", torch.ones(3)), r"backbone.norm0.weight is \(3,\), expected \(24,\)"),
     ],
@@ -371,7 +371,7 @@ def test_another_file_than_the_hash_says(nano: tuple[Path, dict[str, torch.Tenso
 
 
 def imported_state(path: Path, **changes: Any) -> dict[str, torch.Tensor]:
-    """What an import makes of a file of four classes in the label map's order."""
+    """Return the import of a file of four classes in the label map's order."""
     return importer.load_parameters(
         LABEL_MAP, model("nano", weights=str(path), weights_classes=[config.LABEL_MAP], **changes)
     )
@@ -409,7 +409,7 @@ def test_whose_a_network_is_counts_and_not_what_is_around_it(
             content = {**named, f"{place}{formats.EMPTY_WEIGHT}": EMPTY[kind]}
             require_equal(imported_state(saved(tmp_path / "x.pth", AROUND[around](content))), nano[1])
         path = saved(tmp_path / "x.pth", AROUND[around](named))
-        with pytest.raises(ValueError, match=r"does not tell whether it is of TAO.*set model.weights_format=tao or"):
+        with pytest.raises(ValueError, match=r"does not show whether TAO wrote it.*set model.weights_format=tao or"):
             imported_state(path)
         require_equal(imported_state(path, weights_format=kind), nano[1])
 
@@ -445,7 +445,7 @@ def test_a_buffer_that_does_not_tell_and_a_key_that_contradicts(
 ) -> None:
     path = saved(tmp_path / "x.pth", {"model": {**nano[1], formats.EMPTY_WEIGHT: torch.tensor(empty)}})
     message = f"model.weights_format is {stated}, but its criterion.*set model.weights_format={kind}"
-    with pytest.raises(ValueError, match=message if kind else "does not tell whether"):
+    with pytest.raises(ValueError, match=message if kind else "does not show whether"):
         imported_state(path, weights_format=stated)
 
 
@@ -465,7 +465,7 @@ def test_the_spec_beside_a_file(nano: tuple[Path, dict[str, torch.Tensor]], tmp_
     spec_text = (nano[0] / "spec.yaml").read_text()
     (tmp_path / "a/experiment.yaml").write_text(spec_text)
     require_equal(imported_state(path), nano[1])
-    with pytest.raises(ValueError, match=r"experiment.yaml is a spec of TAO for its 4 classes; set model"):
+    with pytest.raises(ValueError, match=r"experiment.yaml is TAO's spec of a network with its 4 classes; set model"):
         imported_state(path, weights_format="original")
     # The file itself says more than what lies beside it.
     saved(path, {**original(nano[1]), formats.EMPTY_WEIGHT: EMPTY["original"]})
@@ -474,7 +474,7 @@ def test_the_spec_beside_a_file(nano: tuple[Path, dict[str, torch.Tensor]], tmp_
     for other in (spec_text.replace("num_classes: 4", "num_classes: 5"), "model: [1", "MODEL: {META: x}", "- 1", ""):
         assert other != spec_text
         (tmp_path / "a/experiment.yaml").write_text(other)
-        with pytest.raises(ValueError, match="does not tell whether"):
+        with pytest.raises(ValueError, match="does not show whether"):
             imported_state(path)
 
 
@@ -899,7 +899,11 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_in_one_line(
         ("model.pth", damaged_in_the_middle(good), r"c/model.pth is damaged \(the CRC-32 of"),
         ("model.pth", b"text", r"c/model.pth starts with b'text', expected a file of torch.save"),
         ("model.pth", zip_saved(nano[1]), r"c/model.pth: found no state_dict, expected a checkpoint"),
-        ("model.pth", zip_saved({"state_dict": one_less}), r"c/model.pth is not of the network .*backbone.norm0.bias"),
+        (
+            "model.pth",
+            zip_saved({"state_dict": one_less}),
+            r"c/model.pth does not fit the network .*backbone.norm0.bias",
+        ),
         ("spec.yaml", None, r"c/spec.yaml not found; expected the folder of a checkpoint"),
         ("spec.yaml", b"model: [1", r"c/spec.yaml:\d+:\d+: not YAML"),
         ("spec.yaml", b"- 1", r"c/spec.yaml: found no keys, expected TAO's spec; use"),
@@ -1087,7 +1091,7 @@ def test_train_ends_in_one_line(tmp_path: Path) -> None:
     require_one_line(stage(tmp_path, *train), r"coco/label_map.json")
     write(tmp_path / "coco/label_map.json", json.dumps(LABEL_MAP).encode())
     done = stage(tmp_path, *train)
-    require_one_line(done, r"^x.pth is not of the network of `model` in conf/: backbone\S+ is missing;")
+    require_one_line(done, r"^x.pth does not fit the network of `model` in conf/: backbone\S+ is missing;")
     assert not (tmp_path / "out").exists()
 
 

@@ -22,7 +22,7 @@ def installed_version() -> str:
 def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
     """Optimise an ONNX file for this CPU and write it to `out`.
 
-    A panoptic merge is cut off; the host merges. Nothing is timed, so the cache is not used.
+    The panoptic merge is removed, because the host merges. Nothing is timed, so the cache is not used.
     """
     ort = _onnxruntime()
     options = _options(ort, target, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)

@@ -31,7 +31,7 @@ def _options(target: config.Target) -> dict[str, Any]:
 def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
     """Compile an ONNX file for this CPU and write the blob to `out`.
 
-    A panoptic merge is cut off; the host merges. Nothing is timed, so the cache is not used.
+    The panoptic merge is removed, because the host merges. Nothing is timed, so the cache is not used.
     """
     openvino = _openvino()
     core = openvino.Core()

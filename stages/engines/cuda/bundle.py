@@ -1,10 +1,10 @@
-"""The file of an engine of several steps: TensorRT's engines of the parts, and kernels of ours between them.
+"""Writes and reads the file of an engine with several steps: TensorRT's engines of the parts, and our kernels.
 
 It is an uncompressed ZIP archive. STEPS in it is a JSON list of the steps in the order in which they run:
 - {"part": FILE}: a part, with the name of its engine in the archive.
 - {"operator", "inputs", "outputs", "tensors", "plans"}: a kernel. It has the names of its tensors, shape and dtype of
   each, and {"code": FILE, "launches", "workspace_bytes"} for each compute capability that it was built for.
-CONSTANTS holds the arrays that kernels read, by the names of their tensors. All that is read is checked.
+CONSTANTS holds the arrays that kernels read, by the names of their tensors. `read` checks all of it.
 """
 
 import io
@@ -92,7 +92,7 @@ def read(engine: Path, compute_capability: str) -> tuple[list[CompiledStep], dic
     """The steps of an engine's file for one GPU, and the constants that kernels read.
 
     A file that is no archive is an engine of TensorRT: one part. Raises RuntimeError where the kernels were not
-    compiled for the compute capability, and where the archive holds anything but what `write` writes.
+    compiled for the compute capability, and where the archive has other content than `write` writes.
     """
     if not zipfile.is_zipfile(engine):
         return [CompiledPart(engine.read_bytes())], {}

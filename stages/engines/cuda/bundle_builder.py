@@ -1,4 +1,4 @@
-"""Build the engine of a graph with kernels of ours: TensorRT's engines of its parts, compiled and planned kernels."""
+"""Builds the engine of a graph with our kernels: TensorRT's engines of its parts, and compiled, planned kernels."""
 
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def build(
     entries: list[dict[str, object]] = []
     content: dict[str, bytes] = {}
     parts: dict[str, str] = {}
-    # Kernels come first: they take seconds and show what is missing, parts take minutes.
+    # Kernels are compiled first: that takes seconds and shows what is missing. Parts take minutes.
     for step in steps:
         if isinstance(step, KernelCall):
             plans = {capability: compile_call(step, capability, content) for capability in target.compute_capabilities}

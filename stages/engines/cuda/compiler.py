@@ -27,7 +27,7 @@ def compile_source(name: str, defines: Mapping[str, object], compute_capability:
     constants = [f"-D{key}={_literal(value)}" for key, value in defines.items()]
     architecture = compute_capability.replace(".", "")
     if defines.get("WGMMA"):
-        # wgmma is there in this one architecture only.
+        # Only this architecture has wgmma.
         architecture += "a"
         major, minor = ctypes.c_int(), ctypes.c_int()
         _check(nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
@@ -54,8 +54,8 @@ def compile_source(name: str, defines: Mapping[str, object], compute_capability:
 @cache
 def library() -> ctypes.CDLL:
     """NVRTC, looked for where CUDA's runtime library is. Raises RuntimeError where there is none."""
-    mend = "(JetPack's own, the system's package cuda-nvrtc, or pip's nvidia-cuda-nvrtc or nvidia-cuda-nvrtc-cu12)"
-    found = gpu.find_library("CUDA's runtime compiler", LIBRARIES, mend)
+    fix = "(JetPack's own, the system's package cuda-nvrtc, or pip's nvidia-cuda-nvrtc or nvidia-cuda-nvrtc-cu12)"
+    found = gpu.find_library("CUDA's runtime compiler", LIBRARIES, fix)
     # NVRTC opens this library by its bare name, which the loader finds only if it is loaded already.
     for part in Path(found._name).parent.glob("libnvrtc-builtins.so.*"):
         ctypes.CDLL(str(part))

@@ -59,8 +59,8 @@ def library() -> ctypes.CDLL:
 
     Raises RuntimeError where there is none that the driver supports; the message says what to install.
     """
-    mend = "(JetPack's own, the system's package cuda-cudart, or pip's nvidia-cuda-runtime or nvidia-cuda-runtime-cu12)"
-    loaded = gpu.find_library("CUDA's runtime", LIBRARIES, mend)
+    fix = "(JetPack's own, the system's package cuda-cudart, or pip's nvidia-cuda-runtime or nvidia-cuda-runtime-cu12)"
+    loaded = gpu.find_library("CUDA's runtime", LIBRARIES, fix)
     for function, arguments in _SIGNATURES.items():
         getattr(loaded, function).argtypes = arguments
     loaded.cudaGetErrorString.restype = ctypes.c_char_p
@@ -81,7 +81,7 @@ def call(name: str, *arguments: Any, allowed: int = 0) -> None:
 def _free(name: str, memory: ctypes.c_void_p) -> None:
     if memory.value:
         address, memory.value = memory.value, None
-        # At the end of the process CUDA may be unloaded before Python's objects are deleted. It has freed all then.
+        # At the end of the process CUDA may be unloaded before Python's objects are deleted. It frees all memory then.
         call(name, address, allowed=_ERROR_UNLOADING)
 
 
@@ -111,18 +111,18 @@ class Stream:
 
 
 class Event:
-    """A point in a stream, which is reached when all that was queued before it is done."""
+    """A point in a stream, reached when all work that was queued before it is done."""
 
     def __init__(self) -> None:
         self._handle = ctypes.c_void_p()
         call("cudaEventCreate", ctypes.byref(self._handle))
 
     def record(self, stream: Stream) -> None:
-        """Put the event behind all that the stream has queued by now."""
+        """Record the event after all work that the stream has queued so far."""
         call("cudaEventRecord", self._handle, stream.handle)
 
     def delay(self, stream: Stream) -> None:
-        """Make what is queued on the stream from now on wait for the event."""
+        """Make the work that is queued on the stream from now on wait for the event."""
         call("cudaStreamWaitEvent", stream.handle, self._handle, 0)
 
     def synchronize(self) -> None:
@@ -271,12 +271,12 @@ class Module:
         # This call makes the context of CUDA's runtime current in this thread, which the driver's functions need.
         call("cudaFree", None)
         driver = gpu.load_driver()
-        assert driver is not None, "there is a GPU where there is CUDA's runtime"
+        assert driver is not None, "CUDA's runtime was found, so there is a driver"
         self._driver = driver
         gpu.call_driver(self._driver, "cuModuleLoadData", ctypes.byref(self._handle), code)
         self._functions: dict[str, ctypes.c_void_p] = {}
         found = gpu.current()
-        # Launch a kernel before the one in front of it ends; CUDA graphs capture that since 12.3.
+        # Launch a kernel before the previous one ends; CUDA graphs capture that since 12.3.
         self._programmatic = (
             found is not None
             and versions.numbers(found.compute_capability) >= (9, 0)

@@ -1,6 +1,6 @@
-"""Which GPU this process has, and the loading of CUDA's libraries. Nothing is loaded at import.
+"""Finds the GPU of this process and loads CUDA's libraries. Nothing is loaded at import.
 
-The driver (libcuda) answers, so a target is checked before CUDA's runtime library or TensorRT is loaded.
+The GPU is found by the driver (libcuda), so a target is checked before CUDA's runtime library or TensorRT is loaded.
 """
 
 import ctypes
@@ -83,10 +83,10 @@ def _driver_version() -> str:
     return found[0] if found else ""
 
 
-def find_library(what: str, libraries: Mapping[int, str], mend: str) -> ctypes.CDLL:
+def find_library(what: str, libraries: Mapping[int, str], fix: str) -> ctypes.CDLL:
     """Load the newest of CUDA's `libraries`, by major version, that is installed and that the driver supports.
 
-    Raises RuntimeError where there is none; `mend` says which packages have it.
+    Raises RuntimeError where there is none; `fix` says which packages have it.
     """
     found = current()
     newest = int(found.cuda.partition(".")[0]) if found else max(libraries)
@@ -101,7 +101,7 @@ def find_library(what: str, libraries: Mapping[int, str], mend: str) -> ctypes.C
                 continue
     raise RuntimeError(
         f"none of {', '.join(names)} found on the loader's path or in {', '.join(map(str, folders))}; install {what} "
-        f"{mend}, and name its folder in LD_LIBRARY_PATH if it is elsewhere"
+        f"{fix}, and name its folder in LD_LIBRARY_PATH if it is elsewhere"
     )
 
 

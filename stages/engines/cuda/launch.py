@@ -35,7 +35,7 @@ class Launch:
 def parse(content: object, counts: Mapping[str, int]) -> Launch:
     """A launch from JSON; `counts` has the numbers of inputs, outputs and workspaces by i, o and w.
 
-    Raises ValueError for anything that a GPU would refuse, and for pointers that there are not.
+    Raises ValueError for anything that a GPU would refuse, and for pointers that don't exist.
     """
     if not isinstance(content, dict):
         raise ValueError(f"a launch must be an object, found {content!r}")

@@ -58,7 +58,7 @@ class PartRunner:
         if self._by_call:
             self.context.set_device_memory(scratch, self.scratch_bytes)
         else:
-            self.context.device_memory = scratch  # type: ignore[attr-defined]  # gone from 10.13's stubs
+            self.context.device_memory = scratch  # type: ignore[attr-defined]  # missing in 10.13's stubs
 
     def enqueue(self, stream: driver.Stream) -> None:
         """Queue the part. Raises RuntimeError with TensorRT's messages."""
@@ -135,13 +135,13 @@ class GpuRuntime:
         self.slots: list[Slot] = []
         """The buffers of each batch that may be in flight, used in turn."""
         self.steps: list[PartRunner | KernelRunner] = []
-        """What runs for each batch, in this order."""
+        """Runners of the steps, in the order in which they run for each batch."""
         self._shared: dict[str, int] = {}
         self._scratch: list[int] = []
         self._memory: driver.Memory | None = None
         self._modules: dict[bytes, driver.Module] = {}
         self.streams: list[driver.Stream] = []
-        """Of the copies to the device, the computation and the copies from the device."""
+        """Streams for the copies to the device, the computation and the copies from the device."""
         self.queued: deque[Slot] = deque()
         """Slots of the batches in flight, the oldest first."""
         self._next = 0
@@ -166,7 +166,7 @@ class GpuRuntime:
                     raise RuntimeError(f"{engine_file}: {what}; build the engine again")
             known |= new.outputs
             self.steps.append(new)
-        # Whatever a step reads before any step writes it is an input of the engine.
+        # A tensor that a step reads and no earlier step writes is an input of the engine.
         if len(inputs) != 1:
             raise RuntimeError(f"{engine_file}: one input is needed, found {inputs}; build the engine again")
         read = {name for step in self.steps for name in step.inputs}

@@ -25,8 +25,8 @@ EXTERNAL_TACTICS = ["CUBLAS", "CUBLAS_LT", "CUDNN"]
 
 def library() -> ModuleType:
     """The system's TensorRT. Raises ModuleNotFoundError where there is none."""
-    mend = "use the system's Python and JetPack's TensorRT on a board, or install it as docs/targets.md says"
-    return interface.library("tensorrt", mend)
+    fix = "use the system's Python and JetPack's TensorRT on a board, or install it as docs/targets.md says"
+    return interface.library("tensorrt", fix)
 
 
 def installed_version() -> str:
@@ -38,7 +38,7 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
     """Compile an ONNX file for this machine's GPU and write the engine to `out`.
 
     Reads and writes the file `timing_cache`. Raises RuntimeError with each message of the parser or the builder, or
-    when the plugin that the target names is not there.
+    if the plugin that the target names is missing.
     """
     api = library()
     _register_plugins(api, target)
@@ -116,7 +116,7 @@ def _register_plugins(api: ModuleType, target: config.Target) -> None:
     if not api.init_libnvinfer_plugins(_plugin_loggers[-1], ""):
         raise RuntimeError("\n".join(["TensorRT can't load its plugins (libnvinfer_plugin):", *errors]))
     registry: trt.IPluginRegistry = api.get_plugin_registry()
-    # 8.6 has no all_creators, and plugin_creator_list lacks the newer kind that version 2 is.
+    # TensorRT 8.6 has no all_creators. plugin_creator_list lacks the newer kind of plugin, such as version 2.
     creators = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list
     versions = sorted({str(creator.plugin_version) for creator in creators if creator.name == plugin.NAME})
     wanted = plugin.VERSIONS[target.variant]
@@ -131,13 +131,13 @@ _plugin_loggers: "list[trt.ILogger]" = []
 
 
 def _attach(options: "trt.IBuilderConfig", file: Path) -> "trt.ITimingCache":
-    """Give the builder the timings of earlier builds; an empty cache where they are of another TensorRT or GPU."""
+    """Give the builder the timings of earlier builds, or an empty cache if another TensorRT or GPU made them."""
     content = file.read_bytes() if file.exists() else b""
     if content:
         cache: trt.ITimingCache | None = options.create_timing_cache(content)
         if cache is not None and options.set_timing_cache(cache, ignore_mismatch=False):
             return cache
-        log.info("%s is of another TensorRT or GPU; starting with an empty timing cache", file)
+        log.info("%s was made by another TensorRT or for another GPU; starting with an empty timing cache", file)
     cache = options.create_timing_cache(b"")
     options.set_timing_cache(cache, ignore_mismatch=False)
     return cache

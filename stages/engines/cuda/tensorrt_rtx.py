@@ -26,17 +26,17 @@ def installed_version() -> str:
 @cache
 def library() -> ModuleType:
     """Load the libraries and import the bindings. Raises ModuleNotFoundError where they are missing."""
-    mend = "run `make env` to install the locked packages"
+    fix = "run `make env` to install the locked packages"
     spec = importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"TensorRT-RTX's libraries are missing; {mend}")
+        raise ModuleNotFoundError(f"TensorRT-RTX's libraries are missing; {fix}")
     folder = Path(spec.origin).parent
     for pattern in ("libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*"):
         found = sorted(folder.glob(pattern))
         if not found:
-            raise ModuleNotFoundError(f"{folder}/{pattern} not found; {mend}")
+            raise ModuleNotFoundError(f"{folder}/{pattern} not found; {fix}")
         ctypes.CDLL(str(found[0]), ctypes.RTLD_GLOBAL)
-    return interface.library("tensorrt_rtx_bindings", mend)
+    return interface.library("tensorrt_rtx_bindings", fix)
 
 
 def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:

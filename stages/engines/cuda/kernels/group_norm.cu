@@ -31,7 +31,7 @@ __device__ inline const T* level_input(int level, const T* x0, const T* x1, cons
         const T *residual, const T *__restrict__ pos_embed, T *__restrict__ out, T *__restrict__ with_pos_embed,       \
         Sums *chunk_sums, Sums *totals
 
-// The order of additions is fixed and there are no atomic ones, so the same picture always gives the same answer.
+// The order of additions is fixed and there are no atomic ones, so the same picture always gives the same result.
 extern "C" __global__ void __launch_bounds__(THREADS) sum_chunks(ARGUMENTS) {
     wait_for_predecessor();
     __shared__ Sums parts[ROWS_AT_ONCE][CHANNELS];

@@ -1,6 +1,6 @@
 // The operator PanopticMerge (Mask2Former, arXiv:2112.01527, appendix): from class and mask logits to a map of query ids, in
 // three passes. Masks are not written at the frame's size: each pixel resizes, weighs and compares the logits of the queries
-// above the score threshold. The answer is that of `panoptic` in stages/operators/panoptic_merge.py.
+// above the score threshold. The result is that of `panoptic` in stages/operators/panoptic_merge.py.
 //
 // class_logits [B, QUERIES, 1 + CLASSES], no-object at 0, and mask_logits [B, QUERIES, LOW_H, LOW_W], of type T; resized
 // bilinearly to IN_H x IN_W, cut to USED_H x USED_W and, where the frame has another size, resized to it, H x W.

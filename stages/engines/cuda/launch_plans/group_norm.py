@@ -19,8 +19,8 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
     (batch, _, channels), vector = levels[0].shape, vector_size(half)
     if len(levels) > MAX_LEVELS or channels % vector or channels // vector > THREADS:
         raise ValueError(
-            f"GroupNorm takes up to {MAX_LEVELS} levels and a multiple of {vector} channels, found {len(levels)} of "
-            f"{channels}; choose another variant than `cuda` in conf/target"
+            f"GroupNorm takes up to {MAX_LEVELS} levels and a multiple of {vector} channels, found {len(levels)} and "
+            f"{channels}; set another variant than `cuda` in conf/target"
         )
     rows, pos_embed = [level.shape[1] for level in levels], optional == "pos_embed"
     last = f"i{len(levels) + 2}"

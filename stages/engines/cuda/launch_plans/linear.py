@@ -1,7 +1,7 @@
 """Launch plan of linear.cu: a block computes a tile of the product and what follows it.
 
-Where the rows of a tile must be normalised and no block has whole rows of enough work, blocks write partial products,
-split along K, and a second launch, the epilogue, does the rest.
+If rows must be normalised, and tiles of whole rows would give too little work to each block, blocks write partial
+products, split along K, and a second launch, the epilogue, does the rest.
 """
 
 from stages.engines.cuda.launch import Launch

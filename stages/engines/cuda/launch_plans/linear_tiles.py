@@ -1,6 +1,6 @@
 """Tiles of linear.cu: how many rows and columns of the product a block computes, and how its warps share them.
 
-A tile is chosen by the number of rows, columns and images alone. WAVE blocks run at once on a large GPU; smaller GPUs
+A tile is chosen only by the number of rows, columns and images. WAVE blocks run at once on a large GPU; smaller GPUs
 get the same tiles.
 """
 
@@ -13,7 +13,7 @@ HOPPER = "9.0"
 HOPPER_SHARED_BYTES = 228 << 10
 """Shared memory of a multiprocessor of compute capability 9.0."""
 MIN_WGMMA_OUTPUTS = 1 << 16
-"""Values of a product from which on wgmma is used. With fewer, its large tiles leave most of the GPU idle."""
+"""Least number of values in a product for wgmma. With fewer, its large tiles leave most of the GPU idle."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ WGMMA_TILES = (
 
 
 def whole_rows_tile(rows: int, columns: int) -> Tile:
-    """A tile of all columns, and of as many rows that blocks fill waves of two a multiprocessor best."""
+    """A tile of all columns, with the number of rows that best fills waves of two blocks per multiprocessor."""
     tile_columns = divide_up(columns, 128) * 128
     return min(
         (Tile(tile_rows, tile_columns, 1, 8) for tile_rows in (64, 80, 96)),
@@ -73,7 +73,7 @@ def whole_rows_tile(rows: int, columns: int) -> Tile:
 
 
 def tile(rows: int, columns: int, images: int) -> Tile:
-    """The tile for which all waves of blocks take the least time: that of a block's products and of what it reads."""
+    """The tile with the least estimated time: the number of waves times a block's time for products and reads."""
 
     def cost(tile: Tile) -> float:
         waves = divide_up(tile.count(rows, columns, images), WAVE)
@@ -85,7 +85,7 @@ def tile(rows: int, columns: int, images: int) -> Tile:
 def wgmma_tile(rows: int, columns: int, images: int, whole_rows: bool) -> Tile:
     """The tile with the fewest waves of blocks, and of those the one that gives a multiprocessor the least work.
 
-    `whole_rows`: the tile must have all columns. On an H100 it is 4 % slower than the fastest tile of each layer.
+    `whole_rows`: the tile must have all columns. On an H100 the choice costs 4 % over the fastest tile of each layer.
     """
     if whole_rows:
         return Tile(128, 128, 8, 1, 2) if columns <= 128 else Tile(192, 256, 12, 1, 1)
@@ -109,13 +109,13 @@ class Stages:
 
 def stages(tile: Tile, depth: int, wgmma: bool, post_norm: bool) -> Stages:
     """The pipeline of a tile in half precision, for K of `depth`."""
-    # Beside the stages are two numbers for each row of the tile: its moments, or parts of its sums.
+    # Besides the stages there are two numbers for each row of the tile: its moments, or partial sums.
     static_bytes = 8 * tile.rows * (tile.warps_n if post_norm else 1) + 16
     if not wgmma:
         stage_bytes = 2 * (tile.rows + tile.columns) * (32 + 8)
         count = min(4, (MAX_DYNAMIC_SHARED_BYTES - static_bytes) // stage_bytes)
         return Stages(count, count * stage_bytes)
-    # Where all of K fits, all is loaded at once. The finished tile must fit too. The driver takes 1 KiB of each block,
+    # If all of K fits, it is loaded in one step. The finished tile must fit too. The driver takes 1 KiB of each block,
     # and tiles begin at multiples of 1 KiB.
     stage_bytes, alignment_bytes = 2 * (tile.rows + tile.columns) * 64, 1024
     room = HOPPER_SHARED_BYTES // tile.blocks - 1024 - alignment_bytes - static_bytes

@@ -32,7 +32,7 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
     }
     if misfits := {name: number for name, number in rows.items() if number % vector_size(half)}:
         raise ValueError(
-            f"MaskedAttention takes rows in multiples of {vector_size(half)} channels, found {misfits}; choose another "
+            f"MaskedAttention takes rows of a multiple of {vector_size(half)} channels, found {misfits}; set another "
             "variant than `cuda` in conf/target"
         )
     chunk = _chunk(queries, depth, half)

@@ -20,7 +20,7 @@ WAVE = 132
 
 @dataclass(frozen=True)
 class Plan:
-    """How a GPU computes a kernel for tensors of given shapes and types."""
+    """The source, launches and memory with which a GPU computes a kernel for tensors of given shapes and types."""
 
     source: str
     """File in the folder kernels."""
@@ -31,7 +31,7 @@ class Plan:
     """Sizes of the memory that only the kernel uses, for the arguments w0, w1, ..."""
 
     def code_digest(self) -> str:
-        """A digest of all that decides the machine code but for the text of the source and the compiler."""
+        """Digest of everything that determines the machine code, except the text of the source and the compiler."""
         return hashlib.sha256(repr((self.source, sorted(self.defines.items()))).encode()).hexdigest()[:16]
 
 
@@ -46,7 +46,7 @@ def round_to_tiles(count: int) -> int:
 
 
 def is_half(spec: TensorSpec) -> bool:
-    """Whether a kernel's tensors are float16, and not float32. Raises ValueError for another type."""
+    """Return whether a kernel's tensors are float16 rather than float32. Raises ValueError for another type."""
     if spec.dtype not in ("float16", "float32"):
         raise ValueError(f"our kernels take float16 or float32, found {spec.dtype}")
     return spec.dtype == "float16"
@@ -63,7 +63,7 @@ def head_channels(channels: int, heads: int, half: bool) -> int:
     if depth % vector_size(half):
         raise ValueError(
             f"variant `cuda` needs a multiple of {vector_size(half)} channels a head in "
-            f"{'float16' if half else 'float32'}, found {depth}; choose another variant in conf/target"
+            f"{'float16' if half else 'float32'}, found {depth}; set another variant in conf/target"
         )
     return depth
 
@@ -73,8 +73,8 @@ def require_vectors(name: str, spec: TensorSpec, *channels: int) -> None:
     vector = vector_size(is_half(spec))
     if any(count % vector for count in channels):
         raise ValueError(
-            f"{name} takes a multiple of {vector} channels in {spec.dtype}, found {' of '.join(map(str, channels))}; "
-            "choose another variant than `cuda` in conf/target"
+            f"{name} takes a multiple of {vector} channels in {spec.dtype}, found {', '.join(map(str, channels))}; "
+            "set another variant than `cuda` in conf/target"
         )
 
 
@@ -83,6 +83,6 @@ def require_fit(what: str, shared_bytes: int, threads: int) -> None:
     if shared_bytes > MAX_SHARED_BYTES or threads > MAX_THREADS:
         raise ValueError(
             f"variant `cuda` can't serve {what}: a block would need {shared_bytes} bytes of shared "
-            f"memory and {threads} threads, there are {MAX_SHARED_BYTES} and {MAX_THREADS}; choose another variant in "
-            "conf/target"
+            f"memory and {threads} threads, expected at most {MAX_SHARED_BYTES} and {MAX_THREADS}; set another "
+            "variant in conf/target"
         )

@@ -30,5 +30,5 @@ def plan(call: KernelCall, compute_capability: str) -> Plan:
     Raises ValueError where there is no kernel for the operator, or where it can't serve these tensors.
     """
     if call.operator not in PLANNERS:
-        raise ValueError(f"there are kernels for {', '.join(PLANNERS)}, found {call.operator}; run `dvc repro` again")
+        raise ValueError(f"found {call.operator}, expected one of {', '.join(PLANNERS)}; run `dvc repro` again")
     return PLANNERS[call.operator](call.attributes, call.input_specs, call.output_specs, compute_capability)
