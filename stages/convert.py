@@ -14,7 +14,6 @@ of the sources and of the sorted keys, for any number of workers. An interrupted
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.conversion import journal, membership, picture, split, taxonomy
@@ -39,8 +38,10 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     rows = {name: _rows(tables, sources[name].taxonomy, found[name]) for name in found}
     categories, mappings = taxonomy.build({name: (found[name].labels, rows[name]) for name in found})
     things = frozenset(c["id"] for c in categories if c["isthing"])
-    summary: dict[str, Any] = {"classes": len(categories), "things": len(things)}
-    statistics: dict[str, Any] = {"sources": {n: {"version": s.version, "root": str(s.root)} for n, s in found.items()}}
+    summary: dict[str, object] = {"classes": len(categories), "things": len(things)}
+    statistics: dict[str, object] = {
+        "sources": {n: {"version": s.version, "root": str(s.root)} for n, s in found.items()}
+    }
     with files.atomic_write(out, keep=True) as draft:
         draft.mkdir(exist_ok=True)
         label_map = [

@@ -10,9 +10,8 @@ Cost: seconds per picture on a CPU. A GPU is used if there is one. Deterministic
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.coco import panoptic
@@ -57,12 +56,13 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, cfg: config.Co
         if config.Mode.semantic in figures.modes:
             names = [category["name"] for category in truth.categories]
             _write_table(draft / "confusion.csv", CONFUSION, figures.iou.shares(names))
-    result = {**figures.summary(), "tao": _tao_figures(checkpoint / "history.csv"), "device": device}
+    found = figures.summary()
+    result = {**found, "tao": _tao_figures(checkpoint / "history.csv"), "device": device}
     files.write_json(metrics, result)
-    log.info("%s", headline(result))
+    log.info("%s", headline(found))
 
 
-def headline(result: dict[str, Any]) -> str:
+def headline(result: Mapping[str, Mapping[str, float]]) -> str:
     """Return PQ, mIoU and AP as text, as far as `result`, the content of evaluate.json, has them."""
     figures = [("PQ", "all", "pq"), ("mIoU", "semantic", "miou"), ("AP", "instance", "ap")]
     parts = [f"{name} {result[part][key]:.1f}" for name, part, key in figures if key in result.get(part, {})]

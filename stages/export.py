@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages import config
 from stages.coco import panoptic
@@ -20,6 +20,9 @@ from stages.inference import description, frames
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
+
+    from stages.reference.tao_model import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,10 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: confi
                 "the module in stages/network that it comes from"
             )
         artifact.save(model, draft, about, cut=False)
-        result: dict[str, Any] = {"nodes": sum(operators.values()), "bytes": (draft / description.ONNX).stat().st_size}
+        result: comparison.Metrics = {
+            "nodes": sum(operators.values()),
+            "bytes": (draft / description.ONNX).stat().st_size,
+        }
         if variant is config.Variant.cuda:
             # Partitioning needs the shapes of all tensors, which are known after simplification only.
             result["compared"] = "not yet: by simplify@cuda"
@@ -69,7 +75,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: confi
         comparison.require_equal(out, result, cfg)
 
 
-def save_reference(tao: Any, paths: list[Path], out: Path) -> None:
+def save_reference(tao: "Checkpoint", paths: list[Path], out: Path) -> None:
     """Write the predictions of a tao_model.Checkpoint on pictures to the reference file `out`; see comparison.py."""
     import numpy as np
 
@@ -84,7 +90,7 @@ def save_reference(tao: Any, paths: list[Path], out: Path) -> None:
     comparison.save(out, np.stack(shown), class_logits, mask_logits, maps)
 
 
-def trace(tao: Any, variant: config.Variant, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
+def trace(tao: "nn.Module", variant: config.Variant, num_things: int, cfg: config.Deploy) -> "onnx.ModelProto":
     """Export the graph of deploy.graph (network.Fused or TaoShaped) in float32, from TAO's MaskFormerModel `tao`."""
     import onnx
     import torch

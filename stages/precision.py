@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -55,7 +55,10 @@ def build(
     with files.atomic_write(out) as draft:
         draft.mkdir()
         artifact.save(lowered, draft, about)
-        result: dict[str, Any] = {"nodes": len(lowered.graph.node), "bytes": (draft / description.ONNX).stat().st_size}
+        result: comparison.Metrics = {
+            "nodes": len(lowered.graph.node),
+            "bytes": (draft / description.ONNX).stat().st_size,
+        }
         result |= comparison.check(lowered, reference_file, about, differences)
         files.write_json(metrics, result)
         log.info("%s: %s", out, result)
@@ -88,7 +91,7 @@ def to_int8(
     return int8.quantize(model, fp16.places(model.graph), kept, inputs)
 
 
-def differences(expected: "comparison.Reference", found: "comparison.Answer") -> dict[str, Any]:
+def differences(expected: "comparison.Reference", found: "comparison.Answer") -> "comparison.Metrics":
     """Return the agreement of the maps in percent, and differences of class and mask probabilities, in [0, 1]."""
     from scipy.special import expit, softmax
 
@@ -105,12 +108,12 @@ def differences(expected: "comparison.Reference", found: "comparison.Answer") ->
     }
 
 
-def require_close(found: dict[str, Any], cfg: config.Deploy) -> None:
+def require_close(found: "comparison.Metrics", cfg: config.Deploy) -> None:
     """Raise RuntimeError, naming the parameter, unless `differences` are within deploy's limit. NaN is not."""
     if "compared" in found:
         return
     # NumPy's max propagates NaN, Python's does not.
-    worst = np.max([found["class_probability_difference_p999"], found["mask_probability_difference_p999"]])
+    worst = np.max([float(found[f"{name}_probability_difference_p999"]) for name in ("class", "mask")])
     if not worst <= cfg.max_score_difference:
         raise RuntimeError(
             f"lower precision changes probabilities by {worst:.4f} (99.9th percentile), expected at most "

@@ -7,7 +7,7 @@ outputs for comparisons, are removed from the outputs. Cost: seconds; minutes fo
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages import config
 from stages.foundation import command_line, files
@@ -35,7 +35,7 @@ def build(exported: Path, out: Path, metrics: Path, cfg: config.Deploy) -> None:
     with files.atomic_write(out) as draft:
         draft.mkdir()
         artifact.save(simplified, draft, about)
-        result: dict[str, Any] = {
+        result: comparison.Metrics = {
             "nodes_before": len(model.graph.node),
             "nodes": len(simplified.graph.node),
             "bytes": (draft / description.ONNX).stat().st_size,

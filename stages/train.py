@@ -13,7 +13,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.foundation import command_line, files
@@ -48,7 +47,7 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
         draft.mkdir()
         sources |= {"spec": draft / "spec.yaml", "checkpoint": draft / "model.pth"}
         OmegaConf.save(spec.train_spec(coco, len(classes), cfg), sources["spec"])
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, float]] = []
         summary: dict[str, float] = {"epochs": 0}
         if cfg.train.runner is config.Runner.imported:
             summary["parameters"] = importer.write_checkpoint(classes, cfg.model, draft)
@@ -86,7 +85,7 @@ def _pictures(coco: Path) -> list[Path]:
 
 def _train(
     coco: Path, draft: Path, work: Path, identity: dict[str, str], cfg: config.Config
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[dict[str, float]], int]:
     """Train by draft/spec.yaml in the folder `work`, and write draft/model.pth.
 
     Returns the rows of the history and the epoch whose checkpoint was kept.

@@ -6,7 +6,6 @@ class no-object is the last one in transformers. Cost: seconds. Deterministic.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from stages.foundation import command_line, files, text
 from stages.weights import compatibility, formats, hugging_face_folder, reader, state_dict
@@ -34,7 +33,7 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
             f"{checkpoint}: found {rows - 1} classes, expected the {len(names)} of {label_map}; use the label map of "
             "the checkpoint's set"
         )
-    spec = text.read_yaml(spec_path)
+    spec: files.Json = text.read_yaml(spec_path)
     try:
         network, preprocessor = network_config(spec["model"], names), preprocessor_config(spec["dataset"], len(names))
     except (KeyError, TypeError) as error:
@@ -48,7 +47,7 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
         files.write_json(draft / hugging_face_folder.PREPROCESSOR, preprocessor)
 
 
-def network_config(model: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def network_config(model: Mapping[str, files.Json], names: Sequence[str]) -> dict[str, object]:
     """Return the content of config.json for the `model` of TAO's spec and the names of the classes."""
     swin, head, decoder = model["backbone"]["swin"], model["sem_seg_head"], model["mask_former"]
     stages = [f"stage{number}" for number in range(1, 5)]
@@ -73,7 +72,7 @@ def network_config(model: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
     }
 
 
-def preprocessor_config(dataset: Mapping[str, Any], num_labels: int) -> dict[str, Any]:
+def preprocessor_config(dataset: Mapping[str, files.Json], num_labels: int) -> dict[str, object]:
     """Return the content of preprocessor_config.json: the size that TAO validates at, and its normalisation."""
     sizes = dataset["augmentation"]
     return {

@@ -9,7 +9,7 @@ warning names each picture that can't be read. To run an engine instead, use `pr
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -22,6 +22,9 @@ from stages.media import file_names
 from stages.media.drawing import Painter
 from stages.media.frame_sources import PictureFiles, open_source
 from stages.metrics import average_precision
+
+if TYPE_CHECKING:
+    from stages.tao.wheel import TaoModule
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
         )
     model = Checkpoint(checkpoint, sum(c["isthing"] for c in categories), cfg.deploy, best_device())
     # The network has one class more than the label map: no-object.
-    net: Any = model.net
+    net: TaoModule = model.net
     learned = net.sem_seg_head.predictor.class_embed.out_features - 1
     if [c["id"] for c in categories] != [*range(1, learned + 1)]:
         raise ValueError(
@@ -69,7 +72,7 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
         )
     painter = Painter(categories)
     modes = tuple(config.Mode) if cfg.model.mode is config.Mode.panoptic else (cfg.model.mode,)
-    images: list[dict[str, Any]] = []
+    images: list[dict[str, int | str]] = []
     results: list[average_precision.Result] = []
     with files.atomic_write(out) as draft:
         writer = panoptic.Writer(draft, categories)
@@ -79,15 +82,14 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
             png = _png(picture.name)
             answer = model.predict(picture.rgb, *modes)
             height, width = picture.rgb.shape[:2]
-            images.append(
-                {"id": number, "file_name": file_names.unicode_name(picture.name), "height": height, "width": width}
-            )
+            file_name = file_names.unicode_name(picture.name)
+            images.append({"id": number, "file_name": file_name, "height": height, "width": width})
             shown = answer.segments[cfg.deploy.mode]
             painted = painter.draw(picture.rgb, shown, [])
             _write_png(draft / "overlays" / png, cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
             if config.Mode.panoptic in modes:
                 merged = answer.segments[config.Mode.panoptic]
-                entry = panoptic.Entry(number, Path(images[-1]["file_name"]), Path(png), [])
+                entry = panoptic.Entry(number, Path(file_name), Path(png), [])
                 writer.add(entry, merged.ids, merged.category_ids)
             if config.Mode.semantic in modes:
                 _write_png(draft / "semantic" / png, answer.segments[config.Mode.semantic].ids)
@@ -121,7 +123,7 @@ def _png(picture: str) -> str:
     return file_names.png_name(file_names.unicode_name(Path(picture).stem))
 
 
-def _write_png(path: Path, pixels: Any) -> None:
+def _write_png(path: Path, pixels: "cv2.typing.MatLike") -> None:
     """Write labels [H, W] or BGR [H, W, 3], values 0 to 255, as an 8-bit PNG."""
     path.write_bytes(cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes())
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 from stages import config
 from stages.foundation import command_line, files
@@ -34,18 +34,18 @@ def text() -> str:
     return "\n".join(parts)
 
 
-def sections(kind: Any, key: str) -> Iterator[tuple[str, Any]]:
+def sections(kind: type, key: str) -> Iterator[tuple[str, type]]:
     """Yield (key, dataclass) of a section and of all sections in it; NAME stands for names that users choose."""
     yield key, kind
     for name, hint in get_type_hints(kind).items():
         full = f"{key}.{name}".lstrip(".")
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             yield from sections(hint, full)
         elif get_origin(hint) is dict and is_dataclass(get_args(hint)[1]):
             yield from sections(get_args(hint)[1], f"{full}.NAME")
 
 
-def _rows(kind: Any, key: str) -> Iterator[str]:
+def _rows(kind: type, key: str) -> Iterator[str]:
     meanings, hints, ranges = _docstrings(kind), get_type_hints(kind), config.ranges(kind)
     for known in fields(kind):
         name, hint = known.name, hints[known.name]
@@ -58,7 +58,7 @@ def _rows(kind: Any, key: str) -> Iterator[str]:
         yield f"| `{name}` | {_type(hint)} | {_default(known, hint)} | {allowed} | {_line(meaning)} |"
 
 
-def _docstrings(kind: Any) -> dict[str, str]:
+def _docstrings(kind: type) -> dict[str, str]:
     """Return the docstring below each field of a dataclass, by the field's name."""
     (node,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(node, ast.ClassDef)
@@ -73,12 +73,12 @@ def _docstrings(kind: Any) -> dict[str, str]:
     return found
 
 
-def _choices(hint: Any) -> list[Enum]:
+def _choices(hint: object) -> list[Enum]:
     kind = get_args(hint)[0] if get_origin(hint) is list else hint
     return list(kind) if isinstance(kind, type) and issubclass(kind, Enum) else []
 
 
-def _type(hint: Any) -> str:
+def _type(hint: object) -> str:
     if get_origin(hint) is list:
         each = _type(get_args(hint)[0])
         return f"list of {each}" if each == "text" else f"list of {each}s"
@@ -87,7 +87,7 @@ def _type(hint: Any) -> str:
     return config.RULES.get(hint, "choice").removeprefix("a ")
 
 
-def _default(known: "Field[Any]", hint: Any) -> str:
+def _default(known: "Field[object]", hint: object) -> str:
     if is_dataclass(hint):
         return ""
     value = config.plain(known.default if known.default_factory is MISSING else known.default_factory())

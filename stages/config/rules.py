@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 
 def require(rule: bool, key: str, words: str, value: object) -> None:
@@ -66,7 +66,7 @@ def ranges(kind: type) -> dict[str, Range]:
 
 def check_ranges(section: object, key: str) -> None:
     """Raise ValueError for the first field of a dataclass that is out of its range; `key` is the key of the section."""
-    kind: Any = type(section)
+    kind: type = type(section)
     for name, allowed in ranges(kind).items():
         value = getattr(section, name)
         require(allowed.holds(value), f"{key}.{name}", allowed.words(), value)

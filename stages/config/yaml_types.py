@@ -30,9 +30,9 @@ def no_key(key: str) -> str:
     return f"there is no such key; {mean}docs/parameters.md lists them"
 
 
-def kind_of(key: str) -> Any:
+def kind_of(key: str) -> object:
     """The type of a full key in stages/config, such as `train.gpus[0]`; None where the key is unknown or free."""
-    kind: Any = config.Config
+    kind: object = config.Config
     for name in filter(None, re.split(r"[.\[\]]+", key)):
         if is_dataclass(kind):
             kind = get_type_hints(kind).get(name)
@@ -43,7 +43,7 @@ def kind_of(key: str) -> Any:
     return None if kind is Any else kind
 
 
-def rule_of(kind: Any) -> str:
+def rule_of(kind: object) -> str:
     """Return a type of a parameter in words."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"one of {list(kind.__members__)}"
@@ -69,7 +69,7 @@ def file_problem(path: Path, key: str) -> str:
     return ""
 
 
-def _complaints(node: yaml.Node, kind: Any, key: str) -> Iterator[tuple[int, str]]:
+def _complaints(node: yaml.Node, kind: object, key: str) -> Iterator[tuple[int, str]]:
     """Yield (line, explanation) for each node in `node` whose type is not `kind`."""
     line = node.start_mark.line + 1
     mapping = is_dataclass(kind) or get_origin(kind) is dict
@@ -91,7 +91,7 @@ def _complaints(node: yaml.Node, kind: Any, key: str) -> Iterator[tuple[int, str
         yield line, f"{key}: must be {rule_of(kind)}, found {words_of(node)}{fix}"
 
 
-def _entries(node: yaml.MappingNode, kind: Any, key: str) -> Iterator[tuple[int, str]]:
+def _entries(node: yaml.MappingNode, kind: object, key: str) -> Iterator[tuple[int, str]]:
     for name, value in node.value:
         full, line = f"{key}.{name.value}".lstrip("."), name.start_mark.line + 1
         if name.tag.endswith(":merge"):
@@ -114,7 +114,8 @@ def _left_open(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and ("${" in node.value or node.value == "???")
 
 
-def _taken(node: yaml.ScalarNode, kind: Any) -> bool:
+def _taken(node: yaml.ScalarNode, kind: object) -> bool:
+    assert isinstance(kind, type)
     tag = node.tag.rpartition(":")[2]
     if issubclass(kind, Enum):
         return tag == "str" and node.value in kind.__members__
@@ -123,7 +124,7 @@ def _taken(node: yaml.ScalarNode, kind: Any) -> bool:
     if tag != "str":
         return tag in (("int",) if kind is int else ("int", "float"))
     try:
-        kind(node.value)
+        (int if kind is int else float)(node.value)
     except ValueError:
         return False
     return True

@@ -8,7 +8,6 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -59,7 +58,7 @@ def _by_pillow(content: bytes, name: str) -> tuple[str, picture_files.Rgb, int]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as picture:
                 rgb = picture.convert("RGB")
-                orientation: Any = rgb.getexif().get(_EXIF_ORIENTATION)
+                orientation = rgb.getexif().get(_EXIF_ORIENTATION, 1)
                 kind = picture.format or ""
     except MemoryError:
         raise

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from stages.conversion.records import Record
 from stages.foundation.coco_types import Category
@@ -58,7 +57,7 @@ class Statistics:
         left_out = {"empty": len(self.empty), "skipped": len(self.skipped)}
         return {**counts, "classes_present": len(self._segments), **left_out}
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """Return all counts, for statistics.json."""
         pixels = self._counts["pixels"]
         return {

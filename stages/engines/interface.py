@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from stages import config
 
-Array = npt.NDArray[Any]
+Array = npt.NDArray[np.generic]
 
 
 class Runtime(Protocol):
@@ -121,8 +121,7 @@ BACKENDS = {
 
 def backend(target: config.Target) -> Backend:
     """Import the backend of a target's builder."""
-    module: Any = importlib.import_module(f"stages.engines.{BACKENDS[target.builder]}")
-    return cast(Backend, module)
+    return cast(Backend, importlib.import_module(f"stages.engines.{BACKENDS[target.builder]}"))
 
 
 def library(name: str, fix: str) -> ModuleType:

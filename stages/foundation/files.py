@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+Json = Any
+"""A parsed JSON or YAML value of a structure that its reader knows, or that it checks by catching exceptions."""
+
 
 @contextmanager
 def atomic_write(out: Path, keep: bool = False) -> Iterator[Path]:
@@ -47,13 +50,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(out: Path, content: Any) -> None:
+def write_json(out: Path, content: object) -> None:
     """Write JSON with two-space indents and a final newline, by `atomic_write`."""
     with atomic_write(out) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Json:
     """Parse a JSON file that a stage wrote.
 
     Raises FileNotFoundError where it is absent and ValueError where it is not JSON; both name the file and the fix.

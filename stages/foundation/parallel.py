@@ -92,15 +92,15 @@ def ordered[Item, Result](
             pool.shutdown(cancel_futures=True)
 
 
-_function: Callable[[Any], Any]
+_function: Callable[..., Any]
 """The function of a worker process. It is sent once per worker, since its arguments may be large."""
 
 
-def _call(portion: Sequence[Any]) -> list[Any]:
+def _call(portion: Sequence[object]) -> list[Any]:
     return [_function(item) for item in portion]
 
 
-def _start(parent: int, function: Callable[[Any], Any]) -> None:
+def _start(parent: int, function: Callable[..., object]) -> None:
     """Initialize a worker: it uses one thread, leaves Ctrl-C to the parent, and ends when the parent ends."""
     import cv2
 

@@ -11,7 +11,6 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.foundation import file_kinds
 
@@ -79,7 +78,7 @@ def read_csv(path: Path) -> list[CsvLine]:
     return found
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> object:
     """Parse a JSON file. Raises as `read`, and ValueError, naming file, line and column, if it is not JSON."""
     try:
         return json.loads(read(path), object_pairs_hook=_unique)
@@ -92,7 +91,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: nested too deeply to be read; correct the file") from error
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> object:
     """Parse a YAML file as OmegaConf does: YAML 1.1, but 1e-4 is a number and a date is text.
 
     Interpolations stay as written. Raises as `read`, and ValueError, naming file and place, if it is not YAML.
@@ -127,8 +126,8 @@ class _RepeatedKeyError(ValueError):
     pass
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result: dict[str, object] = {}
     for key, value in pairs:
         if key in result:
             raise _RepeatedKeyError(key)

@@ -6,7 +6,6 @@ Devices have neither the parameters nor the package onnx.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.foundation import files
@@ -29,7 +28,7 @@ FUSED_INPUT, TAO_INPUT = "frame", "inputs"
 class Description:
     """Content of graph.json."""
 
-    deploy: dict[str, Any]
+    deploy: dict[str, object]
     """The parameters `deploy` that the graph was exported with, as in params.yaml."""
     variant: str
     """A value of config.Variant: the operators that the graph is made of."""
@@ -55,7 +54,7 @@ class Description:
         return config.parse_deploy(self.deploy)
 
 
-def parse(content: Mapping[str, Any]) -> Description:
+def parse(content: Mapping[str, files.Json]) -> Description:
     """Parse the content of a graph.json. Raises ValueError for unknown or missing keys and for malformed steps."""
     names = [f.name for f in fields(Description)]
     if unknown := sorted(content.keys() - {*names}):

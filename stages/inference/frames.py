@@ -4,7 +4,7 @@ A frame is the input of an engine: uint8 [H, W, 3], RGB, of the size deploy.fram
 The checkpoint gets pictures of other sizes through the same functions as the engines.
 """
 
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ Frame = Rgb
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]
 """(height, width)."""
+_Label = TypeVar("_Label", bound=np.integer)
 
 
 def fitted_size(size: Size, into: Size, resize: config.Resize = config.Resize.pad) -> Size:
@@ -67,7 +68,9 @@ def fit(picture: Frame, cfg: config.Deploy) -> tuple[Frame, Size]:
     return frame, (height, width)
 
 
-def to_picture(labels: npt.NDArray[Any], used: Size, picture: Size, cfg: config.Deploy) -> npt.NDArray[Any]:
+def to_picture(  # noqa: UP047  # devices have Python 3.10
+    labels: npt.NDArray[_Label], used: Size, picture: Size, cfg: config.Deploy
+) -> npt.NDArray[_Label]:
     """Undo `fit` for a graph's map of labels [H, W]: cut off the padding and scale to the size `picture`.
 
     `used` is the size that `fit` returned. Scaling takes the nearest pixel, so labels are not blended.
@@ -78,9 +81,13 @@ def to_picture(labels: npt.NDArray[Any], used: Size, picture: Size, cfg: config.
     return _cut(labels, used, picture)
 
 
-def _cut(labels: npt.NDArray[Any], used: Size, size: Size) -> npt.NDArray[Any]:
+def _cut(  # noqa: UP047
+    labels: npt.NDArray[_Label], used: Size, size: Size
+) -> npt.NDArray[_Label]:
     cut = labels[: used[0], : used[1]]
-    return cut if used == size else cv2.resize(cut, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    if used == size:
+        return cut
+    return np.asarray(cv2.resize(cut, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), labels.dtype)
 
 
 def network_input(frames: npt.NDArray[np.uint8], cfg: config.Deploy) -> Floats:

@@ -1,7 +1,6 @@
 """Runs a graph on pictures of any size and returns maps of segments at the pictures' own sizes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +44,7 @@ class Predictor:
         sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
         return batch, [(size, used) for size, (_, used) in zip(sizes, fitted, strict=True)]
 
-    def graph_input(self, batch: frames.Frame) -> npt.NDArray[Any]:
+    def graph_input(self, batch: frames.Frame) -> npt.NDArray[np.generic]:
         """Return the graph's input for frames, uint8 [B, H, W, 3]: the frames, or float32 for the graph `tao`."""
         return frames.network_input(batch, self.cfg) if self.cfg.graph is config.GraphKind.tao else batch
 

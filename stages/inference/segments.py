@@ -7,7 +7,7 @@ the best score on top.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -30,11 +30,12 @@ class Segments:
     """Segment id -> category_id, 1 to C."""
 
 
-Outputs = dict[str, npt.NDArray[Any]]
+Outputs = dict[str, npt.NDArray[np.generic]]
 """Outputs of a graph for one batch, by name (docs/outputs.md)."""
 LOGITS = ("class_logits", "mask_logits")
 """Tensors inside each graph. CPU engines return them instead of the panoptic map; see `merges_on_host`."""
 Floats = npt.NDArray[np.float32]
+Logits = npt.NDArray[np.float16] | Floats
 
 
 class _MergeInput(NamedTuple):
@@ -112,10 +113,10 @@ def instances(
     return Segments(ids, {number: c for number, c in categories.items() if number in visible})
 
 
-def _merge_logits(class_logits: npt.NDArray[Any], mask_logits: npt.NDArray[Any], cfg: config.Deploy) -> _MergeInput:
+def _merge_logits(class_logits: Logits, mask_logits: Logits, cfg: config.Deploy) -> _MergeInput:
     """Turn class logits [Q, 1 + C], no-object at 0, and mask logits [Q, h, w] into `_merge`'s input, as TAO does."""
     shifted = class_logits.astype(np.float32) - class_logits.max(-1, keepdims=True)
-    probabilities = np.exp(shifted)
+    probabilities: Floats = np.exp(shifted)
     probabilities = probabilities[:, 1:] / probabilities.sum(-1, keepdims=True)
     used = frames.frame_in_input(cfg)
 

@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import cv2
@@ -107,7 +106,7 @@ class FrameSource(ABC):
         """End the iteration after the current frame."""
         self._stopped.set()
 
-    def _to_rgb(self, bgr: Any) -> frames.Frame:
+    def _to_rgb(self, bgr: "cv2.typing.MatLike") -> frames.Frame:
         out = self.buffer if self.buffer is not None and self.buffer.shape == bgr.shape else None
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out), np.uint8)
 
@@ -229,7 +228,7 @@ class VideoFile(FrameSource):
         self._capture.release()
 
 
-def _open_video(path: Path) -> Any:
+def _open_video(path: Path) -> cv2.VideoCapture:
     """Return a cv2.VideoCapture. Raises OSError if the file can't be opened and ValueError if it is no video."""
     label = files.printable(path)
     with path.open("rb") as file:
@@ -264,7 +263,7 @@ class LiveStream(FrameSource):
             raise ValueError(f"{self.label} is not UTF-8; write other bytes of a URL as %NN")
         hint = f"; for the file or folder of this name give SOURCE ./{self.label}" if os.path.lexists(text) else ""
         self._arrived = threading.Condition()
-        self._newest: tuple[int, Any, float] | None = None
+        self._newest: tuple[int, cv2.typing.MatLike, float] | None = None
         """Number, BGR array and time of the newest frame that was not yet yielded. Guarded by `_arrived`."""
         self._capture = self._open()
         if not self._capture.isOpened():
@@ -278,7 +277,7 @@ class LiveStream(FrameSource):
         # duration is right at any rate.
         self.fps = stated_fps if 1 <= stated_fps <= 240 else FrameSource.fps
 
-    def _open(self) -> Any:
+    def _open(self) -> cv2.VideoCapture:
         if self.text.isdigit():
             return cv2.VideoCapture(int(self.text))
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
@@ -327,7 +326,7 @@ class LiveStream(FrameSource):
                 self._capture.release()
 
 
-def _read(capture: Any) -> Any:
+def _read(capture: cv2.VideoCapture) -> "cv2.typing.MatLike | None":
     """Return the next frame, uint8 [H, W, 3] in BGR, or None if it can't be read."""
     try:
         good, bgr = capture.read()

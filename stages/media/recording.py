@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -86,7 +85,7 @@ class _VideoWriter:
                 "another OpenCV"
             )
 
-    def write(self, bgr: Any, times: int) -> None:
+    def write(self, bgr: "cv2.typing.MatLike", times: int) -> None:
         """Write a frame, uint8 [H, W, 3] in BGR, `times` times."""
         # A stream may come back with another frame size, but a video file has one size.
         frame = bgr if (bgr.shape[1], bgr.shape[0]) == self._size else cv2.resize(bgr, self._size)

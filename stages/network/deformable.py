@@ -6,7 +6,7 @@ bilinear between pixel centres, with zeros outside.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,8 +17,13 @@ from stages.inference import plugin
 from stages.operators import schema
 from stages.operators.deformable_attention import GridSample, Sizes, sample
 
+if TYPE_CHECKING:
+    from torch.onnx._internal.torchscript_exporter.jit_utils import GraphContext
 
-def use(pixel_decoder: Any, variant: config.Variant) -> None:
+    from stages.tao.wheel import TaoModule
+
+
+def use(pixel_decoder: "TaoModule", variant: config.Variant) -> None:
     """Make each deformable attention layer of TAO's pixel decoder sample as `variant` does."""
     for layer in pixel_decoder.transformer.encoder.layers:
         layer.self_attn.sampler = SAMPLERS[variant]()
@@ -26,7 +31,7 @@ def use(pixel_decoder: Any, variant: config.Variant) -> None:
 
 
 def attend(
-    layer: Any,
+    layer: "TaoModule",
     query: torch.Tensor,
     reference_points: torch.Tensor,
     stacked: torch.Tensor,
@@ -96,11 +101,12 @@ class Gather(nn.Module):
         heads_start = torch.arange(batch * heads, device=value.device) * stacked
         levels_start = torch.tensor([sum(h * w for h, w in sizes[:i]) for i in range(len(sizes))], device=value.device)
         first = heads_start.view(batch, 1, heads, 1, 1) + levels_start.view(1, 1, 1, -1, 1)
-        result: Any = 0
+        result: torch.Tensor | int = 0
         for pixel, share in zip(*self.corners(locations, sizes), strict=True):
             rows = F.embedding((first + pixel).reshape(batch, length, heads, -1), table)
             result = result + ((weights * share).reshape(batch, length, heads, 1, -1) @ rows).squeeze(-2)
-        return result  # type: ignore[no-any-return]
+        assert isinstance(result, torch.Tensor)
+        return result
 
 
 class Plugin(nn.Module):
@@ -136,8 +142,14 @@ def _plugin_node(
 
 
 def _plugin_symbolic(
-    g: Any, value: Any, shapes: Any, start_index: Any, locations: Any, weights: Any, version: Any
-) -> Any:
+    g: "GraphContext",
+    value: torch.Value,
+    shapes: torch.Value,
+    start_index: torch.Value,
+    locations: torch.Value,
+    weights: torch.Value,
+    version: torch.Value,
+) -> object:
     # TensorRT's parser ignores the domain. Without a domain, ONNX would expect one of its own operators.
     text = schema.constant(version, "s")
     inputs = value, shapes, start_index, locations, weights

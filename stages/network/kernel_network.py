@@ -8,7 +8,7 @@ weights, and the position and level embeddings of keys and values are constants.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ from stages.operators.deformable_attention import Sizes, deformable_attention
 from stages.operators.masked_attention import masked_attention
 from stages.operators.resize import resize
 from stages.operators.window_attention import window_attention
+
+if TYPE_CHECKING:
+    from stages.tao.wheel import TaoModule
 
 FIX = "set another variant in conf/target"
 
@@ -48,7 +51,7 @@ class Network(nn.Module):
         """
         super().__init__()
         self.plane = None if cfg.mode is config.Mode.panoptic else frames.mask_size(cfg)
-        network: Any = copy.deepcopy(tao)
+        network: TaoModule = copy.deepcopy(tao)
         if network.backbone.ape:
             raise ValueError(f"variant `cuda`: found a Swin with ape, expected one without; {FIX}")
         self.backbone = network.backbone
@@ -77,7 +80,7 @@ class Network(nn.Module):
         return class_logits, torch.unflatten(mask_logits, 2, self.plane) if self.plane else mask_logits
 
 
-def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def swin_block(block: "TaoModule", x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Compute TAO's SwinTransformerBlock.forward: [B, height * width, C] -> the same shape."""
     layer, mlp = block.attn, block.mlp
     qkv = Linear(layer.qkv.weight, layer.qkv.bias, pre_norm=block.norm1)(x)
@@ -97,10 +100,10 @@ def swin_block(block: Any, x: torch.Tensor, height: int, width: int) -> torch.Te
 class PixelDecoder(nn.Module):
     """TAO's pixel decoder (MSDeformAttnPixelDecoder) without its last convolution."""
 
-    def __init__(self, tao: Any) -> None:
+    def __init__(self, tao: "TaoModule") -> None:
         """Take TAO's module. Raises ValueError for one that our kernels can't compute."""
         super().__init__()
-        self.tao: Any = tao
+        self.tao: TaoModule = tao
         levels = len(tao.transformer_in_features), tao.maskformer_num_feature_levels
         if levels != (3, 3):
             raise ValueError(f"variant `cuda`: found {levels} levels, expected (3, 3); {FIX}")
@@ -147,7 +150,7 @@ class PixelDecoder(nn.Module):
         return fine, size, levels, with_pos_embed, sizes
 
 
-def level_pos_embed(pe_layer: Any, level_embed: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+def level_pos_embed(pe_layer: "TaoModule", level_embed: torch.Tensor, sizes: Sizes) -> torch.Tensor:
     """Return TAO's position embedding of each token plus the embedding of its level, level_embed [L, C]: [S, C]."""
     # The layer reads only the size of its input.
     fixed = [pe_layer(torch.zeros(1, 1, *size))[0].flatten(1).T for size in sizes]
@@ -160,7 +163,7 @@ def project(conv: nn.Conv2d, feature: Feature) -> torch.Tensor:
 
 
 def encoder_layer(
-    layer: Any, levels: torch.Tensor, with_pos_embed: torch.Tensor, next_pos_embed: torch.Tensor, sizes: Sizes
+    layer: "TaoModule", levels: torch.Tensor, with_pos_embed: torch.Tensor, next_pos_embed: torch.Tensor, sizes: Sizes
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute TAO's encoder layer of levels [B, S, C]. with_pos_embed: the levels plus their embedding.
 
@@ -180,7 +183,7 @@ def encoder_layer(
 class Decoder(nn.Module):
     """The transformer decoder of Mask2Former (arXiv:2112.01527, section 3.2)."""
 
-    def __init__(self, tao: Any, mask_features: nn.Conv2d) -> None:
+    def __init__(self, tao: "TaoModule", mask_features: nn.Conv2d) -> None:
         """Take TAO's MultiScaleMaskedTransformerDecoder and the last convolution of TAO's pixel decoder.
 
         Raises ValueError for a decoder that our kernels can't compute.
@@ -286,4 +289,4 @@ class Decoder(nn.Module):
         return classes(queries), masks
 
 
-MERGES: dict[config.Mode, Any] = {**merge.MERGES, config.Mode.panoptic: merge.PanopticKernel}
+MERGES: dict[config.Mode, merge.Merge] = {**merge.MERGES, config.Mode.panoptic: merge.PanopticKernel}

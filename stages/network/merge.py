@@ -5,8 +5,6 @@ shapes and no operator whose output shape depends on data. Mask logits have a qu
 input. As in TAO's evaluation, they are resized to the input, the padding is cut off, and they are resized to the frame.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -105,7 +103,8 @@ class Instance(nn.Module):
         return mask_bits, scores * mean, (pairs - query * classes + 1).to(torch.int32)
 
 
-MERGES: dict[config.Mode, Any] = {
+Merge = type[Panoptic] | type[Semantic] | type[Instance]
+MERGES: dict[config.Mode, Merge] = {
     config.Mode.panoptic: Panoptic,
     config.Mode.semantic: Semantic,
     config.Mode.instance: Instance,

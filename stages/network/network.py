@@ -16,7 +16,7 @@ import copy
 import importlib
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -27,6 +27,9 @@ from stages.inference import description, frames, segments
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 from stages.network import deformable, kernel_network, merge
 from stages.operators.window_attention import shifted_window_mask
+
+if TYPE_CHECKING:
+    from stages.tao.wheel import TaoModule
 
 
 class Network(nn.Module):
@@ -39,7 +42,7 @@ class Network(nn.Module):
     def __init__(self, tao: nn.Module, variant: config.Variant) -> None:
         """Wrap a copy of TAO's MaskFormerModel, which is not changed."""
         super().__init__()
-        network: Any = copy.deepcopy(tao)
+        network: TaoModule = copy.deepcopy(tao)
         for layer in network.backbone.layers:
             layer.forward = partial(swin_stage, layer)
         deformable.use(network.sem_seg_head.pixel_decoder, variant)
@@ -111,8 +114,8 @@ class TaoShaped(nn.Module):
         super().__init__()
         self.network = Network(tao, variant)
         self.input_name, self.output_names = description.TAO_INPUT, (*self.OUTPUTS[cfg.mode], *segments.LOGITS)
-        predictor: Any = self.network.decoder.tao
-        model: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
+        predictor: TaoModule = self.network.decoder.tao
+        model: TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
         # The part of TAO's spec that its Postprocessor reads.
         head = SimpleNamespace(num_classes=predictor.class_embed.out_features - 1)
         queries = SimpleNamespace(num_object_queries=predictor.num_queries)
@@ -130,18 +133,21 @@ class TaoShaped(nn.Module):
         return (*outputs, class_logits, mask_logits)
 
 
-GRAPHS: dict[config.GraphKind, Any] = {config.GraphKind.fused: Fused, config.GraphKind.tao: TaoShaped}
+GRAPHS: dict[config.GraphKind, type[Fused] | type[TaoShaped]] = {
+    config.GraphKind.fused: Fused,
+    config.GraphKind.tao: TaoShaped,
+}
 
 
 class PixelDecoder(nn.Module):
     """TAO's pixel decoder. Returns pixel features [B, C, H/4, W/4] and three levels [B, C, h, w], coarse to fine."""
 
-    def __init__(self, tao: Any) -> None:
+    def __init__(self, tao: "TaoModule") -> None:
         """Take TAO's pixel decoder without its last convolution, `mask_features`."""
         super().__init__()
         self.mask_features = tao.mask_features
         tao.mask_features = nn.Identity()
-        self.tao: Any = tao
+        self.tao: TaoModule = tao
 
     def forward(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Run TAO's forward_features. TAO returns the coarsest level twice; this returns it once."""
@@ -150,7 +156,7 @@ class PixelDecoder(nn.Module):
 
 
 def swin_stage(
-    layer: Any, x: torch.Tensor, height: int, width: int
+    layer: "TaoModule", x: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, int, int, torch.Tensor, int, int]:
     """Compute one of Swin's four stages of x [B, height * width, C]; return what TAO's BasicLayer.forward returns."""
     # Sizes are tensors while a graph is traced. The sizes of the deployed graph are fixed.
@@ -170,7 +176,7 @@ class Decoder(nn.Module):
     def __init__(self, tao: nn.Module, mask_features: nn.Conv2d) -> None:
         """Take TAO's MultiScaleMaskedTransformerDecoder and the last convolution of TAO's pixel decoder."""
         super().__init__()
-        self.tao: Any = tao
+        self.tao: TaoModule = tao
         self.mask_features = mask_features
 
     def masks(self, queries: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

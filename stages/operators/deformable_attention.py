@@ -7,7 +7,7 @@ bilinear at pixel centres, with zeros outside.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -133,7 +133,9 @@ def _compute(attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[to
     return (deformable_attention(value, samples, sizes, attributes.integer("heads"), attributes.integer("points")),)
 
 
-def _to_node(value: Any, samples: Any, sizes: Any, heads: Any, points: Any) -> tuple[list[Any], dict[str, Any]]:
+def _to_node(
+    value: torch.Value, samples: torch.Value, sizes: torch.Value, heads: torch.Value, points: torch.Value
+) -> schema.NodeParts:
     attributes = {
         "sizes_i": schema.constant(sizes, "is"),
         "heads_i": schema.constant(heads, "i"),

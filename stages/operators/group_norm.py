@@ -7,7 +7,6 @@ first with pos_embed added.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -90,10 +89,16 @@ def _compute(attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[to
     return (group_norm(levels, scale, shift, inputs[-1] if optional else None, *options),)
 
 
-def _to_node(pos_embed: bool) -> Callable[..., tuple[list[Any], dict[str, Any]]]:
+def _to_node(pos_embed: bool) -> Callable[..., schema.NodeParts]:
     def to_node(
-        levels: Any, scale: Any, shift: Any, last: Any, groups: Any, epsilon: Any, activation: Any
-    ) -> tuple[list[Any], dict[str, Any]]:
+        levels: torch.Value,
+        scale: torch.Value,
+        shift: torch.Value,
+        last: torch.Value,
+        groups: torch.Value,
+        epsilon: torch.Value,
+        activation: torch.Value,
+    ) -> schema.NodeParts:
         optional = "pos_embed" if pos_embed else "" if schema.is_none(last) else "residual"
         attributes = {
             "optional_input_s": optional,

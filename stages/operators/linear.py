@@ -19,7 +19,6 @@ Tokens beyond the picture are zeros. Output: [B, R, N].
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -165,7 +164,7 @@ def _compute(attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[to
     return (linear(x, weight, *first, None, *options),)
 
 
-def _to_node(x: Any, weight: Any, *arguments: Any) -> tuple[list[Any], dict[str, Any]]:
+def _to_node(x: torch.Value, weight: torch.Value, *arguments: torch.Value) -> schema.NodeParts:
     count = len(OPTIONAL_INPUTS)
     given = {
         name: value for name, value in zip(OPTIONAL_INPUTS, arguments[:count], strict=True) if not schema.is_none(value)

@@ -6,7 +6,6 @@ Attributes: heads M; channels M * D; first_columns, where these channels begin i
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -69,8 +68,14 @@ def _compute(attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[to
 
 
 def _to_node(
-    query: Any, key: Any, value: Any, mask_logits: Any, heads: Any, channels: Any, first_columns: Any
-) -> tuple[list[Any], dict[str, Any]]:
+    query: torch.Value,
+    key: torch.Value,
+    value: torch.Value,
+    mask_logits: torch.Value,
+    heads: torch.Value,
+    channels: torch.Value,
+    first_columns: torch.Value,
+) -> schema.NodeParts:
     attributes = {
         "heads_i": schema.constant(heads, "i"),
         "channels_i": schema.constant(channels, "i"),

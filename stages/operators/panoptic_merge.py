@@ -7,7 +7,6 @@ query_ids uint8 [B, H, W] at the frame's size, areas int32, scores float32 and c
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -123,14 +122,14 @@ def _compute(attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[to
 
 
 def _to_node(
-    class_logits: Any,
-    mask_logits: Any,
-    mask_size: Any,
-    num_things: Any,
-    score_threshold: Any,
-    overlap_threshold: Any,
-    *sizes: Any,
-) -> tuple[list[Any], dict[str, Any]]:
+    class_logits: torch.Value,
+    mask_logits: torch.Value,
+    mask_size: torch.Value,
+    num_things: torch.Value,
+    score_threshold: torch.Value,
+    overlap_threshold: torch.Value,
+    *sizes: torch.Value,
+) -> schema.NodeParts:
     attributes = {
         "mask_size_i": schema.constant(mask_size, "is"),
         "things_i": schema.constant(num_things, "i"),

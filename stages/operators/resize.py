@@ -5,7 +5,6 @@ the height H and the width W of the result. Output: [B, H * W, C].
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -41,7 +40,7 @@ def _compute(attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[to
     return (resize(inputs[0], *_read(attributes)),)
 
 
-def _to_node(x: Any, first_row: Any, plane: Any, to: Any) -> tuple[list[Any], dict[str, Any]]:
+def _to_node(x: torch.Value, first_row: torch.Value, plane: torch.Value, to: torch.Value) -> schema.NodeParts:
     attributes = {
         "first_row_i": schema.constant(first_row, "i"),
         "plane_i": schema.constant(plane, "is"),

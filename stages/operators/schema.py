@@ -6,13 +6,16 @@ computation in PyTorch, and the export by PyTorch. stages/engines/cuda/launch_pl
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.nn import functional as F
 from torch.onnx import symbolic_helper
 
-from stages.inference.steps import Attributes, TensorSpec
+from stages.inference.steps import Attributes, AttributeValue, TensorSpec
+
+if TYPE_CHECKING:
+    from torch.onnx._internal.torchscript_exporter.jit_utils import GraphContext
 
 DOMAIN = "vistas2engine"
 """ONNX domain of the operators, and namespace of their functions in torch.ops."""
@@ -54,32 +57,34 @@ def require_inputs(name: str, inputs: Sequence[TensorSpec], ranks: Sequence[int]
         raise ValueError(f"{name} takes tensors of one type, float16 or float32; found {found}")
 
 
-# PyTorch has no public types for the values of a traced graph, and no public way to read constants among them.
-def constant(value: Any, kind: Literal["i", "f", "s", "is"]) -> Any:
+NodeParts = tuple[list[torch.Value], dict[str, AttributeValue]]
+"""Inputs of a node, and its attributes by names with the suffixes _i, _f or _s for their type."""
+
+
+# PyTorch has no public way to read constants among the values of a traced graph.
+def constant(value: torch.Value, kind: Literal["i", "f", "s", "is"]) -> AttributeValue:
     """A constant argument of a traced call: kind i, f, s, or is for a list of integers."""
-    return symbolic_helper._maybe_get_const(value, kind)
+    found: AttributeValue = symbolic_helper._maybe_get_const(value, kind)
+    return found
 
 
-def is_none(value: Any) -> bool:
+def is_none(value: torch.Value) -> bool:
     """Return whether an argument of a traced call is None."""
     return bool(symbolic_helper._is_none(value))
 
 
-def unpack_list(value: Any) -> list[Any]:
+def unpack_list(value: torch.Value) -> list[torch.Value]:
     """The elements of a list argument of a traced call."""
     return list(symbolic_helper._unpack_list(value))
 
 
-def export_as(
-    operator: str, function: str, to_node: Callable[..., tuple[Sequence[Any], dict[str, Any]]], outputs: int = 1
-) -> None:
+def export_as(operator: str, function: str, to_node: Callable[..., NodeParts], outputs: int = 1) -> None:
     """Make PyTorch's exporter write calls of torch.ops.vistas2engine.<function> as nodes of an operator.
 
-    `to_node` gets the call's arguments as values of the traced graph and returns the node's inputs and attributes,
-    these by names with the suffixes _i, _f or _s for their type.
+    `to_node` gets the call's arguments as values of the traced graph.
     """
 
-    def symbolic(g: Any, *arguments: Any) -> Any:
+    def symbolic(g: "GraphContext", *arguments: torch.Value) -> object:
         inputs, attributes = to_node(*arguments)
         made = g.op(f"{DOMAIN}::{operator}", *inputs, outputs=outputs, **attributes)
         for output, traced in zip([made] if outputs == 1 else made, g.original_node.outputs(), strict=True):

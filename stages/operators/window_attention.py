@@ -5,7 +5,6 @@ bias [M, N, N] with N = window^2. Attributes: heads M, height, width, window, sh
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +90,9 @@ def _compute(attributes: Attributes, inputs: Sequence[torch.Tensor]) -> tuple[to
     return (window_attention(*inputs, *(attributes.integer(name) for name in _SIZES)),)
 
 
-def _to_node(qkv: Any, bias: Any, relative_position_bias: Any, *sizes: Any) -> tuple[list[Any], dict[str, Any]]:
+def _to_node(
+    qkv: torch.Value, bias: torch.Value, relative_position_bias: torch.Value, *sizes: torch.Value
+) -> schema.NodeParts:
     attributes = {f"{name}_i": schema.constant(size, "i") for name, size in zip(_SIZES, sizes, strict=True)}
     return [qkv, bias, relative_position_bias], attributes
 

@@ -10,7 +10,7 @@ The reference is a .npz file of N frames and TAO's predictions on them:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,12 @@ from stages.metrics import agreement
 if TYPE_CHECKING:
     import onnx
 
-Array = npt.NDArray[Any]
+Array = npt.NDArray[np.generic]
 Tensors = dict[str, Array]
 Reference = Mapping[str, Array]
 """Arrays of a reference file by name; see the module."""
+Metrics = dict[str, float | str]
+"""Metrics of a stage by name: numbers, and `compared`, which says why there is no comparison."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,8 @@ def check(
     model: "onnx.ModelProto",
     reference_file: Path,
     description: Description,
-    measure: Callable[[Reference, Answer], dict[str, Any]],
-) -> dict[str, Any]:
+    measure: Callable[[Reference, Answer], Metrics],
+) -> Metrics:
     """Run a graph on the reference frames and return the metrics that `measure` computes from both predictions.
 
     If ONNX Runtime can't run the graph, the result has the key `compared` only, which says so.
@@ -159,7 +161,7 @@ def check(
     return measure(expected, run(model, expected["frames"], description))
 
 
-def differences(expected: Reference, found: Answer) -> dict[str, Any]:
+def differences(expected: Reference, found: Answer) -> Metrics:
     """Return 99th percentile and maximum of the logits' differences, and the agreement of the maps in percent."""
     gaps = [np.abs(getattr(found, name) - expected[name]) for name in LOGITS]
     # NumPy's max propagates NaN, Python's does not.
@@ -184,11 +186,11 @@ def reference_maps(expected: Reference) -> list[Segments]:
     return [Segments(ids, {i: int(c) for i, c in enumerate(row) if c}) for ids, row in rows]
 
 
-def require_equal(folder: Path, found: dict[str, Any], cfg: config.Deploy) -> None:
+def require_equal(folder: Path, found: Metrics, cfg: config.Deploy) -> None:
     """Raise RuntimeError, naming the parameter, unless `found`, from `check`, is within deploy's limits. NaN is not."""
     if "compared" in found:
         return
-    difference, agreed = found["logit_difference_p99"], found["pixel_agreement_pct"]
+    difference, agreed = float(found["logit_difference_p99"]), float(found["pixel_agreement_pct"])
     fix = (
         "restore the locked versions of torch, onnxsim and onnxruntime (`make env`), or change the limit in conf/deploy"
     )

@@ -1,7 +1,7 @@
 """Collects a network's panoptic, semantic and instance metrics over a validation set, in total and by class."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,9 +40,9 @@ class Figures:
         if found := predicted.instances:
             self.precision.add(entry.image_id, found.masks, found.scores, found.category_ids)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, dict[str, float]]:
         """Return the metrics over all classes, 0 to 100."""
-        result: dict[str, Any] = {}
+        result: dict[str, dict[str, float]] = {}
         if config.Mode.panoptic in self.modes:
             result |= self.quality.summary(self.categories)
         if config.Mode.semantic in self.modes:

@@ -7,7 +7,6 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +74,7 @@ class Checkpoint:
             test_topk_per_image=deploy.top_k,
             device=self.device,
         )
-        module: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model")
+        module: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model")
         self._module = module.Mask2formerPlModule
 
     def logits(self, frame: frames.Frame) -> tuple[torch.Tensor, torch.Tensor]:

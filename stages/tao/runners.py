@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.foundation import text
@@ -126,7 +125,7 @@ def launcher(run: Run, cfg: config.Config) -> list[str]:
     return command
 
 
-def mounts_file(train: config.Train, root: Path, mounts: list[Path]) -> dict[str, Any]:
+def mounts_file(train: config.Train, root: Path, mounts: list[Path]) -> dict[str, object]:
     """Return the launcher's mounts file: the repository `root` and `mounts`, each under its path on the host."""
     return {
         "Mounts": [{"source": str(path), "destination": str(path)} for path in (root, *mounts)],
@@ -199,7 +198,7 @@ def _logged_in(registry: str) -> bool:
     if not path.exists():
         return False
     content = text.read_json(path)
-    return registry in content.get("auths", {}) or registry in content.get("credHelpers", {})
+    return isinstance(content, dict) and any(registry in content.get(key, {}) for key in ("auths", "credHelpers"))
 
 
 def call(command: list[str], **env: str) -> None:

@@ -5,13 +5,12 @@ Field names and defaults: nvidia_tao_pytorch.config.mask2former. Fields that are
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
 
-def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, Any]:
+def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, object]:
     """Return the spec of a training run, ready to be written as YAML.
 
     coco: folder that the convert stage wrote. num_classes: length of the label map. Paths of results, of the first
@@ -19,10 +18,10 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
     """
     model, train, backbone = cfg.model, cfg.train, cfg.model.backbone
 
-    def dataset(split: str, batch_size: int) -> dict[str, Any]:
+    def dataset(split: str, batch_size: int) -> dict[str, object]:
         return {**annotations(coco / split, cfg), "batch_size": batch_size, "num_workers": train.workers}
 
-    swin: dict[str, Any] = {
+    swin: dict[str, object] = {
         # A custom size is built by our own hook; TAO still wants a name from its table.
         "type": "tiny" if backbone.type is config.SwinType.custom else backbone.type.value,
         "embed_dim": backbone.embed_dim,
@@ -35,7 +34,7 @@ def train_spec(coco: Path, num_classes: int, cfg: config.Config) -> dict[str, An
     if train.keep is config.Keep.best:
         name, mode = monitor(cfg)
         keep_best = {"checkpointer": {"enable_topk": True, "save_top_k": 1, "monitor": name, "mode": mode}}
-    spec: dict[str, Any] = {
+    spec: dict[str, object] = {
         "model": {
             "mode": model.mode.value,
             "backbone": {
@@ -129,7 +128,7 @@ def visible_gpus(train: config.Train) -> list[int]:
     return list(range(len(train.gpus))) if train.runner is config.Runner.docker else train.gpus
 
 
-def merged(spec: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def merged(spec: dict[str, object], more: dict[str, object]) -> dict[str, object]:
     """Return `spec` with the fields of `more` added or replaced, at any depth."""
     result = dict(spec)
     for key, value in more.items():
@@ -173,7 +172,7 @@ def check(cfg: config.Config) -> None:
                 config.require(as_written, f"train.tao_spec.{key}", config.RULES[kind], value)
 
 
-def _leaves(spec: dict[str, Any], prefix: str = "") -> set[str]:
+def _leaves(spec: dict[str, object], prefix: str = "") -> set[str]:
     """Return the full keys of all fields, such as train.optim.lr."""
     found: set[str] = set()
     for key, value in spec.items():
@@ -181,6 +180,6 @@ def _leaves(spec: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
-def _holds(spec: dict[str, Any], key: str) -> bool:
+def _holds(spec: dict[str, object], key: str) -> bool:
     """Return whether a spec has the field `key` or a field in it."""
     return any(leaf == key or leaf.startswith(f"{key}.") for leaf in _leaves(spec))

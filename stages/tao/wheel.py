@@ -23,9 +23,14 @@ from typing import TYPE_CHECKING, Any
 from stages.foundation import text, torch_file
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
 log = logging.getLogger(__name__)
+
+TaoModule = Any
+"""A module, a class or a network of TAO. The wheel has no types."""
 
 # TAO's core imports these. PyPI does not have them for Python 3.12, or Mask2Former never calls them. The project named
 # `eff` on PyPI is unrelated, so TAO must never import it.
@@ -51,15 +56,15 @@ class _Unavailable(ModuleType):
 
     __path__ = []  # noqa: RUF012  # marks a package
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
         module = self.__name__
 
-        def accept(self: Any, *args: Any, **kwargs: Any) -> None:
+        def accept(self: object, *args: object, **kwargs: object) -> None:
             pass
 
-        def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
+        def refuse(self: object, *args: object, **kwargs: object) -> None:
             raise RuntimeError(f"TAO used {module}.{name}, which Mask2Former should never need: install {module}")
 
         return type(name, (), {"__init__": accept, "__call__": refuse, "__getattr__": refuse})
@@ -84,7 +89,7 @@ class _StandIns(MetaPathFinder, Loader):
             vars(module)["rgb2id"] = rgb2id
 
 
-def rgb2id(color: Any) -> Any:
+def rgb2id(color: "npt.ArrayLike") -> "npt.NDArray[np.int32]":
     """Decode COCO panoptic ids of an RGB array: uint8 [..., 3] -> int32 [...], id = R + 256 G + 65536 B."""
     import numpy as np
 
@@ -108,7 +113,7 @@ def prepare() -> None:
 
 def _tolerate_missing_op() -> None:
     """Let TAO use PyTorch's deformable attention if its compiled op is missing; TAO loads the op even on a CPU."""
-    modules: Any = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.mask2former_modules")
+    modules: TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.deformable_detr.model.ops.mask2former_modules")
     load_ops = modules.load_ops
     warned = False
 
@@ -129,14 +134,14 @@ def _keep_lowest_class() -> None:
     """Keep the lowest class of a mask without void. TAO's semantic loader drops the lowest value, assuming void."""
     import numpy as np
 
-    datasets: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.datasets")
+    datasets: TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.datasets")
 
     class WithVoid(ModuleType):
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> object:
             return getattr(np, name)
 
         @staticmethod
-        def unique(mask: Any) -> Any:
+        def unique(mask: "npt.NDArray[np.integer]") -> "npt.NDArray[np.integer]":
             return np.union1d([0], mask)
 
     datasets.np = WithVoid("numpy")
@@ -146,7 +151,7 @@ def _keep_swin_sizes() -> None:
     """Take embed_dim, depths and num_heads from the spec. TAO replaces them with those of a table, by swin.type."""
     model = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.mask2former")
 
-    def build(self: Any, cfg: Any) -> Any:
+    def build(self: TaoModule, cfg: object) -> TaoModule:
         net = model.D2SwinTransformer(cfg)
         self.backbone_feature_shape = net.output_shape()
         return net

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,10 +20,14 @@ from stages import config
 from stages.tao import spec
 from stages.training import resume
 
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
+
 log = logging.getLogger(__name__)
 
 
-class SeededLoader(DataLoader[Any]):
+class SeededLoader(DataLoader[object]):
     """Seeds the random numbers of each epoch by the epoch's number.
 
     A checkpoint does not hold the state of random number generators. With seeds by epoch, a resumed training draws the
@@ -34,7 +38,7 @@ class SeededLoader(DataLoader[Any]):
     seed = staticmethod(lambda: 0)
     """Returns the seed of the epoch that begins."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> "_BaseDataLoaderIter":
         pl.seed_everything(SeededLoader.seed(), workers=True, verbose=False)
         return super().__iter__()
 
@@ -42,7 +46,7 @@ class SeededLoader(DataLoader[Any]):
 class _DropOldCheckpoints(Callback):
     """Deletes all checkpoints but the two newest. TAO keeps all of them, each three times the network's size."""
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             for path in resume.checkpoints(Path(trainer.default_root_dir))[2:]:
                 path.unlink()
@@ -51,13 +55,13 @@ class _DropOldCheckpoints(Callback):
 class _LogEpochs(Callback):
     """Logs a line per epoch. Used if there is no terminal for a progress bar."""
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
         self._first = trainer.current_epoch
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            done, total = trainer.current_epoch + 1, trainer.max_epochs
+            done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
             pace = (time.monotonic() - self._start) / (done - self._first)
             loss = float(trainer.callback_metrics["train_loss_epoch"])
             log.info("epoch %d of %d: train_loss %.3f, %.0f s left", done, total, loss, pace * (total - done))
@@ -72,11 +76,27 @@ class _ClipShards(Callback):
     def __init__(self, norm: float) -> None:
         self._norm = norm
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        trainer.strategy.model.clip_grad_norm_(self._norm)
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        cast("FullyShardedDataParallel", trainer.strategy.model).clip_grad_norm_(self._norm)
 
 
-def merge_param_groups(configure: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+class _Schedule(TypedDict):
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+
+class Optimization(TypedDict):
+    """Result of TAO's `configure_optimizers`."""
+
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: _Schedule
+
+
+type Configure = Callable[[pl.LightningModule], Optimization]
+
+
+def merge_param_groups(configure: Configure) -> Configure:
     """Wrap TAO's `configure_optimizers`: merge parameter groups of equal learning rate and weight decay into one.
 
     TAO makes a group per parameter, hundreds in all, and the optimizer launches its kernels once per group. Every
@@ -84,7 +104,7 @@ def merge_param_groups(configure: Callable[[Any], dict[str, Any]]) -> Callable[[
     stays true: if the rates differ, the first group is still of the backbone and the last is not.
     """
 
-    def configure_optimizers(module: Any) -> dict[str, Any]:
+    def configure_optimizers(module: pl.LightningModule) -> Optimization:
         found = configure(module)
         groups, scheduler = found["optimizer"].param_groups, found["lr_scheduler"]["scheduler"]
         # The scheduler was made for TAO's groups and keeps a rate for each in base_lrs and _last_lr.
@@ -124,7 +144,7 @@ def trainer(cfg: config.Config, *, resumed: bool) -> Callable[..., pl.Trainer]:
         kwargs["logger"] = [*kwargs["logger"], curves]
         result = pl.Trainer(callbacks=more, **kwargs)
         # current_epoch is one too low when the first epoch after a resumption begins.
-        epochs: Any = result.fit_loop.epoch_progress
+        epochs: Any = result.fit_loop.epoch_progress  # Its type lacks `processed`.
         SeededLoader.seed = staticmethod(lambda: cfg.train.seed + epochs.current.processed)
         return result
 

@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.tao import runners, wheel
@@ -24,8 +23,8 @@ def train(run: runners.Run, cfg: config.Config) -> None:
 
     wheel.prepare()
     os.environ["TAO_VISIBLE_DEVICES"] = ",".join(map(str, cfg.train.gpus))
-    entry: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
-    data: Any = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
+    entry: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
+    data: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
     data.DataLoader = callbacks.SeededLoader
     base = entry.Mask2formerPlModule
     own = {"configure_optimizers": callbacks.merge_param_groups(base.configure_optimizers)}

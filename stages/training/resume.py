@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from stages.foundation import files
 
@@ -93,14 +92,14 @@ def trained(results: Path, best: bool) -> Path | None:
     return found[-1] if found else None
 
 
-def history(status: Path) -> list[dict[str, Any]]:
+def history(status: Path) -> list[dict[str, float]]:
     """Read TAO's status.json: a row per epoch with epoch (from 1), train_loss and, if it was validated, COLUMNS.
 
     TAO appends a JSON line per event and repeats old figures in unrelated events. Within an epoch the validation's line
     comes first, then the line with the epoch's number, then the training's. If a resumption repeats an epoch, the last
     row counts.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, dict[str, float]] = {}
     validated: dict[str, float] = {}
     epoch = 0
     for line in status.read_text(encoding="utf-8").splitlines():

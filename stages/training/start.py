@@ -4,7 +4,6 @@ import json
 import shlex
 import traceback
 from pathlib import Path
-from typing import Any
 
 from stages import config
 from stages.foundation import files, parallel
@@ -82,7 +81,7 @@ def _command(run: runners.Run, cfg: config.Config) -> tuple[list[str], dict[str,
     return runners.wheel(run, cfg.train), {}
 
 
-def ended_early(rows: list[dict[str, Any]], cfg: config.Config) -> bool:
+def ended_early(rows: list[dict[str, float]], cfg: config.Config) -> bool:
     """Return whether train.patience ended a training with these rows of the history.
 
     TAO's exit status is 0 after an interruption too. Only the history shows which of the two it was.

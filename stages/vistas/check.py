@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from stages import config
 from stages.coco import rle
-from stages.foundation import text
+from stages.foundation import files, text
 from stages.vistas import labels, plausibility, reader
 
 MASKS_PER_FOLDER = 64
@@ -110,7 +109,7 @@ def panoptic_problems(path: Path) -> Iterator[str]:
 _RESTORE = "restore the file, or delete it: convert does not need it"
 
 
-def _structure_problems(path: Path, content: Any, lists: dict[str, tuple[str, ...]]) -> Iterator[str]:
+def _structure_problems(path: Path, content: object, lists: dict[str, tuple[str, ...]]) -> Iterator[str]:
     """Yield where the JSON lacks one of the lists, or an entry of a list lacks one of its keys."""
     for name, keys in lists.items():
         entries = content.get(name) if isinstance(content, dict) else None
@@ -126,7 +125,7 @@ def _structure_problems(path: Path, content: Any, lists: dict[str, tuple[str, ..
                 yield from _segment_structure_problems(where, entry["segments_info"])
 
 
-def _segment_structure_problems(where: str, segments: Any) -> Iterator[str]:
+def _segment_structure_problems(where: str, segments: object) -> Iterator[str]:
     if not isinstance(segments, list):
         yield f"{where}: segments_info is not a list; {_RESTORE}"
         return
@@ -136,7 +135,7 @@ def _segment_structure_problems(where: str, segments: Any) -> Iterator[str]:
             yield f"{where}: segments_info[{i}] has no id, or an area that is not a number; {_RESTORE}"
 
 
-def _content_problems(path: Path, content: Any) -> Iterator[str]:
+def _content_problems(path: Path, content: files.Json) -> Iterator[str]:
     images, annotations = content["images"], content["annotations"]
     ids = [image["id"] for image in images] + [annotation["image_id"] for annotation in annotations]
     if len(types := {type(image_id).__name__ for image_id in ids}) > 1:

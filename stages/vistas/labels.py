@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from stages.foundation import names, text
 
@@ -78,7 +78,7 @@ def load(path: Path = CONFIG) -> tuple[Label, ...]:
     )
 
 
-def _problems(entry: Any, index: int) -> Iterator[str]:
+def _problems(entry: object, index: int) -> Iterator[str]:
     """Yield the problems of one entry of the list of labels."""
     if not isinstance(entry, dict):
         yield f"found {_shown(entry)}, expected an object with name, readable, instances, evaluate and color"
@@ -112,7 +112,7 @@ def _problems(entry: Any, index: int) -> Iterator[str]:
         yield f"id is {_shown(entry['id'])}, but {rule}; sort the list and fill its gaps"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """Return a JSON value as text, cut to 60 characters."""
     written = json.dumps(value)
     return written if len(written) <= 60 else f"{written[:57]}..."

@@ -6,9 +6,12 @@ normalisation of pictures. Such weights would load without an error and give wro
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
+
+if TYPE_CHECKING:
+    from stages.foundation.files import Json
 
 SPEC_DEFAULTS: dict[str, object] = {
     "backbone.type": "swin",
@@ -31,7 +34,7 @@ The tables of hugging_face_config.py assume these values.
 """
 
 
-def check_spec(where: str, model: dict[str, Any]) -> None:
+def check_spec(where: str, model: Mapping[str, object]) -> None:
     """Raise ValueError unless the network of a TAO spec's `model` can be computed by transformers, whatever its sizes.
 
     `where` is the file or parameter that the spec is from, for the message.
@@ -40,7 +43,7 @@ def check_spec(where: str, model: dict[str, Any]) -> None:
         raise ValueError(f"{where}: {'; '.join(others)}: transformers' Mask2Former has the expected values only")
 
 
-def spec_differences(model: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def spec_differences(model: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     """Compare the `model` of two TAO specs: list the keys of SPEC_DEFAULTS that differ, as text."""
     result = []
     for path, default in SPEC_DEFAULTS.items():
@@ -50,7 +53,7 @@ def spec_differences(model: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return result
 
 
-def check_normalization(path: Path, content: Mapping[str, Any]) -> None:
+def check_normalization(path: Path, content: "Mapping[str, Json]") -> None:
     """Raise ValueError unless a preprocessor_config.json normalises pictures as TAO and the engines do.
 
     `content` is that of the file, or the same keys from another file `path`. Keys: image_mean and image_std (RGB),
@@ -90,7 +93,7 @@ def same_value(a: object, b: object) -> bool:
     return bool(a == b)
 
 
-def _channels(found: Any, default: Any) -> Any:
+def _channels(found: "Json", default: list[float]) -> "Json":
     """Return image_mean or image_std of a preprocessor_config.json as a list: null, a number, or already a list."""
     if found is None:
         return default

@@ -7,11 +7,14 @@ file's name and the dicts around its tensors are ignored.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stages.foundation import text
 from stages.weights import state_dict
 from stages.weights.state_dict import StateDict
+
+if TYPE_CHECKING:
+    from stages.foundation.files import Json
 
 TAO, ORIGINAL, HUGGING_FACE = "tao", "original", "hugging_face"
 """Values of model.weights_format."""
@@ -29,7 +32,7 @@ class Spec(NamedTuple):
     """An experiment spec of TAO."""
 
     path: Path
-    content: dict[str, Any]
+    content: "dict[str, Json]"
 
 
 def detect(
@@ -91,7 +94,7 @@ def find_spec(path: Path, classes: int) -> Spec | None:
         if not (found := path.parent / name).is_file():
             continue
         try:
-            content = text.read_yaml(found)
+            content: Json = text.read_yaml(found)
         except (OSError, ValueError):
             continue  # It is not TAO's.
         model = content.get("model") if isinstance(content, dict) else None

@@ -10,11 +10,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stages import config
 from stages.weights.compatibility import same_value
 from stages.weights.messages import first_five
+
+if TYPE_CHECKING:
+    from stages.foundation.files import Json
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +131,7 @@ DEFAULT_BACKBONE = {"model_type": "swin", "depths": [2, 2, 18, 2], "out_features
 """transformers' default of backbone_config."""
 
 
-def check(path: Path, content: dict[str, Any], model: config.Model) -> None:
+def check(path: Path, content: "dict[str, Json]", model: config.Model) -> None:
     """Raise ValueError unless a config.json describes the network of the parameters `model`.
 
     `content` is that of the file `path`, which must be of a Mask2Former with a Swin. Keys that transformers does not
@@ -165,7 +168,7 @@ def check(path: Path, content: dict[str, Any], model: config.Model) -> None:
         raise ValueError(f"{path} has other sizes than `model`: set {' '.join(sizes)} in conf/model")
 
 
-def _resolve_aliases(path: Path, values: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+def _resolve_aliases(path: Path, values: "Mapping[str, Json]", aliases: Mapping[str, str]) -> "dict[str, Json]":
     """Return a copy in which each alias is replaced by its key. Raises ValueError if alias and key differ."""
     result = dict(values)
     for alias, key in aliases.items():

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from stages.weights import state_dict, tensor_files, wrappers
 from stages.weights.messages import first_five
@@ -14,7 +13,7 @@ TENSORS = (SAFETENSORS, f"{SAFETENSORS}.index.json", TORCH, f"{TORCH}.index.json
 """Files that hold or list a folder's tensors, in transformers' order: it reads the first that exists."""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, object]:
     """Read a folder's config.json. Raises ValueError if there is none, or it is not of a Mask2Former with a Swin."""
     if not (folder / CONFIG).is_file():
         inner = sorted(str(p.parent) for pattern in ("*", "*/*", "*/*/*") for p in folder.glob(f"{pattern}/{CONFIG}"))
@@ -33,7 +32,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_preprocessor(folder: Path) -> dict[str, Any] | None:
+def read_preprocessor(folder: Path) -> dict[str, object] | None:
     """Read a folder's preprocessor_config.json; return None if there is none."""
     path = folder / PREPROCESSOR
     return tensor_files.read_json_object(path) if path.is_file() else None
@@ -62,7 +61,7 @@ def read_parameters(folder: Path) -> StateDict:
     return state_dict.from_hugging_face(tensor_files.to_float32(path, state_dict.without_unused(content)))
 
 
-def class_names(folder: Path, content: dict[str, Any]) -> list[str] | None:
+def class_names(folder: Path, content: dict[str, object]) -> list[str] | None:
     """Return the names of the classes, in the order of the class head, from the content of config.json.
 
     None if it has no id2label. Raises ValueError if id2label does not give one name to each number from 0.

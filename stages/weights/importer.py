@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LabelMap = Sequence[Mapping[str, Any]]
+LabelMap = Sequence[Mapping[str, object]]
 """Content of label_map.json, as convert writes it: the classes in order, each with its name."""
 
 
@@ -126,7 +126,7 @@ def check_backbone(path: Path, spec: Path) -> None:
     whose names it knows and leaves the others random, without an error.
     """
     found = reader.read_backbone(path)
-    backbone: Any = wheel.build_network(spec).backbone
+    backbone: wheel.TaoModule = wheel.build_network(spec).backbone
     wanted = {name: value for name, value in backbone.named_parameters() if not re.match(r"norm\d\.", name)}
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
     problems += [
@@ -157,7 +157,7 @@ def check_hash(path: Path, expected: str, key: str) -> None:
 
 def _tao_model_spec(net: "nn.Module") -> Any:
     """Return the part `model` of the OmegaConf spec that TAO's network was built from."""
-    found: Any = net
+    found: wheel.TaoModule = net
     return found.cfg.model
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.weights import formats, hugging_face_folder, state_dict, tensor_files, wrappers
 from stages.weights.formats import Spec
@@ -19,7 +18,7 @@ class Weights:
     """By TAO's names, float32. No-object is the first row of the class head, unless `undecided` is set."""
     undecided: str = ""
     """Error message if it is not known which row of the class head is no-object."""
-    config: dict[str, Any] | None = None
+    config: dict[str, object] | None = None
     """Content of Hugging Face's config.json."""
     spec: Spec | None = None
     """Experiment spec beside a file of TAO."""

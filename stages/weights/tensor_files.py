@@ -8,7 +8,6 @@ used only if they don't.
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from stages.foundation import text, torch_file
 from stages.weights.messages import first_line
@@ -46,7 +45,7 @@ def read(path: Path) -> object:
     )
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, object]:
     """Return the object in a JSON file that came with weights. Raises ValueError if it holds anything else."""
     torch_file.read_start(path)
     content = text.read_json(path)

@@ -1,16 +1,20 @@
 """Engines for CPUs by ONNX Runtime: models that it optimised for this CPU, saved as ONNX with its own operators."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from stages import config
 from stages.engines import interface
 from stages.inference import segments
 
+OrtObject = Any
+"""An object of ONNX Runtime, which has no types."""
+
 SUFFIX = ".onnx"
 
 
-def _onnxruntime() -> Any:
+def _onnxruntime() -> ModuleType:
     return interface.library("onnxruntime", "run `make env`, or `pip install onnxruntime`")
 
 
@@ -52,14 +56,14 @@ def load(engine: Path, target: config.Target, in_flight: int = 1) -> "OnnxRuntim
     return OnnxRuntime(session, in_flight)
 
 
-def _options(ort: Any, target: config.Target, level: Any) -> Any:
+def _options(ort: ModuleType, target: config.Target, level: OrtObject) -> OrtObject:
     options = ort.SessionOptions()
     options.intra_op_num_threads = target.threads
     options.graph_optimization_level = level
     return options
 
 
-def _session(ort: Any, model: Path | bytes, options: Any) -> Any:
+def _session(ort: ModuleType, model: Path | bytes, options: OrtObject) -> OrtObject:
     state = ort.capi.onnxruntime_pybind11_state
     failures = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException)
     try:
@@ -73,7 +77,7 @@ def _session(ort: Any, model: Path | bytes, options: Any) -> Any:
 class OnnxRuntime(interface.Immediate):
     """A session of ONNX Runtime on the CPU."""
 
-    def __init__(self, session: Any, in_flight: int) -> None:
+    def __init__(self, session: OrtObject, in_flight: int) -> None:
         """Wrap an onnxruntime.InferenceSession with one input."""
         (entry,) = session.get_inputs()
         super().__init__(tuple(entry.shape), _dtype(entry.type), in_flight)

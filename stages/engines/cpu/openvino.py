@@ -1,6 +1,7 @@
 """Engines for CPUs by OpenVINO: compiled models, exported as a blob."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from stages import config
@@ -10,7 +11,7 @@ from stages.inference import segments
 SUFFIX = ".blob"
 
 
-def _openvino() -> Any:
+def _openvino() -> ModuleType:
     return interface.library("openvino", "run `make env`, or `pip install openvino`")
 
 
@@ -19,7 +20,7 @@ def installed_version() -> str:
     return str(_openvino().__version__).partition("-")[0]
 
 
-def _options(target: config.Target) -> dict[str, Any]:
+def _options(target: config.Target) -> dict[str, str | int]:
     # Export and import need the same options: without them an imported blob computes in bf16 where the CPU can.
     return {
         "INFERENCE_PRECISION_HINT": "f16" if target.precision is config.Precision.fp16 else "f32",

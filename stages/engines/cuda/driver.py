@@ -7,7 +7,6 @@ version that the driver supports.
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ _CAPTURE_THREAD_LOCAL = 1
 _PROGRAMMATIC_STREAM_SERIALIZATION = 6
 
 _POINTER, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
-_SIGNATURES: dict[str, list[Any]] = {
+_SIGNATURES: dict[str, list[type]] = {
     "cudaMalloc": [_OUT, ctypes.c_size_t],
     "cudaFree": [_POINTER],
     "cudaMallocHost": [_OUT, ctypes.c_size_t],
@@ -67,7 +66,7 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def call(name: str, *arguments: Any, allowed: int = 0) -> None:
+def call(name: str, *arguments: object, allowed: int = 0) -> None:
     """Call a function of CUDA's runtime library.
 
     Raises RuntimeError with its name and CUDA's message if it fails with another error than `allowed`.
@@ -175,7 +174,7 @@ class Graph:
         self.close()
 
 
-def fill(address: int, array: npt.NDArray[Any]) -> None:
+def fill(address: int, array: npt.NDArray[np.generic]) -> None:
     """Copy an array to an address in device memory and wait for the copy."""
     source = np.ascontiguousarray(array)
     call("cudaMemcpy", address, source.ctypes.data, source.nbytes, _HOST_TO_DEVICE)
@@ -218,7 +217,7 @@ class Buffer:
         call("cudaMallocHost", ctypes.byref(self._pinned), size)
         assert self._pinned.value is not None
         memory = (ctypes.c_byte * size).from_address(self._pinned.value)
-        self.host: npt.NDArray[Any] = np.frombuffer(memory, dtype, count).reshape(shape)
+        self.host: npt.NDArray[np.generic] = np.frombuffer(memory, dtype, count).reshape(shape)
 
     @property
     def address(self) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 # From cuda.h.
 _ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE = 34, 100
@@ -64,7 +63,7 @@ def load_driver() -> ctypes.CDLL | None:
     return driver
 
 
-def call_driver(driver: ctypes.CDLL, name: str, *arguments: Any, allowed: int = 0) -> None:
+def call_driver(driver: ctypes.CDLL, name: str, *arguments: object, allowed: int = 0) -> None:
     """Call a function of the driver's library.
 
     Raises RuntimeError with its name and CUDA's message if it fails with another error than `allowed`.

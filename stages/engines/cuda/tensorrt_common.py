@@ -7,7 +7,7 @@ tensorrt-stubs.
 import logging
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages import config
 
@@ -26,7 +26,7 @@ def logger(api: ModuleType, errors: list[str]) -> "trt.ILogger":
         def __init__(self) -> None:
             api.ILogger.__init__(self)
 
-        def log(self, severity: Any, message: str) -> None:
+        def log(self, severity: "trt.ILogger.Severity", message: str) -> None:
             if severity in (api.ILogger.ERROR, api.ILogger.INTERNAL_ERROR):
                 errors.append(message)
             elif severity == api.ILogger.WARNING:
