@@ -11,13 +11,14 @@ export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$n
 export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
 PROFILE ?=
+# From make's command line only: an OUT or NAME that happens to be in the environment is not meant for it.
+OUT =
+NAME =
 OVERRIDES ?=
 TARGET ?=
 ENGINE ?= data/engines/cpu
 SOURCE ?= data/raw/sample/validation/images
-OUT ?=
 SRC ?=
-NAME ?=
 ARGS ?=
 JOBS ?= auto
 FILE ?=

@@ -55,6 +55,12 @@ def test_make_hands_values_on_as_they_are(
     assert [f"--{option}={value}" for option in options] == [word for word in found if word.endswith(value)]
 
 
+def test_common_names_in_the_environment_are_not_taken(front_door: Path) -> None:
+    found = arguments(front_door, "predict", OUT="elsewhere")
+    assert not [word for word in found if word.startswith("--out")]
+    assert arguments(front_door, "data", SRC="set", NAME="a-host")[1:] == ["--src=set", "--name="]
+
+
 def test_make_hands_the_target_on(front_door: Path) -> None:
     done = run("make", "--no-print-directory", "engines", f"TARGET={ODD}", cwd=front_door)
     assert f"\0--target={ODD}\0" in done.stdout
