@@ -382,6 +382,13 @@ def engine_file(built: Path) -> Path:
     return built / str(files.read_json(built / manifest.NAME)["engine"]["file"])
 
 
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Whenever it is written: ZIP files have times, to two seconds."""
+    bundle.write(tmp_path / "a", [bundle.part_step("part")], {"part": b"code"})
+    with zipfile.ZipFile(tmp_path / "a") as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
 def test_an_engine_holds_its_parts_and_planned_kernels(built: Path) -> None:
     file = engine_file(built)
     described = manifest.description.parse(files.read_json(built / manifest.NAME)["graph"]).steps

@@ -67,9 +67,10 @@ class KernelPlan:
 def write(out: Path, step_list: Sequence[Mapping[str, object]], content: Mapping[str, bytes]) -> None:
     """Write an archive of STEPS, as `part_step` and `kernel_step` make them, and files by name."""
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(STEPS, json.dumps(step_list))
+        # A ZipInfo without a time: the same content gives the same bytes.
+        archive.writestr(zipfile.ZipInfo(STEPS), json.dumps(step_list))
         for name, data in content.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)
 
 
 def part_step(file: str) -> dict[str, object]:
