@@ -31,7 +31,7 @@ class Reason:
     """Why a stage runs again."""
 
     kind: str
-    """What differs: new, command, parameters, code, data, metrics; or after: a stage that it depends on runs again."""
+    """What differs: new, command, parameters, code, data, outputs or metrics; after: a stage before it runs again."""
     names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -152,7 +152,7 @@ class Pipeline:
                     changed[kind][-1] += LEFTOVERS
         # What dvc.yaml no longer lists.
         changed["code"] += sorted(set(recorded) - {dep.def_path for dep in stage.deps})
-        changed["data"] += sorted(set(self.writes[name]) ^ set(lock.outs(entry)))
+        changed["outputs"] = sorted(set(self.writes[name]) ^ set(lock.outs(entry)))
         if metrics:
             in_git = [out for out in stage.outs if not out.use_cache and out.hash_info]
             changed["metrics"] += [out.def_path for out in in_git if out.workspace_status()]

@@ -83,9 +83,10 @@ def test_the_scripts_of_the_services_give_the_diff(tmp_path: Path) -> None:
 
 def test_the_files_of_both_services_are_linted() -> None:
     """The commands of `make lint-ci` but the last, actionlint, which isn't on PyPI as a whole."""
-    *commands, _, last = run("make", "--dry-run", "lint-ci", cwd=REPO).stdout.splitlines()
-    assert [command.split()[0] for command in commands] == ["check-jsonschema"] * 3 + ["zizmor"]
-    assert "actionlint" in last
+    lines = run("make", "--dry-run", "lint-ci", cwd=REPO).stdout.splitlines()
+    commands = [line for line in lines if line.startswith(("check-jsonschema ", "zizmor "))]
+    assert len(commands) == 4
+    assert "actionlint" in lines[-1]
     for command in commands:
         done = run("bash", "-c", command, cwd=REPO)
         assert done.returncode == 0, done.stdout + done.stderr
