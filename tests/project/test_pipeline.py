@@ -198,7 +198,7 @@ def test_a_target_of_another_machine_is_left_out(clone: Path) -> None:
 BOARD = (
     "+target@targets.board=cpu",
     "targets.board.builder=onnxruntime",
-    "targets.board.builder_version=1.32",
+    "targets.board.builder_version='1.32'",
     "targets.board.threads=1",
     "runnable=[cpu,board]",
 )
