@@ -48,6 +48,8 @@ env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the loc
 
 .venv/.locked: pyproject.toml uv.lock scripts/env
 	@scripts/env
+	@python -m stages.commands.plots_page --out .venv/plots.html
+	@dvc config --local plots.html_template > /dev/null 2>&1 || dvc config --local plots.html_template ../.venv/plots.html
 	@touch $@
 
 .PHONY: params
@@ -112,6 +114,10 @@ check-lock: env ## Check that params.yaml equals conf/ and dvc.lock equals code 
 .PHONY: merge-lock
 merge-lock: env ## Resolve a conflict of dvc.lock and data/metrics in a merge, stage by stage
 	@python -m stages.commands.merge_lock
+
+.PHONY: plots
+plots: env ## Draw losses, figures by class and confusion with `dvc plots` as outputs/plots/index.html, for any browser
+	@dvc plots show --out outputs/plots
 
 .PHONY: push
 push: env ## Upload the artifacts to the DVC remote (a folder in the project unless you set another)
