@@ -97,13 +97,16 @@ def take_turns(calls: Mapping[str, Calls], warmup: int, rounds: int) -> dict[str
     return seconds
 
 
-def summary(seconds: list[float], frames: int) -> dict[str, float]:
-    """Return percentiles of the milliseconds per frame, and the rate in Hz at the median.
+def summary(seconds: list[float], frames: int) -> dict[str, Any]:
+    """Return percentiles of the milliseconds per frame, their distribution, and the rate in Hz at the median.
 
+    The distribution, quantiles_ms, has 21 values: the smallest, those at each 5 %, and the largest.
     `seconds` are the times of calls with `frames` frames each.
     """
-    p50, p90, p99 = (float(x) for x in 1000 / frames * np.percentile(seconds, (50, 90, 99)))
-    return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "hz": 1000 / p50}
+    milliseconds = 1000 / frames * np.asarray(seconds)
+    p50, p90, p99 = (float(x) for x in np.percentile(milliseconds, (50, 90, 99)))
+    quantiles = np.percentile(milliseconds, np.linspace(0, 100, 21)).round(3).tolist()
+    return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "quantiles_ms": quantiles, "hz": 1000 / p50}
 
 
 def main() -> None:

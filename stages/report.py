@@ -1,7 +1,9 @@
 """report: show figures, maps and parameters of all stages on one self-contained HTML page, out/index.html.
 
-A caption names the file that its numbers come from. The page itself computes nothing but the bytes of a frame, from the
-shapes of the graph. Cost: seconds. Deterministic: the same inputs give a byte-identical page.
+A caption names the file that its numbers come from. The page itself computes the bytes of a frame, from the shapes of
+the graph, and where maps differ. It has no date or commit of its own, only those in its inputs. Cost: seconds, and
+0.2 s of a core for each set of maps and validation picture of two megapixels. Deterministic: the same inputs give the
+same bytes.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """plots_page: write the page into which `dvc plots` puts its plots, with the scripts of Vega inside.
 
 DVC's own page loads Vega from the network and is blank without one. `make env` runs this, and names the file in DVC's
-local config as plots.html_template. The file, 0.9 MB, is not in Git. Vega's scripts are those of the package vl-convert.
+local config as plots.html_template. The file, 0.9 MB, is not in Git. Vega's scripts come from the package vl-convert.
 """
 
 from pathlib import Path
@@ -41,7 +41,9 @@ def write(out: Path) -> None:
     import vl_convert
 
     # In a page, this text would end the script that it stands in.
-    scripts = vl_convert.javascript_bundle(vl_version=VEGA_LITE).replace("</script", r"<\/script")
+    scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE).replace(
+        "</script", r"<\/script"
+    )
     with files.atomic_write(out) as draft:
         draft.write_text(PAGE.replace("{vega}", scripts), encoding="utf-8")
 

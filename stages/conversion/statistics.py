@@ -24,6 +24,7 @@ class Statistics:
         self._pixels: Counter[int] = Counter()
         self._sizes: Counter[tuple[int, str]] = Counter()
         self._pixels_by_size: Counter[str] = Counter()
+        self._sides: Counter[int] = Counter()
         self.empty: list[str] = []
         """A message for each picture that is left out because it has no segment of any class."""
         self.skipped: list[str] = []
@@ -45,6 +46,7 @@ class Statistics:
                 size = SIZES[(segment["area"] >= SMALL_PX) + (segment["area"] >= LARGE_PX)]
                 self._sizes[segment["category_id"], size] += 1
                 self._pixels_by_size[size] += segment["area"]
+                self._sides[side_px(segment["area"])] += 1
 
     def leave_out(self, record: Record) -> None:
         """Note the message of a picture that is left out."""
@@ -72,6 +74,8 @@ class Statistics:
             "instances_by_size": {
                 size: sum(self._sizes[category["id"], size] for category in self._categories) for size in SIZES
             },
+            # The square root of the area, by its limits: "16" is for 16 px to below 32 px.
+            "instances_by_side_px": {str(side): self._sides[side] for side in sorted(self._sides)},
             "pixels_by_size": {size: self._pixels_by_size[size] for size in SIZES},
             "by_class": [
                 {
@@ -87,3 +91,8 @@ class Statistics:
             "empty_images": self.empty,
             "skipped_images": self.skipped,
         }
+
+
+def side_px(area: int) -> int:
+    """Return the largest power of 2, 1 or more, that is at most the square root of an area of 1 pixel or more."""
+    return 1 << (area.bit_length() - 1) // 2

@@ -1,5 +1,7 @@
 """Agreement of two panoptic maps of one picture, pixel by pixel."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,16 +17,27 @@ def agreeing_pixels(
 ) -> int:
     """Return the number of pixels that are in the same segment in both maps.
 
-    Each map is int32 [H, W], with segment id -> category_id. The maps may number their segments differently: segments
-    of one class are paired one to one, the largest overlap first. Void agrees with void.
+    Each map is int32 [H, W], with segment id -> category_id. Void agrees with void.
     """
     overlap = intersections(first, second)
-    agreeing = overlap[VOID_ID, VOID_ID]
-    paired: tuple[set[int], set[int]] = set(), set()
-    for (a, b), pixels in sorted(overlap.items(), key=lambda item: (-item[1], item[0])):
-        if VOID_ID in (a, b) or first_categories[a] != second_categories[b] or a in paired[0] or b in paired[1]:
+    paired = pairs(overlap, first_categories, second_categories)
+    return overlap[VOID_ID, VOID_ID] + sum(overlap[pair] for pair in paired)
+
+
+def pairs(
+    overlap: Mapping[tuple[int, int], int], first_categories: Mapping[int, int], second_categories: Mapping[int, int]
+) -> list[tuple[int, int]]:
+    """Return the pairs of ids that stand for the same segment, for two maps that number their segments differently.
+
+    `overlap` holds the common pixels of each pair of ids. Segments of one class are paired one to one, the largest
+    overlap first.
+    """
+    found: list[tuple[int, int]] = []
+    taken: tuple[set[int], set[int]] = set(), set()
+    for a, b in sorted(overlap, key=lambda pair: (-overlap[pair], pair)):
+        if VOID_ID in (a, b) or first_categories[a] != second_categories[b] or a in taken[0] or b in taken[1]:
             continue
-        paired[0].add(a)
-        paired[1].add(b)
-        agreeing += pixels
-    return agreeing
+        taken[0].add(a)
+        taken[1].add(b)
+        found.append((a, b))
+    return found

@@ -1,20 +1,29 @@
-"""Plots as inline SVG, drawn by Matplotlib without a display."""
+"""Plots as inline SVG, drawn by Matplotlib without a display. Each has a title and a description for screen readers."""
 
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
-from markupsafe import Markup
+import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#1c2127", "#5a6472", "#e2e6ea"
 ENGINE, EAGER = "#1f6fb2", "#8a95a3"
 TRAIN, VALIDATION = "#8a95a3", "#7b4fa3"
-THING, STUFF = "#d0722a", "#2f8474"
+THING, STUFF = "#c4631a", "#2f8474"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Colours of lines that all eyes tell apart: Okabe and Ito, jfly.uni-koeln.de/color."""
+DASHES = ("-", "--", "-.", ":")
 
-WIDTH_IN = 5.7
+SMALL_SIDE_PX, LARGE_SIDE_PX = 32, 96
+"""COCO's limits of small and large objects (cocodataset.org/#detection-eval)."""
+
+SIZE_IN = (4.3, 2.7)
+"""Small enough that the text is legible on a phone, where a plot takes the whole width."""
 STYLE: Any = {  # Matplotlib has a type of its own for these keys.
     "svg.fonttype": "none",
     "font.size": 8.5,
@@ -31,6 +40,7 @@ STYLE: Any = {  # Matplotlib has a type of its own for these keys.
     "ytick.color": MUTED,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "xtick.minor.size": 0,
     "legend.frameon": False,
 }
 
@@ -38,82 +48,88 @@ STYLE: Any = {  # Matplotlib has a type of its own for these keys.
 def losses(history: Sequence[Mapping[str, float]]) -> Markup:
     """Plot training and validation loss over the epochs."""
     lines = [("training", "train_loss", TRAIN, ""), ("validation", "val_loss", VALIDATION, "o")]
-    return _curves("losses", history, lines, "loss", 1)
+    return _curves("losses", "Loss over the epochs", history, lines, "loss", 1)
 
 
 def miou(history: Sequence[Mapping[str, float]]) -> Markup:
     """Plot TAO's own mIoU of the validation set over the epochs, in percent. TAO writes fractions."""
-    return _curves("miou", history, [("validation", "val_miou", VALIDATION, "o")], "mIoU, %", 100)
+    lines = [("validation", "val_miou", VALIDATION, "o")]
+    return _curves("miou", "Validation mIoU over the epochs", history, lines, "mIoU, %", 100)
 
 
 def _curves(
     name: str,
+    title: str,
     history: Sequence[Mapping[str, float]],
     lines: Sequence[tuple[str, str, str, str]],
     ylabel: str,
     factor: float,
 ) -> Markup:
     """Plot factor * history[i][key] over the epochs for each of `lines`: (label, key, colour, marker)."""
+    told = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 2.6), layout="constrained")
+        figure = Figure(figsize=SIZE_IN, layout="constrained")
         axes = figure.add_subplot()
         for label, key, color, marker in lines:
             points = [(row["epoch"], factor * row[key]) for row in history if key in row]
             if points:
                 axes.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4, label=label)
+                (first, start), (last, end) = points[0], points[-1]
+                told.append(f"{label}: {start:.3g} after epoch {first:g}, {end:.3g} after epoch {last:g}")
         axes.set(xlabel="epoch", ylabel=ylabel, xlim=(0, None), ylim=(0, None))
         if len(lines) > 1:
             axes.legend(loc="best")
-        return _svg(figure, name)
+        return _svg(figure, name, title, "; ".join(told))
 
 
-def by_class(name: str, bars: Sequence[tuple[str, bool, float]], xlabel: str, decimals: int) -> Markup:
-    """Plot horizontal bars, from the first at the top: (class, whether it is a thing, value)."""
-    from matplotlib.patches import Patch
+def sizes(counts: Mapping[str, Mapping[str, int]]) -> Markup:
+    """Plot the share of objects by size.
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 0.75 + 0.178 * len(bars)), layout="constrained")
-        axes = figure.add_subplot()
-        values = [value for _, _, value in bars]
-        colors = [THING if is_thing else STUFF for _, is_thing, _ in bars]
-        drawn = axes.barh(range(len(bars)), values, color=colors, height=0.66)
-        axes.bar_label(drawn, [f"{v:,.{decimals}f}" for v in values], padding=3, color=MUTED, fontsize=7.5)
-        axes.set_yticks(range(len(bars)), [escape_dollar(label) for label, _, _ in bars])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.grid(False, axis="y")
-        axes.set(xlabel=xlabel, ylim=(len(bars) - 0.4, -0.6), xlim=(0, 1.12 * max(values, default=1) or 1))
-        axes.legend(handles=[Patch(color=THING, label="thing"), Patch(color=STUFF, label="stuff")], loc="lower right")
-        return _svg(figure, name)
-
-
-def latency(name: str, timed: dict[str, Any], engine_label: str) -> Markup:
-    """Plot latencies in ms: a bar to the median, and a line with ticks at the 90th and the 99th percentile.
-
-    `timed` is the content of benchmark_TARGET.json.
+    `counts` has, by split, the least square root of the area in pixels, a power of 2 -> the number of objects.
     """
+    sides = sorted({int(side) for split in counts.values() for side in split})
+    told = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 2.3), layout="constrained")
+        figure = Figure(figsize=SIZE_IN, layout="constrained")
         axes = figure.add_subplot()
-        labels, y, top = [], 0.0, max(timed[who]["end_to_end"]["p99_ms"] for who in ("engine", "eager") if who in timed)
-        places = []
-        for scope, title in (("end_to_end", "end to end"), ("network", "network")):
-            for who, label, color in (("eager", "PyTorch eager", EAGER), ("engine", engine_label, ENGINE)):
-                if who not in timed:
-                    continue
-                p50, p90, p99 = (timed[who][scope][key] for key in ("p50_ms", "p90_ms", "p99_ms"))
-                axes.barh(y, p50, color=color, height=0.62)
-                axes.plot([p50, p99], [y, y], color=INK, linewidth=1)
-                axes.plot([p90, p99], [y, y], color=INK, linewidth=0, marker="|", markersize=7)
-                axes.text(p99 + 0.008 * top, y, f"p50 {p50:.1f}, p99 {p99:.1f} ms", va="center", color=INK)
-                labels.append(escape_dollar(f"{title}, {label}"))
-                places.append(y)
-                y += 1
-            y += 0.45
-        axes.set_yticks(places, labels)
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.grid(False, axis="y")
-        axes.set(xlabel="latency of a frame, ms", xlim=(0, 1.32 * top), ylim=(places[-1] + 0.6, -0.6))
-        return _svg(figure, name)
+        edges = [2**exponent for exponent in range(sides[0].bit_length() - 1, sides[-1].bit_length() + 1)]
+        for (split, found), color in zip(counts.items(), (STUFF, VALIDATION), strict=False):
+            total = sum(found.values()) or 1
+            shares = [100 * found.get(str(side), 0) / total for side in edges[:-1]]
+            axes.stairs(shares, edges, color=color, fill=True, alpha=0.15)
+            axes.stairs(shares, edges, color=color, linewidth=1.6, label=f"{split}, {total:,} objects")
+            told += [f"{split}: {s:.1f} % of {a} to {b} px" for (a, b), s in zip(pairwise(edges), shares, strict=True)]
+        for limit in (SMALL_SIDE_PX, LARGE_SIDE_PX):
+            if edges[0] < limit < edges[-1]:
+                axes.axvline(limit, color=MUTED, linewidth=0.9, linestyle=":")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(edges, [f"{edge}" for edge in edges])
+        axes.set(xlabel="square root of an object's area, px", ylabel="objects, %", ylim=(0, None))
+        axes.grid(False, axis="x")
+        axes.legend(loc="best")
+        return _svg(figure, "sizes", "Objects by size", "; ".join(told))
+
+
+def distribution(name: str, lines: Sequence[tuple[str, Sequence[float]]]) -> Markup:
+    """Plot the share of frames that take at most a latency, in ms, for lines (label, equally spaced quantiles)."""
+    told = []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_IN, layout="constrained")
+        axes = figure.add_subplot()
+        for number, (label, quantiles) in enumerate(lines):
+            color, dashes = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
+            shares = np.linspace(0, 100, len(quantiles))
+            axes.plot(quantiles, shares, color=color, linestyle=dashes, label=escape_dollar(label))
+            told.append(f"{label}: {quantiles[0]:.1f} to {quantiles[-1]:.1f} ms")
+        least, most = min(q[0] for _, q in lines), max(q[-1] for _, q in lines)
+        if most > 8 * least:
+            axes.set_xscale("log")
+            ticks = [m * 10.0**e for e in range(-3, 6) for m in (1, 2, 5) if least / 1.5 < m * 10.0**e < most * 1.5]
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
+        axes.set(xlabel="latency of a frame, ms", ylabel="frames that take at most that, %", ylim=(0, 101))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, fontsize=8)
+        return _svg(figure, name, "Distribution of latencies", "; ".join(told))
 
 
 def escape_dollar(text: str) -> str:
@@ -121,8 +137,8 @@ def escape_dollar(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _svg(figure: Figure, name: str) -> Markup:
-    """Return the <svg> element alone, the same bytes each time."""
+def _svg(figure: Figure, name: str, title: str, description: str) -> Markup:
+    """Return the <svg> element alone, with a title and a description, the same bytes each time."""
     buffer = io.StringIO()
     # Matplotlib makes ids from the salt. A salt per figure makes them unique in the page.
     with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -132,4 +148,8 @@ def _svg(figure: Figure, name: str) -> Markup:
     text = re.sub(r'(<g|<path) id="[a-z]+[\w.]*_\d+"', r"\1", text[text.index("<svg") :])
     # The page sets the size of the plot.
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    return Markup(text)
+    key = re.sub(r"[^\w-]", "-", name)
+    label = f'<svg class="plot" role="img" aria-labelledby="{key}-title {key}-desc"'
+    told = f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-desc">{escape(description)}</desc>'
+    start = text.index(">") + 1
+    return Markup(text[:start].replace("<svg", label, 1) + told + text[start:])

@@ -6,11 +6,14 @@ import jinja2
 import yaml
 
 from stages import config
-from stages.report_page import figures, pictures, pipeline, tables
+from stages.report_page import confusion, differences, figures, pictures, pipeline, provenance, tables
 from stages.report_page.sources import Sources
 
 TEMPLATES = Path(__file__).with_name("templates")
-SECTIONS = ("pictures", "pipeline", "data", "training", "accuracy", "graph", "engines", "speed", "parameters")
+SECTIONS = (
+    "pictures", "accuracy", "differences", "targets", "speed", "data", "training", "graph", "provenance", "pipeline",
+    "parameters",
+)  # fmt: skip
 """Sections in the order of the page; each has a template of its name."""
 SAMPLE = "data/raw/sample"
 """Folder of the generated scenes, which the stage sample writes."""
@@ -32,10 +35,10 @@ def render(sources: Sources) -> str:
 
 def context(sources: Sources) -> dict[str, object]:
     """Return the variables of the templates."""
-    cfg = sources.cfg
-    params = config.plain(cfg)
+    cfg, states = sources.cfg, sources.states
     rows, legend = pictures.rows(sources)
-    timed = {name: sources.measured("benchmark", name) for name in cfg.runnable}
+    sizes = {split: sources.statistics[split]["instances_by_side_px"] for split in ("train", "val")}
+    latencies = {title: tables.distributions(states, scope) for title, scope in tables.SCOPES.items()}
     return {
         "sections": SECTIONS,
         "cfg": cfg,
@@ -44,37 +47,31 @@ def context(sources: Sources) -> dict[str, object]:
         "columns": pictures.columns(sources),
         "rows": rows,
         "legend": [{**c, "short": tables.short(c["name"])} for c in legend],
+        "worst": pictures.worst(sources),
+        "difference_kinds": [{"name": name, "color": color} for name, color in differences.KINDS.values()],
         "dag": pipeline.svg(sources.pipeline),
         "data": sources.statistics,
-        "classes": {split: class_figures(sources, split) for split in ("train", "val")},
+        "classes": tables.classes(sources),
+        "sizes": figures.sizes(sizes) if any(sizes.values()) else "",
         "history": sources.history,
         "losses": figures.losses(sources.history) if sources.history else "",
         "miou": figures.miou(sources.history) if any("val_miou" in row for row in sources.history) else "",
         "evaluated": sources.metric("evaluate"),
         "per_class": tables.per_class(sources),
+        "confusion": confusion.svg(sources.confusion, tables.confusion_classes(sources)) if sources.confusion else "",
+        "confusions": tables.confusions(sources),
         "graphs": tables.graphs(sources),
         "transfers": tables.transfers(sources),
-        "engines": tables.engines(sources),
-        "hosts": tables.hosts(sources),
-        "origins": tables.origins(sources),
-        "timed": {name: found for name, found in timed.items() if found},
-        "untimed": [name for name, found in timed.items() if not found],
-        "latency": {
-            name: figures.latency(f"latency {name}", found, f"engine {name}") for name, found in timed.items() if found
-        },
+        "targets": tables.target_rows(states, cfg),
+        "timed": {name: state.timed for name, state in states.items() if state.timed},
+        "distributions": [
+            (title, figures.distribution(f"latencies {title}", lines)) for title, lines in latencies.items() if lines
+        ],
+        "provenance": provenance.svg(sources.raw_sets, sources.descriptions, states, tables.wanted_graphs(cfg)),
+        "origins": provenance.origins(sources.descriptions, states),
+        "machines": tables.machines(states),
+        "code": tables.code(states),
+        "versions": tables.versions(),
         "colors": {"thing": figures.THING, "stuff": figures.STUFF, "engine": figures.ENGINE, "eager": figures.EAGER},
-        "params": yaml.safe_dump(params, sort_keys=False, allow_unicode=True, width=100),
-    }
-
-
-def class_figures(sources: Sources, split: str) -> dict[str, object]:
-    """Plot labelled pixels and segments by class of a split, at most tables.MAX_BARS each."""
-    area, count = (tables.by_class(sources, split, quantity) for quantity in ("pixels", "segments"))
-    total = sum(area.values())
-    share = {class_id: 100 * pixels / total for class_id, pixels in area.items()}
-    return {
-        "shown": min(len(area), tables.MAX_BARS),
-        "present": len(area),
-        "pixels": figures.by_class(f"pixels {split}", tables.bars(sources, share), "share of labelled pixels, %", 1),
-        "segments": figures.by_class(f"segments {split}", tables.bars(sources, count), "segments", 0),
+        "params": yaml.safe_dump(config.plain(cfg), sort_keys=False, allow_unicode=True, width=100),
     }

@@ -1,6 +1,7 @@
 """Validation pictures beside their panoptic maps, as data URIs."""
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,17 +9,29 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from stages import config
 from stages.coco import panoptic
 from stages.foundation import picture_files
 from stages.foundation.coco_types import Category, SegmentInfo
 from stages.inference import frames
 from stages.inference.segments import Segments
 from stages.media import drawing
+from stages.report_page import differences
 from stages.report_page.sources import Sources
 
 MAX_WIDTH_PX = 480
 """Width of a picture in the page: sharp in a quarter of the page on a dense display, and small."""
 JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture in the page."""
+
+    label: str
+    """What it shows, such as checkpoint."""
+    uri: str
+    """Data URI; empty where a set has no map of the picture."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +42,27 @@ class PictureRow:
     """File name of the picture."""
     width: int
     height: int
-    cells: list[str]
-    """A data URI per column; empty where a set has no map of the picture."""
+    cells: list[Cell]
+    note: str = ""
+    """What the row says beside the name."""
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The pictures in which two sets agree least."""
+
+    first: str
+    second: str
+    rows: list[PictureRow]
+    pictures: int
+    """Pictures that were compared."""
+    differing: int
+    """Pictures in which the sets don't agree on all pixels."""
 
 
 def columns(sources: Sources) -> list[tuple[str, str]]:
     """Return header and explanation of each column."""
-    found = [("image", "validation picture"), ("truth", "annotation")]
+    found = [("image", "validation picture"), ("annotation", "of the data set")]
     if sources.checkpoint:
         found.append(("checkpoint", "TAO network, PyTorch"))
     for name in sources.runnable:
@@ -49,23 +76,75 @@ def rows(sources: Sources) -> tuple[list[PictureRow], list[Category]]:
     entries = sources.truth.entries
     sets = [s for s in (sources.truth, sources.checkpoint, *sources.runnable.values()) if s]
     by_image = [{entry.image_id: entry for entry in s.entries} for s in sets]
+    labels = [label for label, _ in columns(sources)]
     painter = drawing.Painter(list(sources.classes.values()), drawing.REPORT_STYLE)
     result: list[PictureRow] = []
     shown: set[int] = set()
     for index in spread(len(entries), sources.cfg.report.pictures):
         picture = _shrink(picture_files.read_rgb(entries[index].image))
-        height, width = picture.shape[:2]
-        cells = [data_uri(picture)]
+        uris = [data_uri(picture)]
         for maps in by_image:
             entry = maps.get(entries[index].image_id)
-            if entry is None:
-                cells.append("")
-                continue
-            ids = cv2.resize(panoptic.read_ids(entry.png), (width, height), interpolation=cv2.INTER_NEAREST)
-            cells.append(data_uri(overlay(picture, np.asarray(ids, np.int32), entry.segments, painter)))
-            shown |= {segment["category_id"] for segment in entry.segments}
+            uris.append(data_uri(_painted(picture, entry, painter)) if entry else "")
+            shown |= {segment["category_id"] for segment in entry.segments} if entry else set()
+        cells = [Cell(label, uri) for label, uri in zip(labels, uris, strict=True)]
+        height, width = picture.shape[:2]
         result.append(PictureRow(entries[index].image.name, width, height, cells))
     return result, [sources.classes[i] for i in sorted(shown) if i in sources.classes]
+
+
+def worst(sources: Sources) -> list[Worst]:
+    """Return the worst pictures of the checkpoint against the annotation, and of each engine against the checkpoint."""
+    if not sources.checkpoint:
+        return []
+    cfg = sources.cfg
+    # A network of instances has no stuff.
+    things_only = cfg.deploy.mode is config.Mode.instance
+    classes = frozenset(i for i, c in sources.classes.items() if c["isthing"] or not things_only)
+    found = [_worst(sources, "annotation", sources.truth, "checkpoint", sources.checkpoint, classes)]
+    for name, maps in sources.runnable.items():
+        found.append(_worst(sources, "checkpoint", sources.checkpoint, f"engine {name}", maps, None))
+    return found
+
+
+def _worst(
+    sources: Sources,
+    first: str,
+    first_set: panoptic.PanopticSet,
+    second: str,
+    second_set: panoptic.PanopticSet,
+    classes: frozenset[int] | None,
+) -> Worst:
+    compared = differences.compare(first_set, second_set, classes, sources.cfg.data.workers)
+    differing = [each for each in compared if each.agreement_pct < 100]
+    images = {entry.image_id: entry.image for entry in sources.truth.entries}
+    painter = drawing.Painter(list(sources.classes.values()), drawing.REPORT_STYLE)
+    result = []
+    for each in differing[: sources.cfg.report.pictures]:
+        image = images[each.first.image_id]
+        picture = _shrink(picture_files.read_rgb(image))
+        height, width = picture.shape[:2]
+        found = differences.difference(each.first, each.second, classes)
+        shown = {
+            "image": picture,
+            first: _painted(picture, each.first, painter),
+            second: _painted(picture, each.second, painter),
+            "difference": differences.draw(picture, differences.shrink(found, width, height)),
+        }
+        cells = [Cell(label, data_uri(drawn)) for label, drawn in shown.items()]
+        result.append(PictureRow(image.name, width, height, cells, f"{_share(each.agreement_pct)} % of pixels agree"))
+    return Worst(first, second, result, len(compared), len(differing))
+
+
+def _share(pct: float) -> str:
+    """Format a share below 100 %, so that it does not round to 100."""
+    return f"{pct:.1f}" if pct < 99.9 else f"{math.floor(pct * 10000) / 10000:.4f}"
+
+
+def _painted(picture: frames.Frame, entry: panoptic.Entry, painter: drawing.Painter) -> frames.Frame:
+    height, width = picture.shape[:2]
+    ids = cv2.resize(panoptic.read_ids(entry.png), (width, height), interpolation=cv2.INTER_NEAREST)
+    return overlay(picture, np.asarray(ids, np.int32), entry.segments, painter)
 
 
 def spread(count: int, wanted: int) -> list[int]:

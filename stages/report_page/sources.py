@@ -1,6 +1,7 @@
 """Reads the files of the other stages for the page."""
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from stages.coco import panoptic
 from stages.foundation import files
 from stages.foundation.coco_types import Category
 from stages.inference import description
-from stages.report_page import inspection, pipeline
+from stages.inference.description import Description
+from stages.report_page import confusion, inspection, palette, pipeline, targets
 
 
 @dataclass(frozen=True)
@@ -19,37 +21,38 @@ class Sources:
 
     cfg: config.Config
     classes: dict[int, Category]
-    """By category_id."""
+    """By category_id. Colours that look alike are moved apart, those of classes that the set has."""
     statistics: dict[str, Any]
     """Content of statistics.json, which convert writes."""
     truth: panoptic.PanopticSet
     checkpoint: panoptic.PanopticSet | None
     """Maps that evaluate wrote."""
     runnable: dict[str, panoptic.PanopticSet]
-    """Target -> maps that verify wrote."""
+    """Target -> maps that verify wrote of the target's engine."""
     history: list[dict[str, float]]
     """A row per epoch of TAO's training. A row lacks the figures that TAO did not measure in its epoch."""
     per_class: list[dict[str, str | float]]
     """Rows of per_class.csv: the class, and its figures, 0 to 100, and counts. A row lacks what its class lacks."""
+    confusion: confusion.Shares
+    """Rows of confusion.csv."""
     graphs: dict[str, inspection.Inspection]
     """Folder of a deployable graph, such as data/onnx/onnx_gather/fp16 -> its inputs and outputs."""
-    engines: dict[str, dict[str, Any]]
-    """Target -> metrics of its stage `engine`."""
+    descriptions: dict[str, Description]
+    """Variant and precision of a deployable graph, such as onnx/fp16 -> its graph.json."""
+    states: dict[str, targets.TargetState]
+    """Target -> its engine, and the figures of that engine."""
     metrics: dict[str, Any]
     """Stem of each file in metrics/ -> its content."""
     pipeline: pipeline.Pipeline
 
+    @property
+    def raw_sets(self) -> dict[str, str]:
+        """Name of each raw set -> its version."""
+        return {name: source["version"] for name, source in self.statistics["sources"].items()}
+
     def metric(self, stem: str) -> Any:
         """Return the content of metrics/<stem>.json, or None where it is absent."""
         return self.metrics.get(stem)
-
-    def measured(self, stage: str, target: str) -> Any:
-        """Return the metrics of `verify` or `benchmark` of a target.
-
-        None where they are absent or of another engine than the one that the target has now.
-        """
-        found, engine = self.metric(f"{stage}_{target}"), self.engines.get(target)
-        return found if found and engine and found["engine_sha256"] == engine["engine_sha256"] else None
 
 
 def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
@@ -65,26 +68,48 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
         {key: value if key == "class" else float(value) for key, value in row.items() if value}
         for row in _rows(data / "evaluate" / "per_class.csv")
     ]
-    runnable = {name: _maps(data / "verify" / name) for name in cfg.runnable}
-    deployable = [(variant.value, p) for variant in cfg.deploy.variants for p in precisions(cfg.deploy)]
-    onnx_files = {
-        f"data/onnx/{variant}/{p}": data / "onnx" / variant / p / description.ONNX for variant, p in deployable
+    statistics = files.read_json(data / "coco" / "statistics.json")
+    categories = files.read_json(data / "coco" / "label_map.json")
+    deployable = [f"{variant.value}/{p}" for variant in cfg.deploy.variants for p in precisions(cfg.deploy)]
+    onnx_files = {name: data / "onnx" / name / description.ONNX for name in deployable}
+    descriptions = {
+        name: description.parse(files.read_json(path.with_name(description.NAME)))
+        for name, path in onnx_files.items()
+        if path.with_name(description.NAME).exists()
     }
     metrics = {path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))}
+    states = targets.read(metrics, {name: graph.sha256 for name, graph in descriptions.items()}, cfg)
+    maps = {name: _maps(data / "verify" / name) for name, state in states.items() if state.verified}
     return Sources(
         cfg=cfg,
-        classes={c["id"]: c for c in files.read_json(data / "coco" / "label_map.json")},
-        statistics=files.read_json(data / "coco" / "statistics.json"),
+        classes=_classes(categories, statistics),
+        statistics=statistics,
         truth=panoptic.read(data / "coco" / "val"),
         checkpoint=_maps(data / "evaluate"),
-        runnable={name: maps for name, maps in runnable.items() if maps},
+        runnable={name: found for name, found in maps.items() if found},
         history=history,
         per_class=per_class,
-        graphs={folder: inspection.read(path) for folder, path in onnx_files.items() if path.exists()},
-        engines={name: metrics[f"engine_{name}"] for name in cfg.targets if f"engine_{name}" in metrics},
+        confusion={
+            (row["actual"], row["predicted"]): float(row["share_pct"])
+            for row in _rows(data / "evaluate" / "confusion.csv")
+        },
+        graphs={f"data/onnx/{name}": inspection.read(path) for name, path in onnx_files.items() if path.exists()},
+        descriptions=descriptions,
+        states=states,
         metrics=metrics,
         pipeline=pipeline.read(dvc_yaml),
     )
+
+
+def _classes(categories: list[Category], statistics: dict[str, Any]) -> dict[int, Category]:
+    """Return the categories by id. Of those that the set has, the ones with most pixels keep the data set's colours."""
+    pixels: Counter[str] = Counter()
+    for split in ("train", "val"):
+        pixels.update({row["class"]: row["pixels"] for row in statistics[split]["by_class"]})
+    shown = sorted((c for c in categories if pixels[c["name"]]), key=lambda c: (-pixels[c["name"]], c["id"]))
+    moved = palette.apart([c["color"] for c in shown])
+    colors = {c["id"]: color for c, color in zip(shown, moved, strict=True)}
+    return {c["id"]: {**c, "color": colors.get(c["id"], c["color"])} for c in categories}
 
 
 def precisions(deploy: config.Deploy) -> list[str]:

@@ -1,14 +1,30 @@
 """Makes the numbers of the page, as rows for the templates."""
 
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 from stages import config
+from stages.report_page import confusion
 from stages.report_page.sources import Sources, precisions
+from stages.report_page.targets import State, TargetState
 
-NOT_RUN = "built, not run on this host"
-MAX_BARS = 30
-"""Bars in a plot by class. Vistas has more classes than a plot can show legibly."""
+MAX_CLASSES = 30
+"""Classes in the table of the data and in the confusion matrix. Vistas has more than are legible."""
+MAX_CONFUSIONS = 8
+"""Rows of the largest confusions."""
+SCOPES = {"End to end": "end_to_end", "Network": "network"}
+"""Headings of what is timed, with the keys in the files."""
+PACKAGES = {
+    "TAO": "nvidia-tao-pytorch",
+    "PyTorch": "torch",
+    "ONNX": "onnx",
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "TensorRT-RTX": "tensorrt-rtx-cu13-bindings",
+    "DVC": "dvc",
+}
+"""Packages whose versions the page names."""
 
 
 def number(value: float | None, decimals: int = 1) -> str:
@@ -57,10 +73,11 @@ def _accuracy(evaluated: Any, mode: config.Mode) -> list[dict[str, str]]:
 def tiles(sources: Sources) -> list[dict[str, str]]:
     """Return the key figures: label, value, unit, caption. A value is empty where its stage has not run."""
     evaluated, name = sources.metric("evaluate"), next(iter(sources.cfg.runnable), "")
-    verified, timed = sources.measured("verify", name), sources.measured("benchmark", name)
+    state = sources.states.get(name)
+    verified, timed = (state.verified, state.timed) if state else (None, None)
     engine, deploy = f"engine {name}", sources.cfg.deploy
-    compared = timed and "eager" in timed
-    absent = f"verify or benchmark of {engine} has not run" if name else "no target is runnable here"
+    absent = f"no figures of {engine}" if name else "no target is runnable here"
+    speedup = timed.get("speedup_end_to_end") if timed else None
     return [
         *_accuracy(evaluated, sources.cfg.model.mode),
         _tile(
@@ -77,9 +94,9 @@ def tiles(sources: Sources) -> list[dict[str, str]]:
         ),
         _tile(
             "Speed-up",
-            number(timed["speedup_end_to_end"], 2) if compared else "",
+            "" if speedup is None else number(speedup, 2),
             "×",  # noqa: RUF001
-            f"{engine} over PyTorch eager, end to end" if compared else absent,
+            absent if speedup is None else f"{engine} over PyTorch eager, end to end",
         ),
     ]
 
@@ -88,16 +105,49 @@ def _tile(label: str, value: str, unit: str, caption: str) -> dict[str, str]:
     return {"label": label, "value": value, "unit": unit, "caption": caption}
 
 
-def by_class(sources: Sources, split: str, quantity: str) -> dict[int, int]:
-    """Return the `quantity`, pixels or segments, of each class in a split, by category_id. Crowds are counted."""
+def classes(sources: Sources) -> dict[str, Any]:
+    """Return the share of labelled pixels and the segments of the classes with most pixels, the largest first."""
     ids = {c["name"]: i for i, c in sources.classes.items()}
-    return {ids[row["class"]]: row[quantity] for row in sources.statistics[split]["by_class"] if row["segments"]}
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for split in ("train", "val"):
+        for row in sources.statistics[split]["by_class"]:
+            if row["segments"]:
+                found.setdefault(row["class"], {})[split] = row
+    totals = {s: sum(rows[s]["pixels"] for rows in found.values() if s in rows) or 1 for s in ("train", "val")}
+    shares = {
+        name: {s: 100 * rows[s]["pixels"] / totals[s] if s in rows else 0.0 for s in totals}
+        for name, rows in found.items()
+    }
+    order = sorted(found, key=lambda name: (-shares[name]["train"], -shares[name]["val"], name))[:MAX_CLASSES]
+    largest = max((max(shares[name].values()) for name in order), default=0) or 1
+    return {
+        "present": len(found),
+        "rows": [
+            {
+                **sources.classes[ids[name]],
+                "short": short(name),
+                "share": shares[name],
+                "width": {s: 100 * share / largest for s, share in shares[name].items()},
+                "segments": {s: found[name][s]["segments"] if s in found[name] else 0 for s in totals},
+            }
+            for name in order
+        ],
+    }
 
 
-def bars(sources: Sources, values: Mapping[int, float]) -> list[tuple[str, bool, float]]:
-    """Return (short name, whether it is a thing, value) of the MAX_BARS largest values, the largest first."""
-    largest = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MAX_BARS]
-    return [(short(sources.classes[i]["name"]), bool(sources.classes[i]["isthing"]), value) for i, value in largest]
+def confusion_classes(sources: Sources) -> list[tuple[str, str]]:
+    """Return name and short name of the validation set's classes in the matrix, those with most pixels, by id."""
+    rows = [row for row in sources.statistics["val"]["by_class"] if row["segments"]]
+    names = {row["class"] for row in sorted(rows, key=lambda row: -row["pixels"])[:MAX_CLASSES]}
+    return [(c["name"], short(c["name"])) for c in sources.classes.values() if c["name"] in names]
+
+
+def confusions(sources: Sources) -> list[dict[str, object]]:
+    """Return the largest shares of pixels that were predicted as another class."""
+    return [
+        {"actual": short(actual), "predicted": short(predicted), "share": share}
+        for actual, predicted, share in confusion.largest(sources.confusion, MAX_CONFUSIONS)
+    ]
 
 
 def per_class(sources: Sources) -> list[dict[str, object]]:
@@ -153,44 +203,99 @@ def transfers(sources: Sources) -> list[dict[str, object]]:
     ]
 
 
-def engines(sources: Sources) -> list[dict[str, object]]:
-    """Return a row per target. `built` is None where engine.json is absent."""
-    rows: list[dict[str, object]] = []
-    for name, target in sources.cfg.targets.items():
-        built, verified = sources.engines.get(name), sources.measured("verify", name)
-        if built is None:
-            state, status = "missing", "never built"
-        elif name not in sources.cfg.runnable:
-            state, status = "not-run", NOT_RUN
-        elif verified is None:
-            state, status = "missing", "built, verify has not run"
-        else:
-            agreement = number(verified["pixel_agreement_pct"], 3)
-            difference = signed(verified["pq_difference"], 3)
-            state, status = "verified", f"verified: {agreement} % pixels agree, PQ difference {difference}"
-        about = {"name": name, "description": target.description}
-        rows.append({**about, "state": state, "status": status, "built": built})
-    return rows
+def target_rows(states: Mapping[str, TargetState], cfg: config.Config) -> list[dict[str, Any]]:
+    """Return a row per target: its state in words, and its times end to end as bars of one scale."""
+    times = {name: _times(state) for name, state in states.items()}
+    longest = max((p99 for found in times.values() for _, _, p99 in found), default=1.0)
+    return [
+        {
+            "state": state,
+            "target": cfg.targets[name],
+            "style": state.state.name.replace("_", "-"),
+            "status": status(state),
+            "checked": checked(state),
+            "bars": [
+                {"who": who, "p50": p50, "p99": p99, "width": 100 * p50 / longest, "tick": 100 * p99 / longest}
+                for who, p50, p99 in times[name]
+            ],
+        }
+        for name, state in states.items()
+    ]
 
 
-def origins(sources: Sources) -> list[dict[str, str]]:
-    """Return a row per file and hash that engines were made from, with the engines that name it."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for name, built in sources.engines.items():
-        for key, digest in built["provenance"].items():
-            label = key.removesuffix("_sha256").replace("_", " ")
-            found.setdefault((label, digest), []).append(name)
-    return [{"file": label, "sha256": digest, "targets": ", ".join(v)} for (label, digest), v in found.items()]
+def _times(state: TargetState) -> list[tuple[str, float, float]]:
+    """Return who was timed, engine or eager, and the median and the 99th percentile in ms, end to end."""
+    timed = state.timed or {}
+    found = [(who, timed[who]["end_to_end"]) for who in ("engine", "eager") if who in timed]
+    return [(who, times["p50_ms"], times["p99_ms"]) for who, times in found]
 
 
-def hosts(sources: Sources) -> list[dict[str, str]]:
-    """Return a row per host that timed engines, with its targets and the day."""
+def distributions(states: Mapping[str, TargetState], scope: str) -> list[tuple[str, list[float]]]:
+    """Return label and quantiles in ms of each line of the plot of latencies; `scope` is a value of SCOPES."""
+    return [
+        (f"{name}, {'engine' if who == 'engine' else 'PyTorch'}", state.timed[who][scope]["quantiles_ms"])
+        for name, state in states.items()
+        if state.timed
+        for who in ("engine", "eager")
+        if "quantiles_ms" in state.timed.get(who, {}).get(scope, {})
+    ]
+
+
+def status(state: TargetState) -> str:
+    """Return the state of a target in words, such as built at board on 2026-11-28."""
+    if state.state is State.never_built:
+        return "never built"
+    where = f" at {state.machine}" if state.machine else ""
+    when = f" on {state.date}" if state.date else ""
+    origin = f"built, timed{where}{when}" if state.timed_only else f"built{where}{when}"
+    return f"stale: {state.reason}; {origin}" if state.state is State.stale else origin
+
+
+def checked(state: TargetState) -> str:
+    """Return what verify found of a target's engine, in words."""
+    if state.verified is None:
+        return "not compared with the checkpoint"
+    agreement = number(state.verified["pixel_agreement_pct"], 3)
+    return f"{agreement} % of pixels agree, PQ difference {signed(state.verified['pq_difference'], 3)}"
+
+
+def versions() -> list[tuple[str, str]]:
+    """Return name and version of the packages that matter, which uv.lock fixes."""
+    return [(label, metadata.version(package)) for label, package in PACKAGES.items()]
+
+
+def code(states: Mapping[str, TargetState]) -> list[dict[str, str]]:
+    """Return the commits whose code built or timed the engines, with their dates and targets; the latest is first."""
+    found: dict[tuple[str, bool], list[TargetState]] = {}
+    for state in states.values():
+        if state.date:
+            found.setdefault((state.commit, state.dirty), []).append(state)
+    rows = [
+        {
+            "commit": commit,
+            "changes": "with uncommitted changes" if dirty and commit else "",
+            "date": max(state.date for state in of),
+            "targets": ", ".join(state.target for state in of),
+        }
+        for (commit, dirty), of in found.items()
+    ]
+    return sorted(rows, key=lambda row: row["date"], reverse=True)
+
+
+def machines(states: Mapping[str, TargetState]) -> list[dict[str, str]]:
+    """Return a row per machine that built or timed an engine, with its targets."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for name in sources.engines:
-        if timed := sources.measured("benchmark", name):
-            host = timed["host"]
-            gpu = f"{host['gpu']['name']}, driver {host['gpu']['driver']}" if host["gpu"] else "not used"
-            row = (host["name"], timed["date"][:10], host["cpu"], gpu, host["system"], host["python"])
-            found.setdefault(row, []).append(name)
-    keys = ("name", "date", "cpu", "gpu", "system", "python")
-    return [{"targets": ", ".join(names), **dict(zip(keys, row, strict=True))} for row, names in found.items()]
+    for name, state in states.items():
+        host = ((state.timed or {}).get("built") or state.timed or {}).get("host")
+        if host:
+            gpu = host.get("gpu")
+            graphics = f"{gpu['name']}, driver {gpu['driver']}" if gpu else "not used"
+            key = (host.get("name", ""), host["cpu"], graphics, host.get("system", ""), host.get("python", ""))
+            found.setdefault(key, []).append(name)
+    columns = ("name", "cpu", "gpu", "system", "python")
+    return [{**dict(zip(columns, key, strict=True)), "targets": ", ".join(names)} for key, names in found.items()]
+
+
+def wanted_graphs(cfg: config.Config) -> dict[str, str]:
+    """Return variant and precision of the graph of each target, such as onnx/fp16."""
+    return {name: f"{target.variant.value}/{target.precision.value}" for name, target in cfg.targets.items()}
