@@ -117,6 +117,7 @@ merge-lock: env ## Resolve a conflict of dvc.lock and data/metrics in a merge, s
 
 .PHONY: plots
 plots: env ## Draw losses, figures by class and confusion with `dvc plots` as outputs/plots/index.html, for any browser
+	@mkdir -p outputs
 	@dvc plots show --out outputs/plots
 
 .PHONY: push

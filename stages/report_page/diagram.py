@@ -16,7 +16,7 @@ LANE_HEIGHT_PX = 16
 """Height that an edge takes in a column that it passes."""
 LINE_PX, PADDING_PX = 16, 14
 """Height of a line of text in a box, and of what is above and below all lines."""
-MIN_BOX_WIDTH_PX, TITLE_CHARACTER_PX, CHARACTER_PX = 124, 8, 6.6
+MIN_BOX_WIDTH_PX, TITLE_CHARACTER_PX, CHARACTER_PX = 124, 8.6, 6.6
 """A box is at least as wide as the first. A wider one holds the longest text, at the width of its characters."""
 MAX_CHARACTERS = 26
 """Longest line under a title. A longer one loses its beginning."""

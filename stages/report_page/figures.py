@@ -128,7 +128,7 @@ def distribution(name: str, lines: Sequence[tuple[str, Sequence[float]]]) -> Mar
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
         axes.set(xlabel="latency of a frame, ms", ylabel="frames that take at most that, %", ylim=(0, 101))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, fontsize=8)
+        figure.legend(loc="outside upper center", ncols=2, fontsize=8)
         return _svg(figure, name, "Distribution of latencies", "; ".join(told))
 
 
