@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,9 @@ def test_statistics_count_what_is_there(coco: Path) -> None:
         assert (row["class"], row["segments"]) == (category["name"], len(of_class))
         assert row["pixels"] == sum(s["area"] for s in of_class)
     assert sum(found["train"]["instances_by_size"].values()) == found["train"]["instances"]
+    areas = [a["area"] for a in files.read_json(coco / "train/instances.json")["annotations"]]
+    sides = Counter(2 ** math.floor(math.log2(area) / 2) for area in areas)
+    assert found["train"]["instances_by_side_px"] == {str(side): sides[side] for side in sorted(sides)}
     assert found["sources"]["vistas"]["version"] == "v2.0"
 
 
