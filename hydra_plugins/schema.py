@@ -10,6 +10,7 @@ params.yaml records, records what it has composed, and makes the checks of `make
 so the one method that composes is wrapped.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args, get_origin, get_type_hints
 
+from dvc.exceptions import InvalidArgumentError
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
@@ -55,6 +57,10 @@ def _default(known: "Field[Any]") -> Callable[[], Any]:
     return (lambda: known.default) if known.default_factory is MISSING else known.default_factory
 
 
+class RefusedError(InvalidArgumentError, ConfigCompositionException):
+    """A composition that DVC shows as one line, with the message of `make params`."""
+
+
 def _folder(loader: ConfigLoaderImpl) -> Path | None:
     """The folder conf/ that a loader composes; None if it is that of another program, such as TAO."""
     for source in loader.config_search_path.get_path():
@@ -75,28 +81,31 @@ def _with_choice(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
         if not choice.starts_from_record():
             chosen = choice.Choice().extended(overrides)
             return _recording(load(self, overrides=chosen.for_hydra(), **more), chosen)
-        every = overrides
+        conf, every = Path(os.path.relpath(folder)), overrides
         try:
-            chosen = choice.recorded(folder.parent / choice.FILE).extended(overrides)
+            chosen = choice.recorded(conf.parent / choice.FILE).extended(overrides)
             every = chosen.for_hydra()
             composed = _recording(load(self, overrides=every, **more), chosen)
-            _check(composed)
         except composition.ERRORS as error:
-            raise ConfigCompositionException(composition.problem(error, folder, every)) from error
+            raise RefusedError(composition.problem(error, conf, every)) from None
+        try:
+            _check(composed, conf, every)
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
         print(f"{choice.Choice(composed.profile, chosen.overrides)} (recorded in {choice.FILE})", file=sys.stderr)
         return composed
 
     return load_configuration
 
 
-def _check(composed: DictConfig) -> None:
+def _check(composed: DictConfig, conf: Path, overrides: list[str]) -> None:
     """Check a composition as `make params` does, as the file that it becomes. Raises ValueError."""
     keys = [str(key) for key in composed if key != "hydra"]
     content = OmegaConf.to_yaml(OmegaConf.masked_copy(composed, keys), resolve=True)
     with TemporaryDirectory() as folder:
         draft = Path(folder) / choice.FILE
         draft.write_text(content, encoding="utf-8")
-        params.check(draft)
+        params.check(draft, conf, overrides)
 
 
 def _recording(composed: DictConfig, chosen: choice.Choice) -> DictConfig:

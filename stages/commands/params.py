@@ -10,8 +10,11 @@ import json
 import re
 from pathlib import Path
 
+from hydra.errors import OverrideParseException
+
 from stages import config
 from stages.config import choice, composition
+from stages.config.rules import RuleError
 from stages.foundation import command_line, files
 from stages.tao import spec
 
@@ -41,7 +44,7 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
             except composition.ERRORS as error:
                 raise ValueError(composition.problem(error, conf, overrides)) from error
             composition.check_files(composition.parts(conf, overrides))
-            checked = check(composed)
+            checked = check(composed, conf, overrides)
             if out.suffix == ".json":
                 draft.write_text(json.dumps(config.plain(checked), indent=2) + "\n", encoding="utf-8")
             else:
@@ -51,9 +54,12 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
         return draft.read_bytes() != old
 
 
-def check(composed: Path) -> config.Config:
+def check(composed: Path, conf: Path, overrides: list[str]) -> config.Config:
     """Check a composed file by all rules, TAO's among them, and return its content. Raises ValueError as `build`."""
-    checked = config.load(composed)
+    try:
+        checked = config.load(composed)
+    except RuleError as error:
+        raise ValueError(composition.placed(error, conf, overrides)) from error
     composition.check_for_dvc(composed)
     spec.check(checked)
     return checked
@@ -117,13 +123,19 @@ def main() -> None:
     parser.add_argument("more", metavar="override", nargs="*", help="a Hydra override, such as train.epochs=3")
     args = parser.parse_args()
     record = args.conf.parent / choice.FILE
+    kept = not args.profile and args.overrides is None and not args.more
     stated = args.more if args.overrides is None else split(args.overrides) + args.more
     try:
         check_profile(args.conf, args.profile)
         chosen, dropped = choose(record, args.profile, stated if stated or args.overrides is not None else None)
         changed = build(args.conf, args.out, chosen.for_hydra())
     except composition.ERRORS as error:
-        raise ValueError(f"{args.out} is unchanged: {command_line.message(error)}") from error
+        unreadable = isinstance(error, OverrideParseException)
+        words = composition.problem(error, args.conf, []) if unreadable else command_line.message(error)
+        problem = f"{args.out} is unchanged: {words}"
+        if kept and re.search(r"\boverride |profile/\S+ not found", problem):
+            problem += f"; {record} records this: state another choice by PROFILE=name or OVERRIDES='...'"
+        raise ValueError(problem) from error
     if dropped:
         print(dropped)
     print(f"{args.out}: {'updated' if changed else 'up to date'}")

@@ -5,7 +5,6 @@ hydra_plugins/schema.py) start from the recorded choice. Nothing on a device imp
 """
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,9 +40,10 @@ class Choice:
         return [*([f"profile='{self.profile}'"] if self.profile else []), *self.overrides]
 
     def extended(self, more: Sequence[str]) -> "Choice":
-        """This choice with overrides added. One for a key that has an override already takes its place.
+        """Return this choice with overrides added. One for a key that has an override already takes its place.
 
-        Another profile among them begins anew, without the overrides so far. Raises OverrideParseException.
+        Another profile among them begins anew, without the overrides so far. Raises OverrideParseException, and
+        ValueError for an override of the record itself.
         """
         parsed = OverridesParser.create().parse_overrides(list(more))
         names = [each for each in parsed if _target(each) == ("", "profile", None) and isinstance(each.value(), str)]
@@ -55,6 +55,8 @@ class Choice:
             for each in OverridesParser.create().parse_overrides(list(start.overrides))
         }
         for each in parsed:
+            if each.key_or_group == "overrides":
+                raise ValueError(f"override {each.input_line}: overrides is the record of all others; leave it out")
             if each not in names:
                 kept.pop(_target(each), None)
                 kept[_target(each)] = str(each.input_line)
@@ -86,11 +88,6 @@ def recorded(path: Path) -> Choice:
     if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
         raise ValueError(f"{path}: overrides: must be a list of texts, found {overrides!r}; {mend}")
     return Choice(profile, tuple(overrides))
-
-
-def as_make(overrides: Sequence[str]) -> str:
-    """Overrides as an argument of make, in the shell's quotes."""
-    return f"OVERRIDES={shlex.quote(' '.join(overrides))}"
 
 
 _NOTHING_RECORDED: ContextVar[bool] = ContextVar("nothing_recorded", default=False)
