@@ -14,6 +14,9 @@ PROFILE ?=
 # From make's command line only: an OUT or NAME that happens to be in the environment is not meant for it.
 OUT =
 NAME =
+GRID =
+STAGE = evaluate
+LAUNCHER = dvc
 TARGET ?=
 ENGINE ?= data/engines/cpu
 SOURCE ?= data/raw/sample/validation/images
@@ -25,7 +28,7 @@ DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME FILE JOBS DEVICE_PYTHON PARAMS
+VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME GRID STAGE LAUNCHER FILE JOBS DEVICE_PYTHON PARAMS
 # Only if it is given: `OVERRIDES=` drops the overrides that params.yaml records.
 VALUES += $(if $(filter undefined,$(origin OVERRIDES)),,OVERRIDES)
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
@@ -77,6 +80,12 @@ engine: ## On a board: build, verify, time and pack an engine in outputs/engine_
 adopt: env ## Check an engine that another machine built, and take it over with its figures [FILE=engine_ID.tar]
 	@test -n "$$FILE" || { echo "error: name a file of make engine, such as make adopt FILE=engine_orin_jp61.tar" >&2; exit 1; }
 	@python -m stages.commands.adopt "$$FILE"
+
+.PHONY: sweep
+sweep: env ## Run a grid of parameters as experiments, print metrics [GRID=... STAGE=evaluate LAUNCHER=dvc|slurm JOBS=n]
+	@test -n "$$GRID" || { echo "error: name a grid, such as make sweep GRID='train.lr=1e-3,1e-4'" >&2; exit 1; }
+	@python -m stages.commands.sweep --grid="$$GRID" --stage="$$STAGE" --name="$$NAME" --jobs="$$JOBS" \
+		--launcher="$$LAUNCHER" -- $(ARGS)
 
 .PHONY: predict
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
