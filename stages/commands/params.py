@@ -133,8 +133,8 @@ def main() -> None:
         unreadable = isinstance(error, OverrideParseException)
         words = composition.problem(error, args.conf, []) if unreadable else command_line.message(error)
         problem = f"{args.out} is unchanged: {words}"
-        if kept and re.search(r"\boverride |profile/\S+ not found", problem):
-            problem += f"; {record} records this: state another choice by PROFILE=name or OVERRIDES='...'"
+        if kept and re.search(r"\boverride |\.yaml not found", problem):
+            problem += f"; {record} records the choice: state another by PROFILE=name or OVERRIDES='...'"
         raise ValueError(problem) from error
     if dropped:
         print(dropped)

@@ -7,6 +7,7 @@ it on this machine. LAUNCHER=slurm makes each a job of SLURM, and LAUNCHER=local
 
 import argparse
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stages import config
 from stages.commands import params, sweep_jobs
 from stages.config import choice, composition
 from stages.foundation import command_line
@@ -65,7 +65,7 @@ def metric_files(stage: str) -> list[str]:
 
 
 def table(names: list[str], found: list[list[str]], paths: list[str]) -> tuple[str, list[str]]:
-    """The metrics in `paths` as a Markdown table, a row for each experiment, and the names of those that don't exist."""
+    """The metrics in `paths` as a Markdown table, a row for each experiment, and the names of those that failed."""
     import dvc.api
     from dvc.exceptions import DvcException
 
@@ -108,8 +108,11 @@ def main() -> int:
     parser.add_argument("--launcher", choices=["dvc", "slurm", "local"], default="dvc", help="what runs them")
     parser.add_argument("options", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    config.require(args.jobs == "auto" or args.jobs.isdecimal(), "JOBS", "auto or a whole number", args.jobs)
-    jobs = 1 if args.jobs == "auto" else int(args.jobs)
+    if args.jobs != "auto" and not args.jobs.isdecimal():
+        raise ValueError(f"JOBS: must be auto or a whole number, found {args.jobs!r}")
+    jobs = 1 if args.jobs == "auto" else max(1, int(args.jobs))
+    if args.launcher == "slurm" and shutil.which("srun") is None:
+        raise ValueError("LAUNCHER=slurm: srun not found on this host; run this on a login node, or LAUNCHER=dvc here")
     print(f"{choice.recorded(Path(choice.FILE))} (recorded in {choice.FILE})", flush=True)
     found, paths = points(Path("conf"), args.grid), metric_files(args.stage)
     prefix = args.name or time.strftime("sweep-%Y%m%d-%H%M%S")

@@ -1,6 +1,6 @@
 """Runs the points of a sweep as jobs of submitit: on SLURM, or as processes of this machine by the same code.
 
-A job works in a clone of its own, which has the workspace's commit, its uncommitted changes and its DVC cache, and hands
+A job works in a clone of its own, with the workspace's commit, its uncommitted changes and its DVC cache, and hands
 its experiment back by `dvc exp push`. The nodes must see the workspace and its .venv at the same paths.
 """
 
