@@ -6,6 +6,7 @@ it on this machine. LAUNCHER=slurm makes each a job of SLURM, and LAUNCHER=local
 """
 
 import argparse
+import contextlib
 import re
 import shutil
 import sys
@@ -37,8 +38,11 @@ def points(conf: Path, grid: str) -> list[list[str]]:
     except composition.ERRORS as error:
         raise ValueError(f"GRID: {composition.problem(error, conf, [])}") from error
     with TemporaryDirectory() as folder:
-        for each in chosen:
-            params.build(conf, Path(folder) / choice.FILE, each.for_hydra())
+        for point, each in zip(found, chosen, strict=True):
+            try:
+                params.build(conf, Path(folder) / choice.FILE, each.for_hydra())
+            except ValueError as error:
+                raise ValueError(f"GRID, at {' '.join(point)}: {error}") from error
     return found
 
 
@@ -76,7 +80,9 @@ def table(names: list[str], found: list[list[str]], paths: list[str]) -> tuple[s
             dvc.api.params_show(choice.FILE, rev=name)
         except DvcException:
             missing.append(name)
-        else:
+            continue
+        # DVC leaves a file out of an experiment that git does not track.
+        with contextlib.suppress(OSError):
             metrics[name] = dict(_numbers(dvc.api.metrics_show(*paths, rev=name))) if paths else {}
     columns = list(dict.fromkeys(key for each in metrics.values() for key in each))
     columns = [key for key in columns if re.search(HEADLINE, key)] or columns[:8]
