@@ -77,16 +77,16 @@ def recorded(path: Path) -> Choice:
     """
     if not path.exists():
         return Choice()
-    mend = "restore it by git, or state both: make params PROFILE=name OVERRIDES='...', which may be empty"
+    fix = "restore it by git, or state both: make params PROFILE=name OVERRIDES='...', which may be empty"
     try:
         content = text.read_yaml(path)
     except ValueError as error:
-        raise ValueError(f"{error}; {mend}") from error
+        raise ValueError(f"{error}; {fix}") from error
     profile, overrides = (content.get("profile"), content.get("overrides", [])) if isinstance(content, dict) else (0, 0)
     if not isinstance(profile, str) or not is_name(profile, "._-/"):
-        raise ValueError(f"{path}: profile: must be the name of a file in conf/profile, found {profile!r}; {mend}")
+        raise ValueError(f"{path}: profile: must be the name of a file in conf/profile, found {profile!r}; {fix}")
     if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
-        raise ValueError(f"{path}: overrides: must be a list of texts, found {overrides!r}; {mend}")
+        raise ValueError(f"{path}: overrides: must be a list of texts, found {overrides!r}; {fix}")
     return Choice(profile, tuple(overrides))
 
 

@@ -1,4 +1,4 @@
-"""Explains an override that Hydra or OmegaConf refused in one line: key, rule, value found, how to mend it.
+"""Explains an override that Hydra or OmegaConf refused in one line: key, rule, value found, how to fix it.
 
 Nothing on a device imports this module.
 """
@@ -25,7 +25,7 @@ def bare(cause: OmegaConfBaseException | None) -> str:
 
 
 def another(key: str) -> str:
-    """Return how to mend a value that was found wrong."""
+    """Return how to fix a value that was found wrong."""
     example = yaml_types.example(key)
     return f"give another value{f', such as {example}' if example else ''} (docs/parameters.md)"
 
@@ -34,10 +34,10 @@ def unreadable(override: str) -> str:
     """Explain an override that is not in Hydra's grammar."""
     name, equals, value = override.partition("=")
     if not equals and not name.startswith("~"):
-        mend = "write key=value, and a value that has blanks in quotes, as key='a value'"
+        fix = "write key=value, and a value that has blanks in quotes, as key='a value'"
     else:
-        mend = f"write the value in quotes, as {name}='{value}'" if value and "'" not in value else "correct the quotes"
-    return f"override {override}: Hydra can't read it; {mend}"
+        fix = f"write the value in quotes, as {name}='{value}'" if value and "'" not in value else "correct the quotes"
+    return f"override {override}: Hydra can't read it; {fix}"
 
 
 def sweep(overrides: list[str]) -> str:
@@ -45,17 +45,17 @@ def sweep(overrides: list[str]) -> str:
     parsed = OverridesParser.create().parse_overrides(overrides)
     written = next(str(each.input_line) for each in parsed if each.is_sweep_override())
     name, _, value = written.partition("=")
-    mend = f"give one, or run `make sweep GRID='{written}'`"
+    fix = f"give one, or run `make sweep GRID='{written}'`"
     if re.fullmatch(r"[^()'\"]+", value):
-        mend += f"; a list is {name}=[{value}], a text with commas {name}='{value}'"
-    return f"override {written}: {name}: must be one value, found several; {mend}"
+        fix += f"; a list is {name}=[{value}], a text with commas {name}='{value}'"
+    return f"override {written}: {name}: must be one value, found several; {fix}"
 
 
 def refused(cause: OmegaConfBaseException | None, written: str) -> str:
     """Explain an override that OmegaConf refused, in one line. Empty where OmegaConf names no key."""
     if isinstance(cause, KeyValidationError):
-        mend = "choose a name of letters, or write it in quotes in a file under conf/"
-        return f"override {written}: a name must be text, and Hydra reads a number, a truth value or null; {mend}"
+        fix = "choose a name of letters, or write it in quotes in a file under conf/"
+        return f"override {written}: a name must be text, and Hydra reads a number, a truth value or null; {fix}"
     if cause is None or not cause.full_key:
         return ""
     key = cause.full_key
@@ -72,12 +72,12 @@ def refused(cause: OmegaConfBaseException | None, written: str) -> str:
     kind = yaml_types.kind_of(key)
     if kind is None or not (isinstance(cause, ValidationError) or "Cannot merge" in bare(cause)):
         return f"override {written}: {key}: {bare(cause)}"
-    mend = f"; {another(key)}"
+    fix = f"; {another(key)}"
     if kind is str and re.fullmatch(r"[^\[\]{}'\"]+", found):
-        mend = f"; write {name}='{found}', with the quotes"
+        fix = f"; write {name}='{found}', with the quotes"
     elif kind is str:
-        mend = f"; write {_plain(cause.value)} in quotes"
-    return f"override {written}: {key}: must be {yaml_types.rule_of(kind, key)}, found {found or 'nothing'}{mend}"
+        fix = f"; write {_plain(cause.value)} in quotes"
+    return f"override {written}: {key}: must be {yaml_types.rule_of(kind, key)}, found {found or 'nothing'}{fix}"
 
 
 def _new_entry(names: list[str], size: int, found: str) -> str:

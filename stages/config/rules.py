@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 
 class RuleError(ValueError):
-    """A value that breaks a rule. The message has the key, the rule in words, the value found and how to mend it."""
+    """A value that breaks a rule. The message has the key, the rule in words, the value found and how to fix it."""
 
     def __init__(self, key: str, words: str, value: object):
         self.key = key

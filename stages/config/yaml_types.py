@@ -129,8 +129,8 @@ def _complaints(node: yaml.Node, kind: object, key: str) -> Iterator[tuple[int, 
     elif not isinstance(node, yaml.ScalarNode):
         yield line, f"{key}: must be {rule_of(kind, key)}, found {words_of(node)}"
     elif not _left_open(node) and not _taken(node, kind):
-        mend = f"; write '{node.value}', with the quotes" if kind is str else ""
-        yield line, f"{key}: must be {rule_of(kind, key)}, found {words_of(node)}{mend}"
+        fix = f"; write '{node.value}', with the quotes" if kind is str else ""
+        yield line, f"{key}: must be {rule_of(kind, key)}, found {words_of(node)}{fix}"
 
 
 def _entries(node: yaml.MappingNode, kind: object, key: str) -> Iterator[tuple[int, str]]:
