@@ -14,7 +14,9 @@ PROFILE ?=
 # From make's command line only: an OUT or NAME that happens to be in the environment is not meant for it.
 OUT =
 NAME =
-OVERRIDES ?=
+GRID =
+STAGE = evaluate
+LAUNCHER = dvc
 TARGET ?=
 ENGINE ?= data/engines/cpu
 SOURCE ?= data/raw/sample/validation/images
@@ -27,7 +29,9 @@ DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME FILE BASE JOBS DEVICE_PYTHON PARAMS
+VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS
+# Only if it is given: `OVERRIDES=` drops the overrides that params.yaml records.
+VALUES += $(if $(filter undefined,$(origin OVERRIDES)),,OVERRIDES)
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
 
@@ -53,8 +57,8 @@ env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the loc
 	@touch $@
 
 .PHONY: params
-params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
-	@python -m stages.commands.params --profile="$$PROFILE" --overrides="$$OVERRIDES"
+params: env ## Compose conf/ into params.yaml, which records the choice [PROFILE=name] [OVERRIDES='key=value ...']
+	@python -m stages.commands.params --profile="$$PROFILE" $${OVERRIDES+--overrides="$$OVERRIDES"}
 
 .PHONY: data
 data: env ## Check a set in Vistas layout and track it with DVC at data/raw/NAME [SRC=folder or zip, NAME=its stem]
@@ -80,6 +84,12 @@ adopt: env ## Check an engine that another machine built, and take it over with 
 	@test -n "$$FILE" || { echo "error: name a file of make engine, such as make adopt FILE=engine_orin_jp61.tar" >&2; exit 1; }
 	@python -m stages.commands.adopt "$$FILE"
 
+.PHONY: sweep
+sweep: env ## Run a grid of parameters as experiments, print metrics [GRID=... STAGE=evaluate LAUNCHER=dvc|slurm JOBS=n]
+	@test -n "$$GRID" || { echo "error: name a grid, such as make sweep GRID='train.lr=1e-3,1e-4'" >&2; exit 1; }
+	@python -m stages.commands.sweep --grid="$$GRID" --stage="$$STAGE" --name="$$NAME" --jobs="$$JOBS" \
+		--launcher="$$LAUNCHER" -- $(ARGS)
+
 .PHONY: predict
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
 	@python -m stages.commands.predict --engine="$$ENGINE" --source="$$SOURCE" $${OUT:+--out="$$OUT"} $(ARGS)
@@ -91,7 +101,7 @@ infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and result
 		--source="$$SOURCE" --out="$$OUT"
 
 .PHONY: weights
-weights: env ## Fetch the ImageNet weights of model.backbone.pretrained_weights and track them with DVC
+weights: params ## Fetch the ImageNet weights of model.backbone.pretrained_weights and track them with DVC
 	@python -m stages.commands.fetch_weights
 
 .PHONY: hugging-face

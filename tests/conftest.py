@@ -19,6 +19,7 @@ SLOWEST = (
     "test_graph.py",
     "test_train.py",
     "commands/test_data.py",
+    "commands/test_sweep.py",
 )
 """The files whose tests take longest, the longest first."""
 

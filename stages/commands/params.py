@@ -1,14 +1,20 @@
 """params: conf/ -> params.yaml, by the composition that DVC itself uses.
 
-`make params [PROFILE=name] [OVERRIDES='key=value ...']`. The file is replaced only when the result is valid. `--out
-params.json` writes JSON, for machines that only build and run engines and have no YAML reader.
+`make params [PROFILE=name] [OVERRIDES='key=value ...']`. params.yaml records the profile and the overrides, and later
+runs use them again. OVERRIDES states all overrides: those recorded before are dropped, by `OVERRIDES=` all of them.
+Another PROFILE drops them too. The file is replaced only when the result is valid. `--out params.json` writes JSON, for
+machines that only build and run engines and have no YAML reader.
 """
 
 import json
 import re
 from pathlib import Path
 
+from hydra.errors import OverrideParseException
+
 from stages import config
+from stages.config import choice, composition
+from stages.config.rules import RuleError
 from stages.foundation import command_line, files
 from stages.tao import spec
 
@@ -16,12 +22,12 @@ from stages.tao import spec
 def build(conf: Path, out: Path, overrides: list[str]) -> bool:
     """Compose conf/config.yaml with Hydra `overrides`, check it and write `out`; return whether `out` changed.
 
+    What a params.yaml records takes no part in it.
+
     Raises ValueError with place, key, rule and value for a fault in a file or an override, and OSError for a file that
     can't be read or written.
     """
     from dvc.utils.hydra import compose_and_dump
-
-    from stages.config import composition
 
     if not (conf / "config.yaml").is_file():
         raise FileNotFoundError(f"{conf / 'config.yaml'} not found; run this in the repository's root, or give --conf")
@@ -31,13 +37,14 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
         composed = draft.with_name(f"{draft.name}.yaml")
         try:
             try:
-                compose_and_dump(composed, str(conf.resolve()), None, "config", str(conf.resolve().parent), overrides)
+                with choice.nothing_recorded():
+                    compose_and_dump(
+                        composed, str(conf.resolve()), None, "config", str(conf.resolve().parent), overrides
+                    )
             except composition.ERRORS as error:
                 raise ValueError(composition.problem(error, conf, overrides)) from error
             composition.check_files(composition.parts(conf, overrides))
-            checked = config.load(composed)
-            composition.check_for_dvc(composed)
-            spec.check(checked)
+            checked = check(composed, conf, overrides)
             if out.suffix == ".json":
                 draft.write_text(json.dumps(config.plain(checked), indent=2) + "\n", encoding="utf-8")
             else:
@@ -45,6 +52,40 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
         finally:
             composed.unlink(missing_ok=True)
         return draft.read_bytes() != old
+
+
+def check(composed: Path, conf: Path, overrides: list[str]) -> config.Config:
+    """Check a composed file by all rules, TAO's among them, and return its content. Raises ValueError as `build`."""
+    try:
+        checked = config.load(composed)
+    except RuleError as error:
+        raise ValueError(composition.placed(error, conf, overrides)) from error
+    composition.check_for_dvc(composed)
+    spec.check(checked)
+    return checked
+
+
+def choose(record: Path, profile: str, overrides: list[str] | None) -> tuple[choice.Choice, str]:
+    """The choice by the file `record` and what is stated now, and a line that says what of the record is dropped.
+
+    profile: empty for the recorded one. overrides: None for the recorded ones; a list replaces them. Raises ValueError
+    where the record is needed and can't be read.
+    """
+    try:
+        former = choice.recorded(record)
+    except ValueError:
+        if not profile or overrides is None:
+            raise
+        former = choice.Choice(profile)
+    start = (
+        former if overrides is None and profile in ("", former.profile) else choice.Choice(profile or former.profile)
+    )
+    chosen = start.extended(overrides or [])
+    dropped = [each for each in former.overrides if each not in chosen.overrides]
+    if not dropped:
+        return chosen, ""
+    why = "OVERRIDES states all" if chosen.profile == former.profile else f"they were for profile {former.profile}"
+    return chosen, f"dropped {' '.join(dropped)}, which {record} recorded: {why}"
 
 
 def split(text: str) -> list[str]:
@@ -75,26 +116,37 @@ def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of the Hydra configs")
     parser.add_argument("--out", type=Path, default=Path("params.yaml"), help="file to write, .yaml or .json")
-    parser.add_argument("--profile", default="", help="a file of conf/profile; default: conf/config.yaml's choice")
-    parser.add_argument("--overrides", default="", help="Hydra overrides in one text, separated by blanks")
+    parser.add_argument("--profile", default="", help="a file of conf/profile; default: the recorded one")
+    parser.add_argument(
+        "--overrides", help="all Hydra overrides in one text, separated by blanks; default: as recorded"
+    )
     parser.add_argument("more", metavar="override", nargs="*", help="a Hydra override, such as train.epochs=3")
     args = parser.parse_args()
+    record = args.conf.parent / choice.FILE
+    kept = not args.profile and args.overrides is None and not args.more
+    stated = args.more if args.overrides is None else split(args.overrides) + args.more
     try:
-        chosen = _profile(args.conf, args.profile) + split(args.overrides) + args.more
-        changed = build(args.conf, args.out, chosen)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{args.out} is unchanged: {command_line.message(error)}") from error
+        check_profile(args.conf, args.profile)
+        chosen, dropped = choose(record, args.profile, stated if stated or args.overrides is not None else None)
+        changed = build(args.conf, args.out, chosen.for_hydra())
+    except composition.ERRORS as error:
+        unreadable = isinstance(error, OverrideParseException)
+        words = composition.problem(error, args.conf, []) if unreadable else command_line.message(error)
+        problem = f"{args.out} is unchanged: {words}"
+        if kept and re.search(r"\boverride |\.yaml not found", problem):
+            problem += f"; {record} records the choice: state another by PROFILE=name or OVERRIDES='...'"
+        raise ValueError(problem) from error
+    if dropped:
+        print(dropped)
     print(f"{args.out}: {'updated' if changed else 'up to date'}")
+    print(f"{choice.recorded(args.out)} (recorded in {args.out})")
 
 
-def _profile(conf: Path, name: str) -> list[str]:
-    """The override that chooses a profile. Raises ValueError where its file is missing."""
-    if not name:
-        return []
-    if not config.is_name(name, "._-/") or not (conf / f"profile/{name}.yaml").is_file():
+def check_profile(conf: Path, name: str) -> None:
+    """Raise ValueError where a profile's file is missing. An empty name is the profile of the record."""
+    if name and (not config.is_name(name, "._-/") or not (conf / f"profile/{name}.yaml").is_file()):
         there = sorted(path.stem for path in (conf / "profile").glob("*.yaml"))
         raise ValueError(f"PROFILE: must be the name of a file in {conf / 'profile'}, one of {there}, found {name!r}")
-    return [f"profile='{name}'"]  # in quotes, or Hydra would take 2024 for a number
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ def text(data: Path, cfg: config.Config) -> str:
 
     metrics = data / "metrics"
     evaluated = files.read_json(metrics / "evaluate.json")
-    rows = [("checkpoint", headline(evaluated))]
+    rows = [("profile", " ".join([cfg.profile, *cfg.overrides]))]
+    rows.append(("checkpoint", headline(evaluated)))
     deploy = cfg.deploy
     variants = ", ".join(variant.value for variant in deploy.variants)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"

@@ -7,24 +7,20 @@ file. Nothing on a device imports this module.
 
 import re
 from collections.abc import Iterator
-from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
     GrammarParseError,
     InterpolationResolutionError,
-    KeyValidationError,
     OmegaConfBaseException,
-    ValidationError,
 )
 
-from stages.config import yaml_types
+from stages.config import override_errors, yaml_types
+from stages.config.rules import RuleError
 from stages.foundation import text
 
 ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)
@@ -106,18 +102,23 @@ def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
             _endless(conf), f"{conf}: nested too deeply to be read, or an alias within itself; correct the file"
         )
     if isinstance(error, OverrideParseException):
-        return f"override {error.override}: Hydra can't read it; write the value in quotes, as key='a value'"
+        return override_errors.unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         path = conf / f"{error.missing_cfg_file}.yaml"
         there = sorted(file.stem for file in path.parent.glob("*.yaml"))
         return f"{path} not found; in {path.parent} there are {there}"
+    if "--multirun" in words:
+        return override_errors.sweep(overrides)
     if "efaults" in words or "group override" in words:
         return next(_wrong_choices(words, conf, overrides), words)
     cause = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException)), None)
     if named := re.match(r"Error merging override (.*)|Could not override .* use \+(.*)", words):
-        return _override(cause, named[1] or named[2]) or words
+        return override_errors.refused(cause, named[1] or named[2]) or words
     if named := re.match(r"In '(.+?)': \w+ raised", words):
-        return _in_file(conf / f"{named[1]}.yaml", parts(conf, overrides)) or f"{named[1]}.yaml: {_bare(cause)}"
+        return (
+            _in_file(conf / f"{named[1]}.yaml", parts(conf, overrides))
+            or f"{named[1]}.yaml: {override_errors.bare(cause)}"
+        )
     if isinstance(cause, InterpolationResolutionError | GrammarParseError):
         return _interpolation(cause, conf, overrides)
     return next(
@@ -126,15 +127,21 @@ def problem(error: Exception, conf: Path, overrides: list[str]) -> str:
     )
 
 
+def placed(error: RuleError, conf: Path, overrides: list[str]) -> str:
+    """Return a broken rule with the override or the line of a file that sets the value."""
+    for override in reversed(OverridesParser.create().parse_overrides(overrides)):
+        if re.match(rf"{re.escape(override.key_or_group)}(\W|$)", error.key):
+            return f"override {override.input_line}: {error.finding}; {override_errors.another(error.key)}"
+    for path, section in reversed(parts(conf, overrides)):
+        if line := yaml_types.line_of(path, section, error.key):
+            return f"{path}:{line}: {error}"
+    return str(error)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _bare(cause: OmegaConfBaseException | None) -> str:
-    """The first line of an error of OmegaConf; the lines below it repeat the key."""
-    return str(cause).partition("\n")[0] if cause is not None else ""
 
 
 def _undecodable(conf: Path) -> Iterator[str]:
@@ -222,7 +229,7 @@ def _interpolation(cause: OmegaConfBaseException, conf: Path, overrides: list[st
     The error names the key, or the text in the braces, but not the line: that is the line with ${ that has most of
     these names. Comments, and files that are not part of the composition, are ignored.
     """
-    words = ": ".join(filter(None, (cause.full_key, _bare(cause))))
+    words = ": ".join(filter(None, (cause.full_key, override_errors.bare(cause))))
     quoted = {name.strip("${}") for name in re.findall(r"['`]([^'`]+)['`]", words)}
     names = list(filter(None, quoted | {(cause.full_key or "").rpartition(".")[2]}))
     lines = [(f"override {each}", each) for each in overrides]
@@ -251,59 +258,3 @@ def _in_file(path: Path, parts: list[tuple[Path, str]]) -> str:
             found = "a byte order mark" if content.startswith("\ufeff") else repr(content.partition("\n")[0])
             return f"{profile}:1: must begin with `# @package _global_`, found {found}"
     return next(filter(None, (yaml_types.file_problem(file, key) for file, key in parts if file == path)), "")
-
-
-def _override(cause: OmegaConfBaseException | None, written: str) -> str:
-    """Explain an override that OmegaConf refused, in one line. Empty where OmegaConf names no key."""
-    if isinstance(cause, KeyValidationError):
-        fix = "choose a name of letters, or write it in quotes in a file under conf/"
-        return f"override {written}: a name must be text, and Hydra reads a number, a truth value or null; {fix}"
-    if cause is None or not cause.full_key:
-        return ""
-    key = cause.full_key
-    name, _, found = written.partition("=")
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return f"override {written}: {key}: {yaml_types.no_key(key)}"
-    if written.startswith("~"):
-        return f"override {written}: {key}: can't be deleted; give it a value"
-    names = name.lstrip("+").split(".")
-    size = next((i for i in range(1, len(names)) if get_origin(yaml_types.kind_of(".".join(names[:i]))) is dict), 0)
-    entry = yaml_types.kind_of(".".join(names[: size + 1])) if size else None
-    if isinstance(entry, type) and is_dataclass(entry) and f"is not a subclass of {entry.__name__}." in _bare(cause):
-        return f"override {written}: {_new_entry(names, size, found)}"
-    kind = yaml_types.kind_of(key)
-    if kind is None or not isinstance(cause, ValidationError):
-        return f"override {written}: {key}: {_bare(cause)}"
-    fix = ""
-    if kind is str and re.fullmatch(r"[^\[\]{}'\"]+", found):
-        fix = f"; write {name}='{found}', with the quotes"
-    elif kind is str:
-        fix = f"; write {_plain(cause.value)} in quotes"
-    return f"override {written}: {key}: must be {yaml_types.rule_of(kind)}, found {found or 'nothing'}{fix}"
-
-
-def _new_entry(names: list[str], size: int, found: str) -> str:
-    """Explain an override for a part of an entry that data.sources or targets does not have: what to write instead.
-
-    The first `size` of `names` are the key of the mapping; after them come the entry's name and the part's key.
-    """
-    if len(names) == size + 1 and not found.startswith("{"):
-        return f"{'.'.join(names)}: must be a mapping, found {found}"
-    found = _in_quotes(found, yaml_types.kind_of(".".join(names)))
-    for name in reversed(names[size:]):
-        found = f"{{{name}: {found}}}"
-    return f"a new entry is written as a whole: +{'.'.join(names[:size])}={found}"
-
-
-def _in_quotes(found: str, kind: Any) -> str:
-    """A value of an override, or the values of a plain list, with quotes where text is wanted and Hydra reads other."""
-    if get_origin(kind) is list and re.fullmatch(r"\[[^\[\]{}'\"]+\]", found):
-        return f"[{','.join(_in_quotes(each.strip(), get_args(kind)[0]) for each in found[1:-1].split(','))}]"
-    if kind is not str or not found:
-        return found
-    value = OverridesParser.create().parse_override(f"key={found}").value()
-    return f"'{found}'" if isinstance(value, int | float | None) else found
-
-
-def _plain(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

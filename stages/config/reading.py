@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from stages.config.deploy import Deploy
 from stages.config.root import Config
-from stages.config.rules import require
+from stages.config.rules import require, type_and_range
 from stages.config.targets import Target
 from stages.foundation import text
 
@@ -56,14 +56,14 @@ RULES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", 
 """Types of parameters in words."""
 
 
-def _typed(kind: Any, value: Any, key: str) -> Any:
-    """`value` as `kind`: a dataclass, an Enum, a list, a dict or a scalar."""
+def _typed(kind: Any, value: Any, key: str, owner: object = None) -> Any:
+    """`value` as `kind`: a dataclass, an Enum, a list, a dict or a scalar. `owner`: the dataclass whose field it is."""
     if is_dataclass(kind):
         require(isinstance(value, dict), key or "the parameters", "a mapping", value)
         known = get_type_hints(kind)
         for name in value:
             require(name in known, f"{key}.{name}".lstrip("."), f"one of the keys {sorted(known)}", name)
-        arguments = {name: _typed(known[name], v, f"{key}.{name}".lstrip(".")) for name, v in value.items()}
+        arguments = {name: _typed(known[name], v, f"{key}.{name}".lstrip("."), kind) for name, v in value.items()}
         result: Any = kind
         return result(**arguments)
     if get_origin(kind) is list:
@@ -80,17 +80,17 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
         choices = [choice.value for choice in kind]
         require(value in choices, key, f"one of {choices}", value)
         return kind(value)
-    return _scalar(kind, value, key)
+    return _scalar(kind, value, key, owner)
 
 
-def _scalar(kind: type, value: Any, key: str) -> Any:
+def _scalar(kind: type, value: Any, key: str, owner: object) -> Any:
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
     if kind is str:
         require(type(value) is str, key, "text, in quotes where YAML reads it as a number or a truth value", value)
         # OmegaConf's mark for a value that is still missing.
         require(value != "???", key, "given", value)
-    require(type(value) is kind, key, RULES[kind], value)
+    require(type(value) is kind, key, type_and_range(owner, key.rpartition(".")[2], RULES[kind]), value)
     require(kind is not float or math.isfinite(value), key, "a finite number", value)
     return value
 

@@ -19,7 +19,7 @@ class Config:
     """The keys at the top of params.yaml."""
 
     profile: str = "sample"
-    """Name of the profile that params.yaml was composed from."""
+    """Name of the profile that params.yaml was composed from: a file of conf/profile."""
     sample: Sample = field(default_factory=Sample)
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -32,6 +32,8 @@ class Config:
     verify: Verify = field(default_factory=Verify)
     benchmark: Benchmark = field(default_factory=Benchmark)
     report: Report = field(default_factory=Report)
+    overrides: list[str] = field(default_factory=list)
+    """Hydra overrides on top of the profile, from OVERRIDES or `dvc exp run -S`. Later commands use both again."""
 
     def __post_init__(self) -> None:
         require(is_name(self.profile, "._-/"), "profile", name_rule("._-/"), self.profile)

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import get_type_hints
 
 
+class RuleError(ValueError):
+    """A value that breaks a rule. The message has the key, the rule in words, the value found and how to fix it."""
+
+    def __init__(self, key: str, words: str, value: object):
+        self.key = key
+        self.finding = f"{key}: must be {words}, found {value!r}"
+        super().__init__(f"{self.finding}; edit it under conf/ and run `make params`")
+
+
 def require(rule: bool, key: str, words: str, value: object) -> None:
-    """Raise ValueError unless `rule` holds. The message has the key, the rule in words and the value found."""
+    """Raise RuleError unless `rule` holds."""
     if not rule:
-        raise ValueError(f"{key}: must be {words}, found {value!r}; edit it under conf/ and run `make params`")
+        raise RuleError(key, words, value)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,12 @@ def ranges(kind: type) -> dict[str, Range]:
         name: [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Range)] for name, hint in hints.items()
     }
     return {name: metadata[0] for name, metadata in found.items() if metadata}
+
+
+def type_and_range(owner: object, name: str, words: str) -> str:
+    """Return the rule of a field in words: its type, which is `words`, and its range if it has one."""
+    allowed = ranges(owner).get(name) if isinstance(owner, type) else None
+    return f"{words}, {allowed.words()}" if allowed else words
 
 
 def check_ranges(section: object, key: str) -> None:

@@ -6,7 +6,7 @@ Nothing on a device imports this module.
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -15,6 +15,7 @@ import yaml
 from omegaconf._utils import get_yaml_loader  # its rules for numbers have no public name
 
 from stages import config
+from stages.config.rules import type_and_range
 
 TAGS = {"int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing"}
 """Tags of YAML scalars that are not text -> the type in words."""
@@ -43,11 +44,52 @@ def kind_of(key: str) -> object:
     return None if kind is Any else kind
 
 
-def rule_of(kind: object) -> str:
-    """Return a type of a parameter in words."""
+def rule_of(kind: Any, key: str) -> str:
+    """Return the rule of a parameter in words: its type, and its range if it has one."""
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return f"one of {list(kind.__members__)}"
-    return config.RULES.get(kind) or ("a list" if get_origin(kind) is list else "a mapping")
+        return f"one of {[choice.value for choice in kind]}"
+    if get_origin(kind) is list:
+        inside = get_args(kind)[0]
+        return f"a list, each item {rule_of(inside, '')}"
+    owner, _, name = key.rpartition(".")
+    return type_and_range(kind_of(owner), name, config.RULES.get(kind, "a mapping"))
+
+
+def example(key: str) -> str:
+    """Return an override that gives a parameter its default; empty where that does not show how to write it."""
+    key = key.partition("[")[0]
+    kind = kind_of(key)
+    if is_dataclass(kind):
+        return next(filter(None, (example(f"{key}.{field.name}") for field in fields(kind))), "")
+    owner, _, name = key.rpartition(".")
+    of = kind_of(owner)
+    known = next((field for field in fields(of) if field.name == name), None) if is_dataclass(of) else None
+    if known is None:
+        return ""
+    value = config.plain(known.default if known.default_factory is MISSING else known.default_factory())
+    if value is MISSING or value in ("", [], {}):
+        return ""
+    written = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (
+        f"{key}=[{written}]" if isinstance(value, list) else f"{key}={written.lower() if value is False else written}"
+    )
+
+
+def line_of(path: Path, section: str, key: str) -> int | None:
+    """The line of a file, which fills `section`, that gives a full key or a part of it its value; None without one."""
+    node, found = nodes(path), None
+    names = [name for name in re.split(r"[.\[\]]+", key) if name]
+    above = [name for name in section.split(".") if name]
+    if names[: len(above)] != above:
+        return None
+    for name in names[len(above) :]:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        entry = next((each for each in node.value if each[0].value == name), None)
+        if entry is None:
+            return None
+        found, node = entry[0].start_mark.line + 1, entry[1]
+    return found
 
 
 def nodes(path: Path) -> yaml.Node | None:
@@ -78,17 +120,17 @@ def _complaints(node: yaml.Node, kind: object, key: str) -> Iterator[tuple[int, 
     if mapping or get_origin(kind) is list:
         wanted = yaml.MappingNode if mapping else yaml.SequenceNode
         if not isinstance(node, wanted) and not _left_open(node):
-            yield line, f"{key}: must be {rule_of(kind)}, found {words_of(node)}"
+            yield line, f"{key}: must be {rule_of(kind, key)}, found {words_of(node)}"
         elif isinstance(node, yaml.SequenceNode):
             for i, value in enumerate(node.value):
                 yield from _complaints(value, get_args(kind)[0], f"{key}[{i}]")
         elif isinstance(node, yaml.MappingNode):
             yield from _entries(node, kind, key)
     elif not isinstance(node, yaml.ScalarNode):
-        yield line, f"{key}: must be {rule_of(kind)}, found {words_of(node)}"
+        yield line, f"{key}: must be {rule_of(kind, key)}, found {words_of(node)}"
     elif not _left_open(node) and not _taken(node, kind):
         fix = f"; write '{node.value}', with the quotes" if kind is str else ""
-        yield line, f"{key}: must be {rule_of(kind)}, found {words_of(node)}{fix}"
+        yield line, f"{key}: must be {rule_of(kind, key)}, found {words_of(node)}{fix}"
 
 
 def _entries(node: yaml.MappingNode, kind: object, key: str) -> Iterator[tuple[int, str]]:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stages import config
 from stages.commands import parameters_doc, params
+from stages.config import choice
 from tests.conftest import REPO, run
 
 PROFILES = sorted(p.stem for p in (REPO / "conf/profile").glob("*.yaml"))
@@ -27,7 +28,7 @@ def test_every_profile_composes_and_is_valid(tmp_path: Path, profile: str) -> No
 
 
 def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
-    params.build(REPO / "conf", tmp_path / "params.yaml", [])
+    params.build(REPO / "conf", tmp_path / "params.yaml", choice.recorded(REPO / "params.yaml").for_hydra())
     assert (tmp_path / "params.yaml").read_text() == (REPO / "params.yaml").read_text(), "run `make params`"
 
 
@@ -410,6 +411,58 @@ def test_a_fault_in_an_override_is_one_line_with_key_rule_and_value(
 ) -> None:
     message = refused(conf, override)
     assert [word for word in words if word not in message] == [], message
+
+
+GOOD = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+FIELDS = [
+    (f"{key}.{known.name}".lstrip(".").replace("NAME", "cpu" if key.startswith("targets") else "vistas"), kind, known)
+    for key, kind in parameters_doc.sections(config.Config, "")
+    for known in fields(kind)
+    if get_type_hints(kind)[known.name] in (int, float, bool)
+]
+
+
+def test_a_value_of_another_type_says_type_range_value_and_mend_for_every_number(conf: Path) -> None:
+    assert len(FIELDS) > 60
+    for key, kind, known in FIELDS:
+        rule = GOOD[get_type_hints(kind)[known.name].__name__]
+        if known.name in config.ranges(kind):
+            rule += f", {config.ranges(kind)[known.name].words()}"
+        message = refused(conf, f"{key}=x")
+        assert message.startswith(f"override {key}=x: {key}: must be {rule}, found x; give another value"), message
+        assert f"such as {key}=" in message, message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "train.epochs=0",
+            ["override train.epochs=0: train.epochs: must be 1 or more, found 0", "such as train.epochs="],
+        ),
+        ("train.gpus={a: 1}", ["train.gpus: must be a list, each item a whole number, found {a: 1}"]),
+        ("train.gpus=[x]", ["train.gpus[0]: must be a whole number", "found [x]", "such as train.gpus=[0]"]),
+        ("train.runner=x", ["one of ['wheel', 'docker', 'launcher', 'import'], found x"]),
+        ("train.container=3", ["train.container: must be a mapping", "such as train.container.shm_size_gib=16"]),
+        ("targets.cpu=3", ["targets.cpu: must be a mapping, found 3", "such as targets.cpu.builder=openvino"]),
+        ("data.root=a(b)", ["as data.root='a(b)'"]),
+        ("b", ["override b: Hydra can't read it; write key=value", "key='a value'"]),
+        ("train.epochs=choice(1,2)", ["must be one value", "make sweep GRID='train.epochs=choice(1,2)'"]),
+        ("train.lr=range(1,4)", ["must be one value", "make sweep GRID='train.lr=range(1,4)'"]),
+        ("data.root=a,b", ["must be one value", "a text with commas data.root='a,b'"]),
+        ("overrides=[a]", ["overrides is the record of all others"]),
+    ],
+)
+def test_an_override_that_is_refused_says_what_to_write(conf: Path, override: str, words: list[str]) -> None:
+    message = refused(conf, override)
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_a_value_out_of_range_in_a_file_is_told_with_its_line(conf: Path) -> None:
+    (conf / "train/sample.yaml").write_text("lr: 0.1\nepochs: 0\n")
+    assert "train/sample.yaml:2: train.epochs: must be 1 or more, found 0; edit it" in refused(conf)
+    (conf / "train/sample.yaml").write_text("lr: 0.1\nepochs: x\n")
+    assert "train/sample.yaml:2: train.epochs: must be a whole number, 1 or more, found x" in refused(conf)
 
 
 def test_a_folder_that_the_profile_does_not_choose_from(conf: Path) -> None:

@@ -58,7 +58,7 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
     more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx")]
     variants = "deploy.variants=[onnx,cuda]"
-    done = run("python", "-m", "stages.commands.params", "--out", str(out), variants, *more, cwd=REPO)
+    done = run("python", "-m", "stages.commands.params", "--out", str(out), "profile=sample", variants, *more, cwd=REPO)
     assert done.returncode == 0, done.stderr
     assert sorted(config.load(out).targets) == targets
     return out

@@ -71,6 +71,19 @@ def test_make_takes_values_from_the_environment(front_door: Path) -> None:
     assert arguments(front_door, "data", SRC=ODD)[1:] == [f"--src={ODD}", "--name="]
 
 
+@pytest.mark.parametrize("value", ["a=b$c", "a='(b c)'", "a=choice(1,2)", 'a="b c" d=[1, 2]', "a=${b}", ""])
+def test_overrides_come_out_as_they_went_in(front_door: Path, value: str) -> None:
+    assert arguments(front_door, "params", f"OVERRIDES={value}")[1:] == ["--profile=", f"--overrides={value}"]
+    assert arguments(front_door, "params", OVERRIDES=value)[1:] == ["--profile=", f"--overrides={value}"]
+
+
+def test_overrides_that_are_not_given_are_no_empty_ones(front_door: Path) -> None:
+    assert arguments(front_door, "params")[1:] == ["--profile="]
+    # Nor for a make within make.
+    (front_door / "outer.mk").write_text(f"{(REPO / 'Makefile').read_text()}\nouter:\n\t@$(MAKE) params\n")
+    assert arguments(front_door, "-f", "outer.mk", "outer")[1:] == ["--profile="]
+
+
 def test_predict_without_out(front_door: Path) -> None:
     assert [word for word in arguments(front_door, "predict", OUT="") if word.startswith("--out")] == []
 

@@ -1085,7 +1085,7 @@ def test_train_ends_in_one_line(tmp_path: Path) -> None:
     train = ("stages.train", "--coco", "coco", "--out", "out", "--work", "work", "--metrics", "m.json")
     require_one_line(stage(tmp_path, *train), r"params.yaml not found; run `make params`")
     write(tmp_path / "x.pth", zip_saved({"model": {"sem_seg_head.x": torch.zeros(1)}}))
-    overrides = "train.runner=import", "model.weights=x.pth", "model.weights_format=tao"
+    overrides = "profile=sample", "train.runner=import", "model.weights=x.pth", "model.weights_format=tao"
     composed = stage(tmp_path, "stages.commands.params", "--conf", str(REPO / "conf"), *overrides)
     assert composed.returncode == 0, composed.stderr
     require_one_line(stage(tmp_path, *train), r"coco/label_map.json")
