@@ -88,7 +88,10 @@ def check(root: Path, version: str) -> list[str]:
     derived |= {"columns": recorded.get("columns", []), "files": hashes}
     found += manifest.differences(recorded, json.loads(json.dumps(derived)))
     # Another version of the template gives another text.
-    if subprocess.run(["git", "diff", "--quiet", release, "--", "stages/releases"], cwd=root, check=False).returncode == 0:
+    if (
+        subprocess.run(["git", "diff", "--quiet", release, "--", "stages/releases"], cwd=root, check=False).returncode
+        == 0
+    ):
         jpegs = sorted(name for name in hashes if name.endswith(".jpg"))
         text = card.render(derived, jpegs, derived["columns"])
         if hashlib.sha256(text.encode()).hexdigest() != hashes.get("README.md"):
@@ -195,7 +198,9 @@ def main() -> int:
     parser = command_line.parser(__doc__)
     parser.add_argument("--version", required=True, help="a version by semver.org, such as 1.2.0")
     parser.add_argument("--check", action="store_true", help="derive a release's manifest again and compare")
-    parser.add_argument("--no-pictures", action="store_true", help="leave out validation pictures, if you may not show them")
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="leave out validation pictures, if you may not show them"
+    )
     args = parser.parse_args()
     root = Path.cwd()
     if args.check:

@@ -17,7 +17,13 @@ LICENCE_IDS = (
     "lgpl-3.0", "mit", "mpl-2.0", "unlicense",
 )  # fmt: skip
 """Licences that Hugging Face lists under their SPDX identifier, in lower case. Every other one is `other` there."""
-FIGURES = (("all", "pq", "PQ"), ("all", "sq", "SQ"), ("all", "rq", "RQ"), ("semantic", "miou", "mIoU"), ("instance", "ap", "AP"))
+FIGURES = (
+    ("all", "pq", "PQ"),
+    ("all", "sq", "SQ"),
+    ("all", "rq", "RQ"),
+    ("semantic", "miou", "mIoU"),
+    ("instance", "ap", "AP"),
+)
 """Section and key in evaluate.json, and the figure's name."""
 
 
@@ -31,7 +37,7 @@ def render(manifest: Json, pictures: list[str], columns: list[str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  # Markdown
+        autoescape=False,  # Markdown
     )
     environment.filters["cell"] = _cell
     evaluated = manifest["metrics"].get("evaluate", {})
@@ -86,10 +92,9 @@ def _engine(manifest: Json, name: str) -> dict[str, Any]:
     """Return the row of an engine. A figure that was not measured with this very engine is None."""
     engine = manifest["engines"][name]
     verified, timed = manifests.figures(manifest, "verify", name), manifests.figures(manifest, "benchmark", name)
-    machine = ""
-    if timed:
-        gpu = timed["host"].get("gpu")
-        machine = (gpu.get("name") if isinstance(gpu, dict) else gpu) if gpu else timed["host"].get("cpu", "")
+    host = timed["host"] if timed else {}
+    gpu = host.get("gpu")
+    machine = (gpu["name"] if isinstance(gpu, dict) else gpu) or host.get("cpu", "")
     return {
         "name": name,
         "built_by": f"{engine['builder']} {engine['builder_version']}",

@@ -29,8 +29,8 @@ def derive(source: Source, version: str, date: str) -> Json:
     project = tomllib.loads(source.read("pyproject.toml").decode())["project"]
     released = {name: found for name, found in source.artifacts.items() if found.path in source.outputs}
     _require_artifacts(params["targets"], {found.path for found in released.values()})
-    folders = {name: _graph_folder(target) for name, target in params["targets"].items()}
-    folders |= {"onnx": found.path for found in released.values() if found.path.startswith(f"{GRAPHS}/")}
+    graphs = {_graph_folder(target) for target in params["targets"].values()}
+    graphs |= {found.path for found in released.values() if found.path.startswith(f"{GRAPHS}/")}
     content: Json = {
         "format": FORMAT,
         "project": project["name"],
@@ -51,7 +51,7 @@ def derive(source: Source, version: str, date: str) -> Json:
             for name, found in sorted(released.items())
         },
         "provenance": source.read_json(f"{CHECKPOINT}/provenance.json"),
-        "graphs": {folder: _graph(source, folder) for folder in sorted(set(folders.values()))},
+        "graphs": {folder: _graph(source, folder) for folder in sorted(graphs)},
         "engines": {name: _engine(source, name) for name in sorted(params["targets"])},
         "metrics": _metrics(source),
         "licences": _licences(source, params, str(project["license"])),

@@ -1,4 +1,4 @@
-"""A commit of the project, as git and DVC have it: files in git, and outputs of stages from DVC's cache or its remote."""
+"""A commit of the project: files as git has them, and outputs of stages from DVC's cache or its remote."""
 
 import hashlib
 import json
