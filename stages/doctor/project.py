@@ -62,7 +62,7 @@ def tracked() -> list[Line]:
 
 
 def _data(data: config.Data, status: dict[str, list[Any]], outs: dict[str, str]) -> Line:
-    """Return the line of the sets. `outs` are outputs with their stage or .dvc file, `status` what DVC found changed."""
+    """Return the line of the sets. `outs`: path -> stage or .dvc file; `status`: what DVC found changed."""
     from stages.vistas import reader
 
     name, root = "data", data.root
