@@ -19,8 +19,9 @@ from pathlib import Path
 from stages.doctor.lines import NOT_HERE, OPTIONAL, REQUIRED, Line
 from stages.foundation import command_line
 
-ANSWER_S = 16
-"""Seconds after which a check in its own process is given up. They all start at once."""
+ANSWER_S = 60
+"""Seconds after which a check in its own process is given up. They all start at once and take seconds; DVC may take
+longer where it has to read a large set for the first time."""
 
 
 @dataclass(frozen=True)

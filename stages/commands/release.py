@@ -137,11 +137,15 @@ def _require_clean(root: Path) -> None:
 
 def _require_complete(root: Path) -> None:
     with source.repository(root) as repo:
-        stale = [f"{name}: {_reasons(found)}" for name, found in sorted(repo.status().items())]
+        # DVC names stages and files relative to the working directory.
+        stale = [f"{name.rpartition('dvc.yaml:')[2]}: {_reasons(found)}" for name, found in repo.status().items()]
         if stale:
             text = f"{len(stale)} stages are stale:\n{_lines(stale)}\n"
-            raise RuntimeError(text + "run `make all`, or `make adopt` for an engine of another machine; then commit")
-        missing = [str(out) for out in repo.index.outs if out.use_cache and out.changed_cache()]
+            raise RuntimeError(
+                text
+                + "run `make all`, `make pull` for what is not in cache, `make adopt` for an engine of another machine"
+            )
+        missing = [str(out.def_path) for out in repo.index.outs if out.use_cache and out.changed_cache()]
         if missing:
             text = f"{len(missing)} outputs are not whole in DVC's cache:\n{_lines(sorted(missing))}\n"
             raise RuntimeError(text + "run `make pull`, or `dvc commit` where the files are right")

@@ -3,15 +3,20 @@
 import importlib.metadata
 import importlib.util
 import os
+import re
+import signal
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stages import config
 from stages.doctor.lines import OPTIONAL, Line, line
 
 TAO = "nvidia-tao-pytorch"
 SHOWN = 4
+REMOTE_ANSWER_S = 12
+"""Seconds after which a remote that does not answer is given up."""
 
 
 def tao() -> list[Line]:
@@ -108,24 +113,52 @@ def remote() -> list[Line]:
             return [
                 line(f"remote {what}", "to share artifacts", found, False, fix, OPTIONAL) for what in ("read", "write")
             ]
-        odb = repo.cloud.get_remote(name).odb
-        where, fix = f"{name}, {url}", "correct URL, key or network: make remote URL=... tests them"
-        try:
-            odb.fs.exists(odb.path)
-            lines = [line("remote read", "to pull", where, True, fix)]
-        except Exception as error:  # errors of five libraries
-            return [line("remote read", "to pull", f"{where}: {error!r}", False, fix)]
-        return [*lines, _written(odb, where)]
+        # A password in the URL is not for a table that people send around.
+        where = f"{name}, {re.sub('//[^/@]*@', '//', url)}"
+        fixes = (
+            "correct URL, key or network: make remote URL=... tests them",
+            "ask for the right to write, if you are to push",
+        )
+        problem = _tried(lambda: _read(repo, name))
+        lines = [line("remote read", "to pull", f"{where}{problem}", not problem, fixes[0])]
+        if not problem:
+            problem = _tried(lambda: _write(repo, name))
+            lines.append(line("remote write", "to push", f"{where}{problem}", not problem, fixes[1], OPTIONAL))
+        return lines
 
 
-def _written(odb: Any, where: str) -> Line:
-    fix = "ask whoever runs it for the right to write, if you are to push"
-    path, content = odb.fs.join(odb.path, f".probe-{uuid.uuid4().hex}"), os.urandom(64)
+def _tried(step: Callable[[], None]) -> str:
+    """Return the first line of the error of a step, after a colon, or nothing. Gives up after REMOTE_ANSWER_S."""
+
+    def give_up(*_: object) -> NoReturn:
+        raise TimeoutError(f"no answer within {REMOTE_ANSWER_S} s")
+
+    former = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(REMOTE_ANSWER_S)
     try:
-        odb.fs.makedirs(odb.path, exist_ok=True)
+        step()
+    except Exception as error:  # each kind of remote has errors of its own
+        return f": {(str(error).strip() or type(error).__name__).partition(chr(10))[0]}"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
+    return ""
+
+
+def _read(repo: Any, name: str) -> None:
+    odb = repo.cloud.get_remote(name).odb
+    odb.fs.exists(odb.path)
+
+
+def _write(repo: Any, name: str) -> None:
+    """Write a few bytes beside the objects, read them and remove them."""
+    odb = repo.cloud.get_remote(name).odb
+    path, content = odb.fs.join(odb.path, f".probe-{uuid.uuid4().hex}"), os.urandom(64)
+    odb.fs.makedirs(odb.path, exist_ok=True)
+    try:
         odb.fs.pipe_file(path, content)
-        same = odb.fs.cat_file(path) == content
-        odb.fs.rm_file(path)
-    except Exception as error:
-        return line("remote write", "to push", f"{where}: {error!r}", False, fix, OPTIONAL)
-    return line("remote write", "to push", where if same else f"{where}: other bytes came back", same, fix, OPTIONAL)
+        if odb.fs.cat_file(path) != content:
+            raise OSError("other bytes came back than were written")
+    finally:
+        if odb.fs.exists(path):
+            odb.fs.rm_file(path)

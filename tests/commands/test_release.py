@@ -188,7 +188,9 @@ def remove_output(folder: Path) -> None:
 
 def remove_from_cache(folder: Path) -> None:
     md5 = re.search(r"path: data/checkpoint\n.*\n *md5: (\w\w)(\S+)", (folder / "dvc.lock").read_text())
-    (folder / ".dvc/cache/files/md5" / md5[1] / md5[2]).unlink()
+    listed = json.loads((folder / ".dvc/cache/files/md5" / md5[1] / md5[2]).read_text())
+    md5 = next(each["md5"] for each in listed if each["relpath"] == "model.pth")
+    (folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
 
 
 def forge_engine(folder: Path) -> None:
