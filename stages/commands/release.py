@@ -40,7 +40,7 @@ def build(root: Path, version: str, with_pictures: bool) -> list[str]:
         tags = _tags(at.artifacts, version)
         _require_free(root, folder, tags)
         _require_clean(root)
-        _require_complete(root)
+        _require_up_to_date(root)
         content = manifest.derive(at, version, git(root, "show", "-s", "--format=%cI", commit))
         tags = _tags(content["artifacts"], version)
     with files.atomic_write(folder) as draft:
@@ -135,31 +135,24 @@ def _require_clean(root: Path) -> None:
         )
 
 
-def _require_complete(root: Path) -> None:
+def _require_up_to_date(root: Path) -> None:
     with source.repository(root) as repo:
         # DVC names stages and files relative to the working directory.
-        stale = [f"{name.rpartition('dvc.yaml:')[2]}: {_reasons(found)}" for name, found in repo.status().items()]
+        stale = [f"{name.rpartition('dvc.yaml:')[2]}: {_words(found)}" for name, found in repo.status().items()]
         if stale:
-            text = f"{len(stale)} stages are stale:\n{_lines(stale)}\n"
             raise RuntimeError(
-                text
-                + "run `make all`, `make pull` for what is not in cache, `make adopt` for an engine of another machine"
+                f"{len(stale)} stages are stale:\n{_lines(stale)}\nrun `make all`, `make pull` for what is not in cache, "
+                "or `make adopt` for an engine of another machine"
             )
-        missing = [str(out.def_path) for out in repo.index.outs if out.use_cache and out.changed_cache()]
-        if missing:
-            text = f"{len(missing)} outputs are not whole in DVC's cache:\n{_lines(sorted(missing))}\n"
-            raise RuntimeError(text + "run `make pull`, or `dvc commit` where the files are right")
 
 
-def _reasons(found: list[Any]) -> str:
-    """Return DVC's changes of one stage as text: [{"changed deps": {"a": "modified"}}] -> "changed deps a modified"."""
-    parts = []
-    for change in found:
-        if isinstance(change, str):
-            parts.append(change)
-        else:
-            parts += [f"{kind} {', '.join(f'{k} {v}' for k, v in what.items())}" for kind, what in change.items()]
-    return "; ".join(parts)
+def _words(change: Any) -> str:
+    """Return DVC's description of a change as text: [{"changed deps": {"a": "new"}}] -> "changed deps a new"."""
+    if isinstance(change, list):
+        return "; ".join(map(_words, change))
+    if isinstance(change, dict):
+        return ", ".join(f"{key} {_words(value)}" for key, value in change.items())
+    return str(change)
 
 
 def _lines(found: list[str]) -> str:
