@@ -141,8 +141,8 @@ def _require_up_to_date(root: Path) -> None:
         stale = [f"{name.rpartition('dvc.yaml:')[2]}: {_words(found)}" for name, found in repo.status().items()]
         if stale:
             raise RuntimeError(
-                f"{len(stale)} stages are stale:\n{_lines(stale)}\nrun `make all`, `make pull` for what is not in cache, "
-                "or `make adopt` for an engine of another machine"
+                f"{len(stale)} stages are stale:\n{_lines(stale)}\nrun `make all`, or `make pull` for what is not in "
+                "cache, or `make adopt` for an engine of another machine"
             )
 
 

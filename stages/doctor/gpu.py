@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from stages import config
@@ -88,19 +89,24 @@ def targets() -> list[Line]:
         capabilities = " or ".join(target.compute_capabilities)
         level = REQUIRED if name in cfg.runnable and target.builder in config.CPU_BUILDERS else OPTIONAL
         required = builder + (f", a GPU of {capabilities}" if target.builder is config.Builder.tensorrt else "")
-        found, fix = "all of it", f"make engine TARGET={name} on such a machine, then make adopt"
-        try:
-            manifest.check_host(name, target)
-            ok = True
-        except (RuntimeError, ImportError) as error:
-            found, _, _ = str(error).partition("; ")
-            ok = False
-        lines.append(line(f"build {name}", required, found, ok, fix, level))
-        runs = ok and (target.device is config.Device.cpu or _has_gpu_of(target))
+        problem = _problem(manifest.check_host, name, target)
+        fix = f"make engine TARGET={name} on such a machine, then make adopt (docs/targets.md)"
+        lines.append(line(f"build {name}", required, problem or "all of it", not problem, fix, level))
         required = builder + (f", a GPU of {capabilities}" if capabilities else "")
-        found = found if runs or not ok else f"no GPU of {capabilities}"
-        lines.append(line(f"run {name}", required, found, runs, "run it on such a machine", level))
+        problem = _problem(manifest.check_run_host, name, target)
+        lines.append(
+            line(f"run {name}", required, problem or "all of it", not problem, "run it on such a machine", level)
+        )
     return lines
+
+
+def _problem(check: Callable[[str, config.Target], None], name: str, target: config.Target) -> str:
+    """Return what a check of this host says, without its advice, or nothing."""
+    try:
+        check(name, target)
+    except (RuntimeError, ImportError) as error:
+        return str(error).partition("; ")[0]
+    return ""
 
 
 def params_file() -> Path:

@@ -5,7 +5,7 @@ artifacts can derive it again and compare.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def derive(source: Source, version: str, date: str) -> Json:
         "provenance": source.read_json(f"{CHECKPOINT}/provenance.json"),
         "graphs": {folder: _graph(source, folder) for folder in sorted(graphs)},
         "engines": {name: _engine(source, name) for name in sorted(params["targets"])},
-        "metrics": _metrics(source),
+        "metrics": _metrics(source, params["targets"]),
         "licences": _licences(source, params, str(project["license"])),
         "versions": _versions(source),
         "parameters": params,
@@ -167,8 +167,11 @@ def _engine(source: Source, name: str) -> Json:
     return {key: about[key] for key in keys} | {**about["engine"], "graph_sha256": about["graph"]["sha256"]}
 
 
-def _metrics(source: Source) -> Json:
-    paths = [path for path in source.outputs if path.startswith("data/metrics/") and path.endswith(".json")]
+def _metrics(source: Source, targets: Iterable[str]) -> Json:
+    """Return the figures of all stages, and those of engines that ran on other machines and were adopted."""
+    paths = {path for path in source.outputs if path.startswith("data/metrics/") and path.endswith(".json")}
+    ran = (f"data/metrics/{stage}_{name}.json" for name in targets for stage in ("verify", "benchmark"))
+    paths |= {path for path in ran if source.exists(path)}
     return {path.removeprefix("data/metrics/").removesuffix(".json"): source.read_json(path) for path in sorted(paths)}
 
 

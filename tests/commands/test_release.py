@@ -270,6 +270,18 @@ def test_figures_of_another_engine_are_not_shown(own: Path) -> None:
     assert "33.25" in text, "the checkpoint's figure stays"
 
 
+def test_figures_of_an_adopted_engine_are_shown(own: Path) -> None:
+    """Its target is not in `runnable`: its figures are in git and are no outputs of a stage."""
+    params = own / "params.yaml"
+    params.write_text(params.read_text().replace("runnable:\n- cpu", "runnable: []"))
+    assert "runnable: []" in params.read_text()
+    must("dvc", "commit", "-q", "-f", cwd=own)
+    commit(own, "not runnable here")
+    release.build(own, "1.2.0", with_pictures=True)
+    assert "99.875 %" in (own / "releases/1.2.0/README.md").read_text()
+    assert release.check(own, "1.2.0") == []
+
+
 def test_a_licence_in_the_set_is_named(own: Path) -> None:
     must("dvc", "unprotect", "data/raw/sample", cwd=own)
     (own / "data/raw/sample/LICENSE").write_text("for research only\n")

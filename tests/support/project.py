@@ -72,7 +72,6 @@ def write_metrics(data: Path, engine_sha256: str) -> None:
         "export_onnx": {"nodes": 6},
         "simplify_onnx": {"nodes": 6},
         "precision_onnx_fp16": {"nodes": 6},
-        "engine_cpu": {"engine_sha256": own},
         "verify_cpu": {"pixel_agreement_pct": 99.875, "pq": 33.125, "engine_sha256": own},
         "benchmark_cpu": {"engine": {"end_to_end": timed}, "host": {"cpu": "Test | CPU"}, "engine_sha256": own},
     }
@@ -100,4 +99,5 @@ def _graphs_and_engine(data: Path, cfg: config.Config) -> None:
     for name in ("exported", "fp16"):
         shutil.copytree(folder, onnx / name)
     (onnx / "exported/reference.npz").write_bytes(b"reference")
-    engine.build(folder, data / "engines/cpu", "cpu", target, data.parent / ".timing_cache/cpu")
+    cache, metrics = data.parent / ".timing_cache/cpu", data / "metrics/engine_cpu.json"
+    engine.build(folder, data / "engines/cpu", "cpu", target, cache, metrics)
