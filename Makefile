@@ -11,9 +11,10 @@ export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$n
 export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
 PROFILE ?=
-# From make's command line only: an OUT or NAME that happens to be in the environment is not meant for it.
+# From make's command line only: an OUT, NAME or VERSION that happens to be in the environment is not meant for it.
 OUT =
 NAME =
+VERSION =
 GRID =
 STAGE = evaluate
 LAUNCHER = dvc
@@ -29,7 +30,7 @@ DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS
+VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS
 # Only if it is given: `OVERRIDES=` drops the overrides that params.yaml records.
 VALUES += $(if $(filter undefined,$(origin OVERRIDES)),,OVERRIDES)
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
@@ -137,6 +138,27 @@ push: env ## Upload the artifacts to the DVC remote (a folder in the project unl
 .PHONY: pull
 pull: env ## Download the artifacts that dvc.lock names from the DVC remote
 	@dvc pull
+
+.PHONY: release
+release: env ## Write manifest and model card of this commit's artifacts, commit and tag them [VERSION=1.2.0]
+	@test -n "$$VERSION" || { echo "error: name a version, such as make release VERSION=1.2.0" >&2; exit 1; }
+	@python -m stages.commands.release --version="$$VERSION" $(ARGS)
+
+.PHONY: release-check
+release-check: env ## Derive a release's manifest again from its commit and compare [VERSION=1.2.0]
+	@test -n "$$VERSION" || { echo "error: name a version, such as make release-check VERSION=1.2.0" >&2; exit 1; }
+	@python -m stages.commands.release --check --version="$$VERSION"
+
+# Without env: it says what env lacks. Any Python from 3.10 on will do.
+.PHONY: doctor
+doctor: ## What is required here, what was found, what to do; before or after `make env` [ARGS=--json]
+	@readarray -t found < <(type -ap python3); \
+	for python in "$$DEVICE_PYTHON" "$${found[@]}"; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null; then \
+			exec "$$python" -m stages.commands.doctor $(ARGS); \
+		fi; \
+	done; \
+	echo "error: no Python 3.10 or newer on PATH; install Python 3.12, or name one in DEVICE_PYTHON" >&2; exit 1
 
 .PHONY: test
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]

@@ -13,8 +13,11 @@ from stages.foundation import files
 from tests.conftest import REPO, run
 from tests.support import graphs
 
-FOLDERS = ["engines", "inference", "media", "metrics"]
-STAGES = ["stages.engine", "stages.verify", "stages.benchmark", "stages.commands.engine", "stages.commands.predict"]
+FOLDERS = ["doctor", "engines", "inference", "media", "metrics"]
+STAGES = [
+    "stages.engine", "stages.verify", "stages.benchmark",
+    "stages.commands.doctor", "stages.commands.engine", "stages.commands.predict",
+]  # fmt: skip
 """Commands that run on a device. The modules that they import must run there too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]
 PACKAGES = ["numpy<2.3", "opencv-python-headless<5"]

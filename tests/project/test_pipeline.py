@@ -124,6 +124,20 @@ def test_summary_names_the_results(clone: Path) -> None:
     assert "data/report/index.html" in shown
 
 
+def test_the_finished_pipeline_is_released(clone: Path, tmp_path: Path) -> None:
+    """With a real training, real graphs and real engines: their hashes name each other."""
+    own = Path(shutil.copytree(clone, tmp_path / "own", symlinks=True))
+    must("git", "add", "-A", cwd=own)
+    for key, value in {"user.name": "t", "user.email": "t@example.org"}.items():
+        must("git", "config", key, value, cwd=own)
+    must("git", "commit", "-qm", "the run", cwd=own)
+    must("python", "-m", "stages.commands.release", "--version", "1.0.0", cwd=own)
+    must("python", "-m", "stages.commands.release", "--version", "1.0.0", "--check", cwd=own)
+    manifest = json.loads((own / "releases/1.0.0/manifest.json").read_text())
+    assert set(manifest["engines"]) == set(TARGET_STAGES)
+    assert len(list((own / "releases/1.0.0/pictures").iterdir())) == 2
+
+
 def test_polygraphy_runs_a_graph_on_real_frames(clone: Path) -> None:
     """The command of docs/targets.md, with ONNX Runtime in TensorRT's place."""
     graph = "data/onnx/onnx/fp16/graph.onnx"

@@ -1,0 +1,223 @@
+"""release: write the manifest, the model card and pictures of the current commit, commit them and set the tags.
+
+Run by `make release VERSION=1.2.0`. The tags are v1.2.0 and, for each artifact, NAME@v1.2.0, by which `dvc artifacts
+get` finds it. Refuses a changed tree, stale stages, missing outputs and a version that is there. Pushes nothing. With
+--check it derives the manifest of a release again, and prints each difference.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stages import config
+from stages.foundation import command_line, files
+from stages.releases import card, manifest, pictures, source
+from stages.releases.manifest import Json
+from stages.releases.source import git
+
+# semver.org, without build metadata, by which versions would not be ordered.
+VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-((0|[1-9]\d*|\d*[a-zA-Z-][\da-zA-Z-]*)(\.(?!$)|$))+)?"
+PICTURES = 2
+MAX_LINES = 10
+"""Lines of one kind that are printed."""
+
+
+def build(root: Path, version: str, with_pictures: bool) -> list[str]:
+    """Release the commit that is checked out at `root`; return its tags, the version's first.
+
+    Raises ValueError for a version that is not SemVer, and RuntimeError for a state that can't be released. Then
+    nothing is changed.
+    """
+    _check_version(version)
+    commit = git(root, "rev-parse", "HEAD")
+    folder = root / _folder(version)
+    with source.opened(root, commit) as at:
+        tags = _tags(at.artifacts, version)
+        _require_free(root, folder, tags)
+        _require_clean(root)
+        _require_up_to_date(root)
+        content = manifest.derive(at, version, git(root, "show", "-s", "--format=%cI", commit))
+        tags = _tags(content["artifacts"], version)
+    with files.atomic_write(folder) as draft:
+        draft.mkdir()
+        columns = pictures.write(draft / "pictures", _sets(root), PICTURES) if with_pictures else []
+        names = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*.jpg"))
+        (draft / "README.md").write_text(card.render(content, names, columns), encoding="utf-8")
+        hashes = {name: files.sha256(draft / name) for name in ("README.md", *names)}
+        files.write_json(draft / "manifest.json", content | {"columns": columns, "files": hashes})
+    _record(root, folder, commit, version, tags)
+    return tags
+
+
+def check(root: Path, version: str) -> list[str]:
+    """Derive the manifest of a release again; return a line for each difference.
+
+    Raises ValueError for a version that is not SemVer, and RuntimeError where the release, its commit or its artifacts
+    are not here.
+    """
+    _check_version(version)
+    tag = f"v{version}"
+    if not git(root, "tag", "--list", tag):
+        raise RuntimeError(f"there is no tag {tag} here; run `git fetch --tags`, or name another VERSION")
+    release = git(root, "rev-parse", "--verify", f"refs/tags/{tag}^{{commit}}")
+    folder = _folder(version)
+    if not git(root, "ls-tree", "--name-only", release, f"{folder}/manifest.json"):
+        raise RuntimeError(f"{tag} has no {folder}/manifest.json: `make release` did not make it; name another VERSION")
+    recorded: Json = json.loads(git(root, "show", f"{release}:{folder}/manifest.json"))
+    if recorded.get("format") != manifest.FORMAT:
+        raise RuntimeError(
+            f"{tag} has a manifest of form {recorded.get('format')}, this code writes form {manifest.FORMAT}; "
+            f"run the check in a checkout of {tag}"
+        )
+    commit = git(root, "rev-parse", "--verify", f"{recorded['commit']}^{{commit}}")
+    found = [
+        f"{path}: changed between the released commit {commit[:12]} and {tag}"
+        for path in git(root, "diff", "--name-only", commit, release).splitlines()
+        if not path.startswith(f"{folder}/")
+    ]
+    with source.opened(root, commit) as at:
+        derived = manifest.derive(at, version, git(root, "show", "-s", "--format=%cI", commit))
+    names = git(root, "ls-tree", "-r", "--name-only", release, f"{folder}/").splitlines()
+    names = [name.removeprefix(f"{folder}/") for name in names]
+    hashes = {name: _sha256_in_git(root, f"{release}:{folder}/{name}") for name in names if name != "manifest.json"}
+    derived |= {"columns": recorded.get("columns", []), "files": hashes}
+    found += manifest.differences(recorded, json.loads(json.dumps(derived)))
+    # Another version of the template gives another text.
+    if (
+        subprocess.run(["git", "diff", "--quiet", release, "--", "stages/releases"], cwd=root, check=False).returncode
+        == 0
+    ):
+        jpegs = sorted(name for name in hashes if name.endswith(".jpg"))
+        text = card.render(derived, jpegs, derived["columns"])
+        if hashlib.sha256(text.encode()).hexdigest() != hashes.get("README.md"):
+            found.append("README.md: not the model card that the derived manifest gives")
+    for name in _tags(derived["artifacts"], version)[1:]:
+        try:
+            place = git(root, "rev-parse", "--verify", f"refs/tags/{name}^{{commit}}")
+        except RuntimeError:
+            place = ""
+        if place != release:
+            found.append(f"tag {name}: expected at {release[:12]} as {tag}, found {place[:12] or 'none'}")
+    return found
+
+
+def _check_version(version: str) -> None:
+    if not re.fullmatch(VERSION, version):
+        raise ValueError(f"VERSION: must be a version by semver.org, such as 1.2.0 or 1.2.0-rc.1, found {version!r}")
+
+
+def _folder(version: str) -> str:
+    return f"releases/{version}"
+
+
+def _tags(artifacts: Iterable[str], version: str) -> list[str]:
+    return [f"v{version}", *(f"{name}@v{version}" for name in sorted(artifacts))]
+
+
+def _require_free(root: Path, folder: Path, tags: list[str]) -> None:
+    there = git(root, "tag", "--list", *tags).splitlines()
+    if there:
+        raise RuntimeError(f"tag {there[0]} is there already; choose another VERSION: a release never changes")
+    if folder.exists():
+        raise RuntimeError(f"{folder} is there already; choose another VERSION, or remove it in a commit")
+
+
+def _require_clean(root: Path) -> None:
+    changed = git(root, "status", "--porcelain").splitlines()
+    if changed:
+        raise RuntimeError(
+            f"git has {len(changed)} uncommitted changes:\n" + _lines(changed) + "\ncommit or stash them first"
+        )
+
+
+def _require_up_to_date(root: Path) -> None:
+    with source.repository(root) as repo:
+        # DVC names stages and files relative to the working directory.
+        stale = [f"{name.rpartition('dvc.yaml:')[2]}: {_words(found)}" for name, found in repo.status().items()]
+        if stale:
+            raise RuntimeError(
+                f"{len(stale)} stages are stale:\n{_lines(stale)}\nrun `make all`, or `make pull` for what is not in "
+                "cache, or `make adopt` for an engine of another machine"
+            )
+
+
+def _words(change: Any) -> str:
+    """Return DVC's description of a change as text: [{"changed deps": {"a": "new"}}] -> "changed deps a new"."""
+    if isinstance(change, list):
+        return "; ".join(map(_words, change))
+    if isinstance(change, dict):
+        return ", ".join(f"{key} {_words(value)}" for key, value in change.items())
+    return str(change)
+
+
+def _lines(found: list[str]) -> str:
+    more = [f"  and {len(found) - MAX_LINES} more"] if len(found) > MAX_LINES else []
+    return "\n".join([f"  {line}" for line in found[:MAX_LINES]] + more)
+
+
+def _sets(root: Path) -> dict[str, Path]:
+    """Return the panoptic sets that are shown, by name: annotation, checkpoint and the first engine that was run."""
+    sets = {"annotation": root / "data/coco/val", "checkpoint": root / "data/evaluate"}
+    runnable = config.load(root / "params.yaml").runnable
+    return sets | {f"engine {name}": root / "data/verify" / name for name in runnable[:1]}
+
+
+def _sha256_in_git(root: Path, blob: str) -> str:
+    done = subprocess.run(["git", "cat-file", "blob", blob], cwd=root, check=True, capture_output=True)
+    return hashlib.sha256(done.stdout).hexdigest()
+
+
+def _record(root: Path, folder: Path, commit: str, version: str, tags: list[str]) -> None:
+    """Commit `folder` and set the tags; on an error undo both and remove the folder."""
+    path, title, done = _folder(version), f"Release {version}", list[str]()
+    try:
+        git(root, "add", "--force", "--", path)
+        git(root, "commit", "--quiet", "--message", title, "--", path)
+        for tag in tags:
+            git(root, "tag", "--annotate", "--message", title, tag)
+            done.append(tag)
+    except BaseException:
+        for tag in done:
+            git(root, "tag", "--delete", tag)
+        git(root, "reset", "--quiet", "--soft", commit)
+        git(root, "rm", "--quiet", "--cached", "-r", "--force", "--ignore-unmatch", "--", path)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def main() -> int:
+    """Command line of `make release` and `make release-check`. Returns the exit status: 1 for a difference."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--version", required=True, help="a version by semver.org, such as 1.2.0")
+    parser.add_argument("--check", action="store_true", help="derive a release's manifest again and compare")
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="leave out validation pictures, if you may not show them"
+    )
+    args = parser.parse_args()
+    root = Path.cwd()
+    if args.check:
+        found = check(root, args.version)
+        print("\n".join(found) or f"v{args.version}: the manifest derived again from its commit is the same")
+        return 1 if found else 0
+    tags = build(root, args.version, not args.no_pictures)
+    folder = _folder(args.version)
+    unstated = [
+        path
+        for path, found in files.read_json(root / folder / "manifest.json")["licences"].items()
+        if not (found["stated"] or found["file"])
+    ]
+    for path in unstated:
+        print(f"note: licence of {path}: not stated; {manifest.LICENCES} can state it, for the next version")
+    print(f"{folder} is committed and tagged; nothing was pushed")
+    print(f"look at it:  git show --stat v{args.version}")
+    print(f"publish it:  make push && git push origin HEAD {' '.join(tags)}")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)
