@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ sums in another order: at the edges of segments, and for segments of few pixels.
 
 
 def target(architecture: str) -> config.Target:
-    found = config.Target(builder=config.Builder.onnxruntime, builder_version="1", architecture=architecture)
+    found = config.Target(builder=config.Builder.onnxruntime, builder_version="1", architecture=architecture, threads=1)
     found.builder_version = interface.backend(found).installed_version()
     return found
 
@@ -54,9 +55,14 @@ def board() -> Path:
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Path:
-    """What a board gets, in a folder: graph, parameters and pictures, and in place of the checkpoint's maps those of
-    this host's engine `x86_cpu`, which is there too. The network's weights are random."""
+    """What a board gets, in a folder: code, graph, parameters and pictures.
+
+    In place of the checkpoint's maps it has those of this host's engine `x86_cpu`, which is there too. The network's
+    weights are random.
+    """
     folder = tmp_path_factory.mktemp("kit")
+    shutil.copytree(REPO / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "Makefile", folder)
     cfg = config.load(REPO / "params.yaml")
     # Small, since the CPU is emulated. Pictures have the frame's size: OpenCV scales them on Arm by other code, whose
     # pixels differ by 1 of 255 (docs/targets.md).
@@ -78,7 +84,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Path:
     artifact.save(model, folder / GRAPH, about)
 
     x86 = folder / "data/engines/x86_cpu"
-    engine.build(folder / GRAPH, x86, "x86_cpu", cfg.targets["x86_cpu"], folder / "timing.cache")
+    engine.build(folder / GRAPH, x86, "x86_cpu", cfg.targets["x86_cpu"], folder / "t", folder / "engine.json")
     predictor = loading.load(x86, "x86_cpu", cfg.targets["x86_cpu"])
     sample.build(folder / "set", config.Sample(train_images=1, val_images=2, height_px=160, width_px=256))
     writers = [panoptic.Writer(folder / name, CATEGORIES) for name in (COCO, MAPS)]
@@ -107,18 +113,12 @@ def must(board: Path, *arguments: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def built(board: Path, kit: Path) -> Path:
-    """The engine's folder, built and verified on the board."""
-    out = kit / "data/engines/arm_cpu"
-    common = ("--params", "params.json", "--target", "arm_cpu")
-    must(
-        board, "-m", "stages.engine", *common, "--graph", str(GRAPH), "--out", str(out),
-        "--timing-cache", "timing.cache", cwd=kit,
-    )  # fmt: skip
-    must(
-        board, "-m", "stages.verify", *common, "--engine", str(out), "--predictions", str(MAPS), "--coco", str(COCO),
-        "--out", "data/verify/arm_cpu", "--metrics", "data/metrics/verify_arm_cpu.json", cwd=kit,
-    )  # fmt: skip
-    return out
+    """The engine's folder, after `make engine` on the board: built, verified, timed and packed."""
+    done = run("make", "engine", "TARGET=arm_cpu", f"DEVICE_PYTHON={board}", cwd=kit)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(kit / "outputs/engine_arm_cpu.tar") as tar:
+        assert {"data/engines/arm_cpu/build.json", "data/metrics/benchmark_arm_cpu.json"} <= set(tar.getnames())
+    return kit / "data/engines/arm_cpu"
 
 
 CHECKS = """
