@@ -19,6 +19,7 @@ from stages.network.network import Decoder, Network
 from stages.onnx_graph import artifact
 from stages.reference import comparison
 from tests.conftest import REPO
+from tests.support import networks
 
 NUM_THINGS = 70
 
@@ -26,23 +27,7 @@ NUM_THINGS = 70
 @pytest.fixture(scope="module")
 def tao(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Any:
     """TAO's network of the default profile with random weights."""
-    from omegaconf import OmegaConf
-
-    from stages.tao import spec, wheel
-
-    cfg = config.load(REPO / "params.yaml")
-    folder = tmp_path_factory.mktemp("tao")
-    content = spec.train_spec(folder, 116, cfg)
-    OmegaConf.save(content, folder / "spec.yaml")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        net = wheel.build_network(folder / "spec.yaml").eval()
-    predictor = net.sem_seg_head.predictor
-    with torch.no_grad():
-        predictor.class_embed.weight.mul_(80)
-        predictor.mask_embed.layers[-1].weight.mul_(5)
-    return net
+    return networks.random_tao(tmp_path_factory.mktemp("tao"), config.load(REPO / "params.yaml"))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -165,11 +165,43 @@ def target_of(folder: Path) -> tuple[str, config.Target]:
         raise RuntimeError(f"{path} is from another version of this project: {error}; run `make engines`") from error
 
 
-def cpu_model() -> str:
-    """Name of this host's CPU, from /proc/cpuinfo where there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+ARM_CORES = {
+    ("0x41", "0xd07"): "Cortex-A57",
+    ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd0c"): "Neoverse-N1",
+    ("0x41", "0xd40"): "Neoverse-V1",
+    ("0x41", "0xd42"): "Cortex-A78AE",
+    ("0x41", "0xd49"): "Neoverse-N2",
+    ("0x41", "0xd4f"): "Neoverse-V2",
+    ("0x41", "0xd83"): "Neoverse-V3AE",
+    ("0x41", "0xd85"): "Cortex-X925",
+    ("0x41", "0xd87"): "Cortex-A725",
+    ("0x4e", "0x004"): "Carmel",
+}
+"""(implementer, part) of an Arm core -> its name: Jetson's, and those of hosts with NVIDIA GPUs. Source: Linux,
+arch/arm64/include/asm/cputype.h."""
+
+
+def cpu_model(proc: Path = Path("/proc")) -> str:
+    """Return the name of this host's CPU; on Arm, of its board where the kernel tells it, and of each kind of core.
+
+    `proc` is where Linux shows its files: cpuinfo, and device-tree/model on boards such as Jetson.
+    """
+    try:
+        lines = (proc / "cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    pairs = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+    implementers, parts = ([value for key, value in pairs if key == f"CPU {what}"] for what in ("implementer", "part"))
+    cores = list(zip(implementers, parts, strict=False))
+    if not cores:
+        return next((value for key, value in pairs if key == "model name"), platform.processor() or platform.machine())
+    # Arm's "model name", where there is one, is the same for all: ARMv8 Processor rev 1 (v8l).
+    found = [ARM_CORES.get(core, f"implementer {core[0]} part {core[1]}") for core in cores]
+    names = [f"Arm {name}" for name in dict.fromkeys(found)]
+    try:
+        board = (proc / "device-tree/model").read_text(encoding="utf-8", errors="replace").rstrip("\0 \n")
+    except OSError:  # There is none on servers, and containers hide it.
+        board = ""
+    return ", ".join(filter(None, [board, *names]))

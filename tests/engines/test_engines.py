@@ -295,3 +295,44 @@ def test_cudas_own_message_arrives() -> None:
         driver.Buffer((1, 2), np.uint8)
     with pytest.raises(RuntimeError, match="cudaStreamCreateWithFlags: CUDA driver"):
         driver.Stream()
+
+
+def arm_core(number: int, implementer: str, part: str, more: str = "") -> str:
+    """A core in Arm's /proc/cpuinfo, as Linux prints it (arch/arm64/kernel/cpuinfo.c)."""
+    return (
+        f"processor\t: {number}\n{more}BogoMIPS\t: 62.50\nCPU implementer\t: {implementer}\nCPU architecture: 8\n"
+        f"CPU variant\t: 0x0\nCPU part\t: {part}\nCPU revision\t: 1\n\n"
+    )
+
+
+JETSON = "model name\t: ARMv8 Processor rev 1 (v8l)\n"
+"""A line that Jetson's kernel adds to each core. It says nothing."""
+PLATFORM = platform.processor() or platform.machine()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "board", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: EPYC: 64\n\nprocessor\t: 1\nmodel name\t: EPYC: 64\n", "", "EPYC: 64"),
+        (arm_core(0, "0x41", "0xd0c"), "", "Arm Neoverse-N1"),
+        (
+            "".join(arm_core(number, "0x41", "0xd42", JETSON) for number in range(12)),
+            "NVIDIA Jetson AGX Orin Developer Kit\0",
+            "NVIDIA Jetson AGX Orin Developer Kit, Arm Cortex-A78AE",
+        ),
+        (
+            "".join(arm_core(number, "0x41", part) for number, part in enumerate(["0xd85", "0xd87", "0xd85"])),
+            "",
+            "Arm Cortex-X925, Arm Cortex-A725",
+        ),
+        (arm_core(0, "0x99", "0x123"), "", "Arm implementer 0x99 part 0x123"),
+        ("nothing known\n", "", PLATFORM),
+    ],
+)
+def test_a_cpu_is_named(tmp_path: Path, cpuinfo: str, board: str, expected: str) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    if board:
+        (tmp_path / "device-tree").mkdir()
+        (tmp_path / "device-tree/model").write_text(board)
+    assert manifest.cpu_model(tmp_path) == expected
+    assert manifest.cpu_model(tmp_path / "none") == PLATFORM

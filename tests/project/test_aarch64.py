@@ -1,0 +1,190 @@
+"""The device side on AArch64: an engine is built there, and finds what the same engine finds on this host.
+
+Both sides have the same versions of the packages, so only the CPU differs. See tests/support/aarch64.py.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages import config, engine, export, sample, simplify
+from stages.coco import panoptic
+from stages.engines import interface, loading, manifest
+from stages.foundation import files, picture_files
+from stages.inference import description
+from stages.media import recording
+from stages.onnx_graph import artifact
+from tests.conftest import REPO, run
+from tests.project.test_device_side import FOLDERS, STAGES
+from tests.support import aarch64, networks
+
+pytestmark = pytest.mark.slow
+
+GRAPH, COCO, MAPS = Path("data/onnx/onnx/fp32"), Path("data/coco/val"), Path("data/evaluate")
+NUM_THINGS = 70
+CATEGORIES: list[Any] = [
+    {"id": i + 1, "name": f"class_{i}", "supercategory": "", "isthing": int(i < NUM_THINGS), "color": [i, 2 * i, 99]}
+    for i in range(networks.CLASSES)
+]
+MIN_AGREEMENT_PCT = 99.9
+"""Pixels of a picture that are in the same segment of the same class on both sides. The rest, 40 pixels, is room for
+sums in another order: at the edges of segments, and for segments of few pixels."""
+
+
+def target(architecture: str) -> config.Target:
+    found = config.Target(builder=config.Builder.onnxruntime, builder_version="1", architecture=architecture, threads=1)
+    found.builder_version = interface.backend(found).installed_version()
+    return found
+
+
+@pytest.fixture(scope="module")
+def board() -> Path:
+    """The board's Python."""
+    try:
+        return aarch64.python()
+    except aarch64.UnavailableError as error:
+        pytest.skip(f"no AArch64 user space: {error}")
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Path:
+    """What a board gets, in a folder: code, graph, parameters and pictures.
+
+    In place of the checkpoint's maps it has those of this host's engine `x86_cpu`, which is there too. The network's
+    weights are random.
+    """
+    folder = tmp_path_factory.mktemp("kit")
+    shutil.copytree(REPO / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "Makefile", folder)
+    cfg = config.load(REPO / "params.yaml")
+    # Small, since the CPU is emulated. Pictures have the frame's size: OpenCV scales them on Arm by other code, whose
+    # pixels differ by 1 of 255 (docs/targets.md).
+    cfg.deploy.frame_height_px, cfg.deploy.frame_width_px = 160, 256
+    cfg.deploy.height_px, cfg.deploy.width_px = 128, 192
+    # Random weights are sure of nothing.
+    cfg.deploy.object_mask_threshold, cfg.deploy.overlap_threshold = 0.05, 0
+    cfg.targets = {"x86_cpu": target("x86_64"), "arm_cpu": target("aarch64")}
+    cfg.runnable = ["arm_cpu"]
+    cfg.benchmark.frames, cfg.benchmark.warmup_frames = 10, 1
+    # A segment of few pixels, which may come and go, weighs as much in PQ as a large one.
+    cfg.verify.min_pixel_agreement_pct, cfg.verify.max_pq_difference = MIN_AGREEMENT_PCT, 100
+    files.write_json(folder / "params.json", config.plain(cfg))
+
+    net = networks.random_tao(tmp_path_factory.mktemp("tao"), cfg, seed=1)
+    model = simplify.simplify(export.trace(net, config.Variant.onnx, NUM_THINGS, cfg.deploy), cfg.deploy)
+    (folder / GRAPH).mkdir(parents=True)
+    about = description.Description(config.plain(cfg.deploy), config.Variant.onnx.value, CATEGORIES)
+    artifact.save(model, folder / GRAPH, about)
+
+    x86 = folder / "data/engines/x86_cpu"
+    engine.build(folder / GRAPH, x86, "x86_cpu", cfg.targets["x86_cpu"], folder / "t", folder / "engine.json")
+    predictor = loading.load(x86, "x86_cpu", cfg.targets["x86_cpu"])
+    sample.build(folder / "set", config.Sample(train_images=1, val_images=2, height_px=160, width_px=256))
+    writers = [panoptic.Writer(folder / name, CATEGORIES) for name in (COCO, MAPS)]
+    for number, path in enumerate(sorted((folder / "set/validation/images").iterdir())):
+        shutil.copy(path, folder / COCO)
+        (found,) = predictor.segments([picture_files.read_rgb(path)])
+        assert len(found.category_ids) > 3
+        for writer in writers:
+            entry = panoptic.Entry(number, path, Path(f"{path.stem}.png"), [])
+            writer.add(entry, found.ids, found.category_ids)
+    for writer in writers:
+        writer.close()
+    return folder
+
+
+def on_board(board: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run([board, *arguments], cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+
+
+def must(board: Path, *arguments: str, cwd: Path) -> str:
+    done = on_board(board, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(board: Path, kit: Path) -> Path:
+    """The engine's folder, after `make engine` on the board: built, verified, timed and packed."""
+    done = run("make", "engine", "TARGET=arm_cpu", f"DEVICE_PYTHON={board}", cwd=kit)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(kit / "outputs/engine_arm_cpu.tar") as tar:
+        assert {"data/engines/arm_cpu/build.json", "data/metrics/benchmark_arm_cpu.json"} <= set(tar.getnames())
+    return kit / "data/engines/arm_cpu"
+
+
+CHECKS = """
+import importlib, json, sys
+from pathlib import Path
+from stages import config
+from stages.engines import manifest
+for name in {modules}: importlib.import_module(name)
+cfg = config.load(Path("params.json"))
+said = {{}}
+for name, target in cfg.targets.items():
+    try:
+        manifest.check_host(name, target)
+        said[name] = "buildable"
+    except (RuntimeError, ModuleNotFoundError) as error:
+        said[name] = str(error)
+print(json.dumps([manifest.cpu_model(), said]))
+"""
+
+
+def test_the_device_side_is_imported_and_knows_its_host(board: Path, tmp_path: Path) -> None:
+    found = [path for name in FOLDERS for path in (REPO / "stages" / name).rglob("*.py") if path.stem != "__init__"]
+    modules = [*STAGES, *(".".join(path.relative_to(REPO).with_suffix("").parts) for path in found)]
+    targets = [f"+target@targets.{name}={name}" for name in ("orin_jp61",)]
+    arm = ["++targets.cpu.builder=onnxruntime", f"++targets.cpu.builder_version={target('x86_64').builder_version}"]
+    params = tmp_path / "params.json"
+    done = run("python", "-m", "stages.commands.params", "--out", str(params), *targets, *arm, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    content = files.read_json(params)
+    content["targets"]["arm_cpu"] = {**content["targets"]["cpu"], "architecture": "aarch64"}
+    files.write_json(params, content)
+
+    cpu, said = json.loads(must(board, "-W", "error", "-c", CHECKS.format(modules=modules), cwd=tmp_path))
+    assert cpu == "Arm Cortex-A76"
+    assert said["arm_cpu"] == "buildable"
+    assert said["cpu"].startswith("target cpu needs the CPU architecture x86_64, found aarch64; ")
+    # It has the architecture, but not TensorRT.
+    assert said["orin_jp61"].startswith("Python module tensorrt can't be imported")
+
+
+def test_the_engine_finds_there_what_it_finds_here(board: Path, kit: Path, built: Path) -> None:
+    """Segments of one class are paired by their overlap, so one that is missing there costs all of its pixels."""
+    figures = files.read_json(kit / "data/metrics/verify_arm_cpu.json")
+    assert figures["pictures"] == 2
+    assert figures["worst_picture_agreement_pct"] >= MIN_AGREEMENT_PCT
+
+    entry = panoptic.read(kit / "data/verify/arm_cpu").entries[0]
+    picture = kit / COCO / f"{entry.png.stem}.jpg"
+    predict = ("-m", "stages.commands.predict", "--source", str(picture), "--out", "seen", "--engine", str(built))
+    must(board, *predict, cwd=kit)
+    (line,) = (kit / "seen" / recording.SEGMENTS_NAME).read_text().splitlines()
+    predicted = {s["id"]: (s["category_id"], s["area_px"]) for s in json.loads(line)["segments"]}
+    areas = np.bincount(panoptic.read_ids(entry.png).ravel())
+    assert predicted == {s["id"]: (s["category_id"], areas[s["id"]]) for s in entry.segments}
+
+
+def test_each_side_refuses_the_others_engine(board: Path, kit: Path, built: Path) -> None:
+    content = files.read_json(built / manifest.NAME)
+    assert (content["target"], content["architecture"]) == ("arm_cpu", "aarch64")
+    command = ("-m", "stages.commands.predict", "--source", str(kit / "set/validation/images"), "--engine")
+    done = run("python", *command, str(built), cwd=kit, PYTHONPATH=str(REPO))
+    expected = "target arm_cpu needs the CPU architecture aarch64, found x86_64; run it on such a machine\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+    with pytest.raises(RuntimeError, match="architecture must be 'x86_64' here, found 'aarch64'"):
+        manifest.verified_engine(built, "arm_cpu", target("x86_64"))
+
+    done = on_board(board, *command, str(kit / "data/engines/x86_cpu"), cwd=kit)
+    expected = "target x86_cpu needs the CPU architecture x86_64, found aarch64; run it on such a machine\n"
+    assert (done.returncode, done.stderr) == (1, expected)
