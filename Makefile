@@ -25,9 +25,11 @@ JOBS ?= auto
 FILE ?=
 DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
+EXTRAS ?=
+URL ?=
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME FILE BASE JOBS DEVICE_PYTHON PARAMS
+VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
 export $(VALUES)
 
@@ -44,13 +46,17 @@ all: params ## Environment, params.yaml and every stage that changed and this ho
 	@python -m stages.commands.summary
 
 .PHONY: env
-env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv)
+env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv) [EXTRAS='s3 tensorrt']
 
-.venv/.locked: pyproject.toml uv.lock scripts/env
+# Remotes in DVC's settings need extras. A choice in EXTRAS is always carried out.
+.venv/.locked: pyproject.toml uv.lock scripts/env $(wildcard .dvc/config .dvc/config.local) $(if $(EXTRAS),choice)
 	@scripts/env
 	@python -m stages.commands.plots_page --out .venv/plots.html
 	@dvc config --local plots.html_template > /dev/null 2>&1 || dvc config --local plots.html_template ../.venv/plots.html
 	@touch $@
+
+.PHONY: choice
+choice:
 
 .PHONY: params
 params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
@@ -120,13 +126,17 @@ plots: env ## Draw losses, figures by class and confusion with `dvc plots` as ou
 	@mkdir -p outputs
 	@dvc plots show --out outputs/plots
 
+.PHONY: remote
+remote: env ## Set the remote that you share artifacts by, after a test of it [URL=s3://..., ssh://..., gs://, azure://, webdavs://, folder]
+	@python -m stages.commands.remote --url="$$URL" $(ARGS)
+
 .PHONY: push
-push: env ## Upload the artifacts to the DVC remote (a folder in the project unless you set another)
-	@dvc push
+push: env ## Upload the artifacts and the run cache to the remote
+	@python -m stages.commands.push $(ARGS)
 
 .PHONY: pull
-pull: env ## Download the artifacts that dvc.lock names from the DVC remote
-	@dvc pull
+pull: env ## Download the artifacts that dvc.lock names and the run cache from the remote, and check them
+	@python -m stages.commands.pull $(ARGS)
 
 .PHONY: test
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]
