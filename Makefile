@@ -11,9 +11,11 @@ export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$n
 export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
 PROFILE ?=
-# From make's command line only: an OUT or NAME that happens to be in the environment is not meant for it.
+# From make's command line only: an OUT or URL that happens to be in the environment is not meant for it.
 OUT =
 NAME =
+EXTRAS =
+URL =
 OVERRIDES ?=
 TARGET ?=
 ENGINE ?= data/engines/cpu
@@ -25,8 +27,6 @@ JOBS ?= auto
 FILE ?=
 DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
-EXTRAS ?=
-URL ?=
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
 VALUES := PROFILE OVERRIDES TARGET ENGINE SOURCE OUT SRC NAME FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL
@@ -155,7 +155,7 @@ bench-precision: env ## Find the parts of the network that half precision change
 bench: env ## Time an engine and its alternatives on this GPU; writes data/bench/TARGET*.json, .svg [TARGET=id]
 	@test -n "$$TARGET" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
 	@"$$DEVICE_PYTHON" -c "import tensorrt" 2> /dev/null || { \
-		echo "error: $$DEVICE_PYTHON can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
+		echo "error: $$DEVICE_PYTHON can't import tensorrt; run make env EXTRAS=tensorrt, or name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
 		exit 1; }
 	@python -W ignore -m benchmarks.peers --params="$$PARAMS" --checkpoint data/checkpoint --reference $(REFERENCE) \
 		--categories data/onnx/cuda/fp16/graph.json --onnx data/onnx/onnx/fp32/graph.onnx \

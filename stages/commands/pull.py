@@ -60,24 +60,24 @@ def _without_remote(items: list[artifacts.Missing]) -> str:
         return f"nothing pulled: no shared remote is set, and nothing is missing here; {settings.HINT}"
     names = artifacts.shown(f"{item.path} ({item.stage})" for item in items)
     return (
-        f"nothing pulled: no shared remote is set, and {len(items)} outputs are missing here: {names}; `make all` builds "
-        f"them; to share them, {settings.HINT}"
+        f"nothing pulled: no shared remote is set, and {len(items)} outputs are missing here: {names}; "
+        f"`make all` builds them; to share them, {settings.HINT}"
     )
 
 
 def _problems(items: list[artifacts.Missing], name: str, url: str) -> list[str]:
     damaged = [item for item in items if item.damaged]
     lines = [
-        f"remote {name}, {url}: damaged there, refused: {artifacts.shown(item.damaged)}; where {item.path} is whole, run "
-        f"`make push ARGS='--replace {item.path}'`, or build it: `make all`"
+        f"remote {name}, {url}: damaged there, refused: {artifacts.shown(item.damaged)}; "
+        f"where {item.path} is whole, run `make push ARGS='--replace {item.path}'`, or build it: `make all`"
         for item in damaged
     ]
     lacking = [item for item in items if not item.damaged]
     if lacking:
         names = artifacts.shown(f"{item.path} ({item.stage})" for item in lacking)
         lines.append(
-            f"remote {name}, {url}: lacks {len(lacking)} outputs: {names}; `make all` builds them, or `make push` where "
-            "they are"
+            f"remote {name}, {url}: lacks {len(lacking)} outputs: {names}; "
+            "`make all` builds them, or `make push` where they are"
         )
     return lines
 

@@ -10,7 +10,8 @@ from stages.remotes import artifacts, connection, settings
 def build(replace: list[str]) -> tuple[list[str], list[str]]:
     """Push, and return what was done and what is missing both here and there, in lines.
 
-    `replace`: outputs to upload again although the remote has them. Raises RuntimeError if there is no remote or it fails.
+    `replace`: outputs to upload again although the remote has them. Raises RuntimeError if there is no remote, or it
+    fails.
     """
     repo, name, url = artifacts.open_repo()
     with repo, dvc_errors.one_line():
@@ -27,7 +28,9 @@ def build(replace: list[str]) -> tuple[list[str], list[str]]:
     if lost:
         names = artifacts.shown(f"{item.path} ({item.stage})" for item in lost)
         problems = [f"remote {name}, {url}: neither there nor here: {names}; run `make all`, then `make push`"]
-    return [f"remote {name}, {url}: {count} files pushed" if count else f"remote {name}, {url}: has everything"], problems
+    return [
+        f"remote {name}, {url}: {count} files pushed" if count else f"remote {name}, {url}: has everything"
+    ], problems
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """make remote: set the remote by which a team shares artifacts, once writing to it and reading from it were tested.
 
-URL and shared options go to .dvc/config, secrets and personal options to .dvc/config.local. If the test fails, both stay
-as they were.
+URL and shared options go to .dvc/config, secrets and personal options to .dvc/config.local. If the test fails, both
+stay as they were.
 """
 
 import getpass
@@ -40,7 +40,9 @@ def _install(remote: settings.Remote, project: Path) -> None:
     if importlib.util.find_spec(remote.kind.module) is None:
         env = {**os.environ, "EXTRAS": extra}
         if subprocess.run([project / "scripts/env"], env=env, check=False).returncode:
-            raise RuntimeError(f"the extra {extra} for {remote.url} could not be installed; the settings are as they were")
+            raise RuntimeError(
+                f"the extra {extra} for {remote.url} could not be installed; the settings are as they were"
+            )
         importlib.invalidate_caches()
 
 

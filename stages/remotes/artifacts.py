@@ -25,8 +25,8 @@ class Missing:
 def open_repo() -> tuple[Any, str, str]:
     """Return DVC's repository of this folder, and name and URL of its default remote, both empty if there is none.
 
-    What comes from the remote will be verified. A remote that was set by hand gets the timeouts that it lacks, too; DVC's
-    settings stay as they are.
+    What comes from the remote will be verified. A remote that was set by hand gets the timeouts that it lacks, too.
+    DVC's settings stay as they are.
     Raises RuntimeError, one line, if there is no repository, or the default remote has no section.
     """
     from dvc.exceptions import DvcException, NotDvcRepoError
@@ -39,7 +39,9 @@ def open_repo() -> tuple[Any, str, str]:
         if not name:
             return repo, "", ""
         if "url" not in section:
-            raise RuntimeError(f"remote {name} is the default in .dvc/config, which has no such remote; {settings.HINT}")
+            raise RuntimeError(
+                f"remote {name} is the default in .dvc/config, which has no such remote; {settings.HINT}"
+            )
         repo.close()
         kind = settings.KINDS.get(settings.scheme_of(section["url"]))
         timeouts_s = kind.timeouts_s if kind else {}
@@ -47,7 +49,9 @@ def open_repo() -> tuple[Any, str, str]:
         # Given to the repository, which reads its settings again and again.
         return Repo(config={"remote": {name: {**lacking, "verify": True}}}), name, str(section["url"])
     except NotDvcRepoError as error:
-        raise RuntimeError(f"{Path.cwd()} is no clone of the project: it has no .dvc; run the command in one") from error
+        raise RuntimeError(
+            f"{Path.cwd()} is no clone of the project: it has no .dvc; run the command in one"
+        ) from error
     except DvcException as error:
         raise RuntimeError(f"DVC can't be used here: {' '.join(str(error).split())}") from error
 

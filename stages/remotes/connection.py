@@ -7,17 +7,19 @@ killed took minutes to hours.
 import logging
 import os
 import uuid
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from stages.remotes import errors, settings
+from stages.remotes import errors, settings, watchdog
 
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S, KEEPALIVE_COUNT = 15, 3
 """SSH: a server that doesn't answer that many times, at that interval, is given up."""
 TRIES = 2
+BATCH = "batch_coros"
+"""The function of DVC's `generic` module that runs the transfers of many objects. It can't stop at the first failure."""
 PROBE_BYTES = 1 << 16
 
 
@@ -25,7 +27,7 @@ class RemoteError(RuntimeError):
     """One line on a remote that failed."""
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """Leaves DVC's loops at the first error of a transfer."""
 
 
@@ -44,8 +46,8 @@ class Log(logging.Handler):
             # Objects lie at the first two characters of their hash, a slash, and the others.
             self.refused.add("".join(str(record.args[0]).replace(os.sep, "/").split("/")[-2:]))
         if record.levelno >= logging.ERROR and error is not None:
-            if type(error).__name__ not in ("FileNotFoundError", "ObjectFormatError", "_Stop"):
-                raise _Stop from error
+            if type(error).__name__ not in ("FileNotFoundError", "ObjectFormatError", "_StopError"):
+                raise _StopError from error
         elif record.levelno >= logging.WARNING and not record.getMessage().startswith("Some of the cache files"):
             log.warning("%s", record.getMessage().splitlines()[0])
 
@@ -59,7 +61,7 @@ def talking(name: str, url: str) -> Iterator[Log]:
     from dvc.exceptions import DvcException
     from dvc_objects.fs import generic
 
-    original = generic.batch_coros
+    original: Callable[..., Coroutine[Any, Any, list[Any]]] = getattr(generic, BATCH)
     failures: list[BaseException] = []
 
     async def one(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -82,22 +84,24 @@ def talking(name: str, url: str) -> Iterator[Log]:
     handler = Log()
     loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
     states = [(logger, logger.propagate, logger.handlers) for logger in loggers]
-    generic.batch_coros = batch
+    setattr(generic, BATCH, batch)
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
     logging.getLogger("dvc_data.hashfile.db").setLevel(logging.DEBUG)
     for library in ("aiobotocore", "asyncssh", "azure", "botocore", "gcsfs", "google", "httpx", "s3fs", "urllib3"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    stalled = errors.explain(TimeoutError("it stopped answering"), name, url)
     try:
-        yield handler
-    except _Stop as stop:
+        with watchdog.watching(stalled):
+            yield handler
+    except _StopError as stop:
         raise RemoteError(errors.explain(stop.__cause__ or stop, name, url)) from stop
     except DvcException:
         raise
     except Exception as error:
         raise RemoteError(errors.explain(error, name, url)) from error
     finally:
-        generic.batch_coros = original
+        setattr(generic, BATCH, original)
         for logger, propagate, handlers in states:
             logger.handlers, logger.propagate = handlers, propagate
 

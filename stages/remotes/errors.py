@@ -54,8 +54,8 @@ CAUSES = [
     ),
     Cause(
         "no key was found",
-        "give one as your cloud's tools take it (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws), or store "
-        "it here: make remote URL={url} ARGS='--set access_key_id=- --set secret_access_key=-'",
+        "give one as your cloud's tools take it (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws), or "
+        "store it here: make remote URL={url} ARGS='--set access_key_id=- --set secret_access_key=-'",
         names=("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"),
         texts=("unable to locate credentials", "no credentials"),
     ),
@@ -71,8 +71,8 @@ CAUSES = [
     ),
     Cause(
         "the server refuses this user's key or password",
-        "load your key (ssh-add), name it and the user (make remote URL={url} ARGS='--set keyfile=FILE --set user=NAME'), "
-        "and try `ssh {host}`",
+        "load your key (ssh-add), name it and the user (make remote URL={url} ARGS='--set keyfile=FILE --set "
+        "user=NAME'), and try `ssh {host}`",
         names=("PermissionDenied", "KeyImportError", "KeyEncryptionError"),
     ),
     Cause(
@@ -82,7 +82,8 @@ CAUSES = [
     ),
     Cause(
         "this user may not do that there",
-        "ask whoever runs it for the right to read, and to write for `make push`; a wrong key looks the same on some servers",
+        "ask whoever runs it for the right to read, and to write for `make push`; a wrong key looks the same on some "
+        "servers",
         codes=("AccessDenied", "AllAccessDisabled", "403", "Forbidden", "AuthorizationPermissionMismatch"),
         names=("SFTPPermissionDenied", "ObjectDBPermissionError", "PermissionError"),
         errnos=(errno.EACCES, errno.EPERM),
@@ -96,12 +97,13 @@ CAUSES = [
     ),
     Cause(
         "it can't be reached, or the connection was lost",
-        "see whether the server runs and this machine has a network, then run the command again; it goes on where it stopped",
+        "see whether the server runs and this machine has a network, then run the command again; it goes on where "
+        "it stopped",
         codes=("503", "502", "504", "SlowDown", "ServiceUnavailable", "RequestTimeout"),
         names=(
-            "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "HTTPClientError",
-            "ClientConnectionError", "ServerDisconnectedError", "ConnectionError", "TimeoutError", "FSTimeoutError",
-            "ConnectionLost", "DisconnectError", "SFTPConnectionLost", "SFTPNoConnection", "ChannelOpenError",
+            "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
+            "HTTPClientError", "ClientConnectionError", "ServerDisconnectedError", "ConnectionError", "TimeoutError",
+            "FSTimeoutError", "ConnectionLost", "DisconnectError", "SFTPConnectionLost", "SFTPNoConnection", "ChannelOpenError",
             "TransportError", "ServiceRequestError", "ServiceResponseError", "IncompleteRead", "EOFError",
         ),
         errnos=(

@@ -1,6 +1,5 @@
-"""The shared remote in DVC's settings: .dvc/config, which git has, and .dvc/config.local, which stays on this machine."""
+"""The shared remote in DVC's settings: .dvc/config, which git has, and .dvc/config.local, which stays here."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +41,8 @@ KINDS = {
 """Scheme of a URL -> kind. A path has no scheme."""
 
 SECRETS = (
-    "access_key_id", "account_key", "client_secret", "connection_string", "custom_auth_header", "passphrase", "password",
-    "sas_token", "secret_access_key", "session_token", "sse_customer_key", "token",
+    "access_key_id", "account_key", "client_secret", "connection_string", "custom_auth_header", "passphrase",
+    "password", "sas_token", "secret_access_key", "session_token", "sse_customer_key", "token",
 )  # fmt: skip
 """Options of DVC that are secrets."""
 PERSONAL = ("cert_path", "configpath", "credentialpath", "key_path", "keyfile", "profile", "user")
@@ -89,10 +88,7 @@ def parse(url: str, options: Iterable[str], project: Path) -> Remote:
     if files.printable(url) != url:
         raise ValueError(f"URL: found a character that can't be printed in {files.printable(url)}; remove it")
     private: dict[str, str] = {}
-    if scheme:
-        url = _without_password(url, scheme, private)
-    else:
-        url = str(_folder(url.removeprefix("file://"), project))
+    url = _without_password(url, scheme, private) if scheme else str(_folder(url.removeprefix("file://"), project))
     shared: dict[str, str] = {}
     for option in options:
         key, found, value = option.partition("=")
@@ -109,7 +105,9 @@ def _without_password(url: str, scheme: str, private: dict[str, str]) -> str:
     if not host:
         raise ValueError(f"URL: found no host or bucket in {shown}, expected {scheme}://NAME/FOLDER")
     if parts.query or parts.fragment:
-        raise ValueError(f"URL: found ? or # after {shown}; leave out what follows, and give keys by ARGS='--set KEY=-'")
+        raise ValueError(
+            f"URL: found ? or # after {shown}; leave out what follows, and give keys by ARGS='--set KEY=-'"
+        )
     user, found, password = who.partition(":")
     if scheme in ("s3", "gs", "azure") and who:
         raise ValueError(
@@ -125,8 +123,8 @@ def _without_password(url: str, scheme: str, private: dict[str, str]) -> str:
 
 
 def _folder(text: str, project: Path) -> Path:
-    path = Path(os.path.abspath(Path(text).expanduser()))
-    if path.resolve().is_relative_to(project.resolve()):
+    path = Path(text).expanduser().resolve()
+    if path.is_relative_to(project.resolve()):
         raise ValueError(
             f"URL: {path} lies in this clone, where nobody else finds it; give a folder that all of you reach, such as "
             "one on a network file system"
@@ -161,15 +159,16 @@ def write(dvc: Path, remote: Remote, name: str = NAME) -> list[str]:
             level.setdefault("remote", {}).pop(name, None)
             if private:
                 level["remote"][name] = private
-            for section in ("core", "remote"):
-                if section in level and not level[section]:
-                    del level[section]
+            if not level.get("core", True):
+                del level["core"]
         private_file.chmod(0o600)
     with config.edit("repo") as level:
         level.setdefault("remote", {})[name] = full(remote, former)
         level.setdefault("core", {})["remote"] = name
     if remote.private:
-        lines.append(f"{', '.join(sorted(remote.private))}: in {private_file}, which git ignores; not in the other file")
+        lines.append(
+            f"{', '.join(sorted(remote.private))}: in {private_file}, which git ignores; not in the other file"
+        )
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Real servers on loopback for tests of remotes: S3 by moto, SSH by Debian's sshd, or asyncssh's where there is none."""
+"""Real servers on loopback for tests of remotes: S3 by moto, SSH by Debian's sshd, else by asyncssh."""
 
 import json
 import os
