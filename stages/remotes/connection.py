@@ -19,7 +19,7 @@ KEEPALIVE_S, KEEPALIVE_COUNT = 15, 3
 """SSH: a server that doesn't answer that many times, at that interval, is given up."""
 TRIES = 2
 BATCH = "batch_coros"
-"""The function of DVC's `generic` module that runs the transfers of many objects. It can't stop at the first failure."""
+"""The function of DVC's `generic` module that runs many transfers. It can't stop at the first failure."""
 PROBE_BYTES = 1 << 16
 
 
