@@ -104,7 +104,8 @@ CAUSES = [
             "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
             "HTTPClientError", "ClientConnectionError", "ServerDisconnectedError", "ConnectionError", "TimeoutError",
             "FSTimeoutError", "ConnectionLost", "DisconnectError", "SFTPConnectionLost", "SFTPNoConnection",
-            "ChannelOpenError", "TransportError", "ServiceRequestError", "ServiceResponseError", "IncompleteRead", "EOFError",
+            "ChannelOpenError", "TransportError", "ServiceRequestError", "ServiceResponseError", "IncompleteRead",
+            "EOFError",
         ),
         errnos=(
             errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EPIPE,
