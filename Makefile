@@ -49,14 +49,13 @@ all: params ## Environment, params.yaml and every stage that changed and this ho
 env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv) [EXTRAS='s3 tensorrt']
 
 # Remotes in DVC's settings need extras. A choice in EXTRAS is always carried out.
-.venv/.locked: pyproject.toml uv.lock scripts/env $(wildcard .dvc/config .dvc/config.local) $(if $(EXTRAS),choice)
+.venv/.locked: pyproject.toml uv.lock scripts/env $(wildcard .dvc/config .dvc/config.local) $(if $(EXTRAS),FORCE)
 	@scripts/env
 	@python -m stages.commands.plots_page --out .venv/plots.html
 	@dvc config --local plots.html_template > /dev/null 2>&1 || dvc config --local plots.html_template ../.venv/plots.html
 	@touch $@
 
-.PHONY: choice
-choice:
+FORCE:
 
 .PHONY: params
 params: env ## Compose conf/ into params.yaml and check it [PROFILE=name] [OVERRIDES='key=value ...']
