@@ -11,10 +11,12 @@ export USER := $(shell name=$$(id -un 2> /dev/null) || name=$$(id -u); echo "$$n
 export HOME := $(shell home=$${HOME:-$$(getent passwd "$$(id -u)" | cut -d: -f6 || true)}; echo "$${home:-$$PWD/.tools/home}")
 
 PROFILE ?=
-# From make's command line only: an OUT, NAME or VERSION that happens to be in the environment is not meant for it.
+# From make's command line only: an OUT, NAME or URL that happens to be in the environment is not meant for it.
 OUT =
 NAME =
 VERSION =
+EXTRAS =
+URL =
 GRID =
 STAGE = evaluate
 LAUNCHER = dvc
@@ -30,7 +32,7 @@ DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS
+VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL
 # Only if it is given: `OVERRIDES=` drops the overrides that params.yaml records.
 VALUES += $(if $(filter undefined,$(origin OVERRIDES)),,OVERRIDES)
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
@@ -49,13 +51,16 @@ all: params ## Environment, params.yaml and every stage that changed and this ho
 	@python -m stages.commands.summary
 
 .PHONY: env
-env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv)
+env: .venv/.locked ## Install uv (into .tools, if it is not on PATH) and the locked environment (into .venv) [EXTRAS='s3 tensorrt']
 
-.venv/.locked: pyproject.toml uv.lock scripts/env
+# Remotes in DVC's settings need extras. A choice in EXTRAS is always carried out.
+.venv/.locked: pyproject.toml uv.lock scripts/env $(wildcard .dvc/config .dvc/config.local) $(if $(EXTRAS),FORCE)
 	@scripts/env
 	@python -m stages.commands.plots_page --out .venv/plots.html
 	@dvc config --local plots.html_template > /dev/null 2>&1 || dvc config --local plots.html_template ../.venv/plots.html
 	@touch $@
+
+FORCE:
 
 .PHONY: params
 params: env ## Compose conf/ into params.yaml, which records the choice [PROFILE=name] [OVERRIDES='key=value ...']
@@ -131,13 +136,17 @@ plots: env ## Draw losses, figures by class and confusion with `dvc plots` as ou
 	@mkdir -p outputs
 	@dvc plots show --out outputs/plots
 
+.PHONY: remote
+remote: env ## Set the remote that you share artifacts by, after a test of it [URL=s3://..., ssh://..., gs://, azure://, webdavs://, folder]
+	@python -m stages.commands.remote --url="$$URL" $(ARGS)
+
 .PHONY: push
-push: env ## Upload the artifacts to the DVC remote (a folder in the project unless you set another)
-	@dvc push
+push: env ## Upload the artifacts and the run cache to the remote
+	@python -m stages.commands.push $(ARGS)
 
 .PHONY: pull
-pull: env ## Download the artifacts that dvc.lock names from the DVC remote
-	@dvc pull
+pull: env ## Download the artifacts that dvc.lock names and the run cache from the remote, and check them
+	@python -m stages.commands.pull $(ARGS)
 
 .PHONY: release
 release: env ## Write manifest and model card of this commit's artifacts, commit and tag them [VERSION=1.2.0]
@@ -177,7 +186,7 @@ bench-precision: env ## Find the parts of the network that half precision change
 bench: env ## Time an engine and its alternatives on this GPU; writes data/bench/TARGET*.json, .svg [TARGET=id]
 	@test -n "$$TARGET" || { echo "error: name an engine's target, such as make bench TARGET=ada" >&2; exit 1; }
 	@"$$DEVICE_PYTHON" -c "import tensorrt" 2> /dev/null || { \
-		echo "error: $$DEVICE_PYTHON can't import tensorrt; name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
+		echo "error: $$DEVICE_PYTHON can't import tensorrt; run make env EXTRAS=tensorrt, or name a Python that can in DEVICE_PYTHON (docs/targets.md)" >&2; \
 		exit 1; }
 	@python -W ignore -m benchmarks.peers --params="$$PARAMS" --checkpoint data/checkpoint --reference $(REFERENCE) \
 		--categories data/onnx/cuda/fp16/graph.json --onnx data/onnx/onnx/fp32/graph.onnx \

@@ -15,6 +15,7 @@ TABLES = REPO / "conf/tables"
 
 SLOWEST = (
     "project/test_pipeline.py",
+    "project/test_remotes.py",
     "weights/test_weights.py",
     "test_graph.py",
     "test_train.py",

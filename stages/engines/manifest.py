@@ -41,8 +41,8 @@ def check_host(name: str, target: config.Target) -> None:
     if not f"{version}.".startswith(f"{target.builder_version}."):
         raise RuntimeError(
             f"target {name} needs {target.builder.value} {target.builder_version}, found {version}; "
-            "install that version (`make env` has those of the CPU and of TensorRT-RTX), or set builder_version in "
-            "conf/target"
+            "install that version (`make env` has those of the CPU and of TensorRT-RTX, `make env EXTRAS=tensorrt` "
+            "TensorRT 11, EXTRAS=tensorrt10 10.13), or set builder_version in conf/target"
         )
     if target.builder is config.Builder.tensorrt:
         _check_gpu(name, target, elsewhere)

@@ -1,6 +1,6 @@
 """Engines of standard TensorRT, 8.6 to 11, built with the GPU of the machine that they are for.
 
-The module `tensorrt` comes from the system: from JetPack on a board, else installed as docs/targets.md says.
+The module `tensorrt` comes from JetPack on a board, from `make env EXTRAS=tensorrt`, or as docs/targets.md says.
 """
 
 import logging
@@ -25,7 +25,10 @@ EXTERNAL_TACTICS = ["CUBLAS", "CUBLAS_LT", "CUDNN"]
 
 def library() -> ModuleType:
     """The system's TensorRT. Raises ModuleNotFoundError where there is none."""
-    fix = "use the system's Python and JetPack's TensorRT on a board, or install it as docs/targets.md says"
+    fix = (
+        "use the system's Python and JetPack's TensorRT on a board; on a GPU host run `make env EXTRAS=tensorrt` "
+        "(TensorRT 11) or `make env EXTRAS=tensorrt10` (10.13), or name a Python that has it (docs/targets.md)"
+    )
     return interface.library("tensorrt", fix)
 
 
