@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,11 +183,53 @@ def test_dvc_tells_differences(clone: Path) -> None:
     assert "train_loss" in (clone / "plots/index.html").read_text()
 
 
-def test_push_and_pull(clone: Path) -> None:
-    must("dvc", "push", cwd=clone)
-    shutil.rmtree(clone / "data/engines")
-    shutil.rmtree(clone / ".dvc/cache")
-    must("dvc", "pull", cwd=clone)
+README_COMMANDS_NOT_RUN = {
+    "make all": "the fixture has run its stages",
+    "make test": "this is it",
+    "make data SRC=/path/to/vistas.zip NAME=mapillary": "needs Mapillary's set; tests/commands/test_data.py has others",
+    "make params PROFILE=mapillary weights": "fetches weights of 100 MB",
+    "make all PROFILE=mapillary": "needs a GPU for hours",
+}
+
+
+def test_the_commands_of_the_readme_run(clone: Path, tmp_path: Path) -> None:
+    """Each line of its blocks of code, in the finished workspace, with a folder in place of the remote's URL."""
+    blocks = re.findall(r"```bash\n(.*?)```", (clone / "README.md").read_text(), re.DOTALL)
+    commands = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    commands = [command for command in commands if command]
+    assert {*README_COMMANDS_NOT_RUN} <= {*commands}
+    # An environment of its own, whose programs are the present one's, so that `make env` has nothing to do.
+    (clone / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (clone / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    try:
+        for command in commands:
+            if command in README_COMMANDS_NOT_RUN:
+                continue
+            (clone / ".venv/.locked").touch()
+            words = command.replace("s3://our-bucket/vistas2engine", str(tmp_path / "shared")).split()
+            if "remote" in words:
+                (tmp_path / "shared").mkdir()
+            done = run(*words, *(["BASE=HEAD"] if "diff" in words else []), cwd=clone, PYTHONPATH=str(clone))
+            # doctor finds what this machine lacks, such as memory.
+            assert done.returncode == 0 or "doctor" in words, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            assert "Traceback" not in done.stdout + done.stderr
+    finally:
+        shutil.rmtree(clone / ".venv")
+        (clone / ".dvc/config.local").unlink(missing_ok=True)
+        must("git", "checkout", "--", ".dvc/config", cwd=clone)
+        compose(clone)
+
+
+def test_push_and_pull(clone: Path, tmp_path: Path) -> None:
+    must("dvc", "remote", "add", "--default", "--local", "store", str(tmp_path / "store"), cwd=clone)
+    try:
+        must("dvc", "push", cwd=clone)
+        shutil.rmtree(clone / "data/engines")
+        shutil.rmtree(clone / ".dvc/cache")
+        must("dvc", "pull", cwd=clone)
+    finally:
+        must("dvc", "remote", "remove", "--local", "store", cwd=clone)
     assert (clone / "data/engines/cpu/cpu.blob").exists()
     assert stages_run(clone, "--dry") == set()
 
