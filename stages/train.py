@@ -110,7 +110,7 @@ def _train(
         )
     if defect := resume.defect(found):
         raise RuntimeError(f"{found}: {defect}; run the command again to continue from the checkpoint before it")
-    shutil.copyfile(found, draft / "model.pth")
+    resume.publish(found, draft / "model.pth")
     kept = resume.epoch(found)
     resume.finish(work)
     return rows, kept

@@ -370,6 +370,24 @@ def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Pa
     assert "middle of an epoch" in resume.defect(tmp_path / "False.pth")
 
 
+def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Path) -> None:
+    """Lightning's ModelCheckpoint records the absolute paths of its folder."""
+    published = []
+    for name in ("one", "another"):
+        folder = tmp_path / name
+        folder.mkdir()
+        state = {"dirpath": str(folder), "best_model_path": str(folder / "latest.pth")}
+        callbacks = {"ModelCheckpoint{'monitor': None}": state, "EarlyStopping": {"wait_count": 1}}
+        torch.save({"state_dict": {"w": torch.ones(2)}, "callbacks": callbacks, "epoch": 3}, folder / "latest.pth")
+        resume.publish(folder / "latest.pth", folder / "model.pth")
+        published.append((folder / "model.pth").read_bytes())
+        assert str(folder).encode() not in published[-1]
+    assert published[0] == published[1]
+    content = torch.load(tmp_path / "one/model.pth", weights_only=True)
+    assert content["callbacks"] == {"EarlyStopping": {"wait_count": 1}}
+    assert content["epoch"] == 3
+
+
 def test_another_training_starts_anew(tmp_path: Path) -> None:
     work = tmp_path / "work"
     assert resume.prepare(work, {"spec": "a"}) is None

@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from stages.foundation import files
+from stages.foundation import files, torch_file
 
 log = logging.getLogger(__name__)
 
@@ -61,22 +61,31 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def defect(checkpoint: Path) -> str:
     """Return why a training can't be resumed exactly from a checkpoint, or an empty string if it can."""
-    import torch
-
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content: files.Json = torch_file.read(checkpoint)
         # TAO also writes a checkpoint when an exception ends an epoch early.
         whole = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
-    except Exception as error:  # PyTorch raises exceptions of many types on a truncated file.
-        return f"it can't be read ({str(error).splitlines()[0][:80] or type(error).__name__})"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it can't be read ({str(error).splitlines()[0] or type(error).__name__})"
     return "" if whole else "it was written in the middle of an epoch"
+
+
+def publish(checkpoint: Path, out: Path) -> None:
+    """Copy a checkpoint without the state of Lightning's ModelCheckpoint, which only a training that goes on needs.
+
+    That state has the absolute paths of the work folder: the same training in two clones would write two files.
+    """
+    import torch
+
+    content: files.Json = torch_file.read(checkpoint)
+    kept = {name: state for name, state in content["callbacks"].items() if not name.startswith("ModelCheckpoint")}
+    torch.save({**content, "callbacks": kept}, out)
 
 
 def epoch(checkpoint: Path) -> int:
     """Return the number of the last epoch, from 1, that a checkpoint has finished."""
-    import torch
-
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) + 1
+    content: files.Json = torch_file.read(checkpoint)
+    return int(content["epoch"]) + 1
 
 
 def finish(work: Path) -> None:
