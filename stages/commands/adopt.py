@@ -23,7 +23,7 @@ from stages.coco import panoptic
 from stages.commands import engine as device
 from stages.commands import pipeline_state
 from stages.engines import build_record, manifest
-from stages.foundation import command_line, files
+from stages.foundation import command_line, dvc_project, files
 from stages.inference import description
 
 FILE_NAME = re.compile(r"data/engines/[^/]+/[^/]+|data/verify/[^/]+/(panoptic/)?[^/]+|data/metrics/[^/]+\.json")
@@ -145,10 +145,9 @@ def main() -> None:
         name = unpack(tar_file, folder)
         _check_profile(name, cfg)
         stages = [f"{stage}@{name}" for stage in device.METRICS]
-        with pipeline_state.open_repo() as repo:
-            graph = str(device.graph_folder(cfg.targets[name]))
-            makers = [s.addressing for s in repo.index.graph for o in s.outs if o.def_path == graph]
-            stale = pipeline_state.changes(repo, [*makers, "evaluate"], ancestors=True)
+        with dvc_project.opened() as repo:
+            graph = pipeline_state.makers(repo, str(device.graph_folder(cfg.targets[name])))
+            stale = pipeline_state.changes(repo, [*graph, "evaluate"], ancestors=True)
         if stale:
             stage, words = next(iter(stale.items()))
             raise RuntimeError(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.commands import params
-from stages.foundation import command_line, files
-from stages.review import figures, git, lock, markdown, staleness
+from stages.foundation import command_line, files, git
+from stages.review import figures, lock, markdown, staleness
 
 PARAMETERS, STAGES, METRICS = 10, 12, 12
 """Rows that are shown of each section. Others are folded into one line, so that the text stays below 60 lines."""
@@ -25,8 +25,8 @@ def part(root: Path, base: str) -> str:
         fix = f"git fetch {remote} {branch}" if branch else "git fetch --all"
         raise ValueError(f"BASE: {files.printable(base)} is no commit here; run `{fix}`, or name another: BASE=...")
     try:
-        return git.run(root, "merge-base", base, "HEAD").decode().strip()
-    except ValueError as error:
+        return git.text(root, "merge-base", base, "HEAD")
+    except RuntimeError as error:
         fix = "git fetch --unshallow"
         raise ValueError(f"BASE: {files.printable(base)} and HEAD have no common commit here; run `{fix}`") from error
 
@@ -42,8 +42,8 @@ def text(root: Path, base: str) -> str:
         state, order, code = pipeline.state(entries), pipeline.order, pipeline.code()
     found = [f"### Changes since {markdown.code(base)} ({commit[:10]})", ""]
     code.append("dvc.yaml")
-    edited = git.lines(root, "diff", "--name-only", "-z", "--relative", commit, "--", *code)
-    edited += git.lines(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *code)
+    edited = git.entries(root, "diff", "--name-only", "-z", "--relative", commit, "--", *code)
+    edited += git.entries(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *code)
     found += parameters(root, old, new, sorted(set(edited)))
     found += stages(order, former, entries, state)
     found += metrics(root, commit, new)
@@ -144,7 +144,7 @@ def ran(before: lock.Entry | None, after: lock.Entry) -> str:
 
 def metrics(root: Path, commit: str, new: dict[str, Any]) -> list[str]:
     """Return the section of metrics: figures that changed, with direction, unit and limit."""
-    listed = git.lines(root, "ls-tree", "--name-only", "-z", commit, "data/metrics/")
+    listed = git.entries(root, "ls-tree", "--name-only", "-z", commit, "data/metrics/")
     before = {
         Path(path).stem: _parsed(git.show(root, commit, path), f"{path} of {commit[:10]}")
         for path in listed

@@ -16,7 +16,7 @@ from stages.coco import panoptic
 from stages.commands import engine as device
 from stages.commands import pipeline_state
 from stages.engines import build_record
-from stages.foundation import command_line, files
+from stages.foundation import command_line, dvc_project, files
 
 CODE = ("stages", "Makefile")
 
@@ -51,11 +51,9 @@ def build(out: Path, name: str, cfg: config.Config) -> None:
     Raises RuntimeError where a part of it is out of date, so that no engine is built from it in vain.
     """
     target = config.find_target(cfg, name)
-    with pipeline_state.open_repo() as repo:
-        graph = next(
-            s.addressing for s in repo.index.graph for o in s.outs if o.def_path == str(device.graph_folder(target))
-        )
-        stale = pipeline_state.changes(repo, [graph, "evaluate"], ancestors=True)
+    with dvc_project.opened() as repo:
+        graph = pipeline_state.makers(repo, str(device.graph_folder(target)))
+        stale = pipeline_state.changes(repo, [*graph, "evaluate"], ancestors=True)
     if stale:
         stage, words = next(iter(stale.items()))
         raise RuntimeError(f"{stage} is out of date ({'; '.join(words[:2])}); run `make all`, then make the kit")

@@ -8,8 +8,8 @@ Metrics follow their stages. Both are added to the index.
 import hashlib
 from pathlib import Path
 
-from stages.foundation import command_line, files
-from stages.review import git, lock, lock_merge, staleness
+from stages.foundation import command_line, files, git
+from stages.review import lock, lock_merge, staleness
 
 SIDES = (":2", ":3")
 """Versions of ours and of theirs of a file in conflict, as git names them in the index. ":1" is the common base."""

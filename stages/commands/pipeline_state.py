@@ -1,41 +1,33 @@
-"""What DVC knows of the pipeline: the order of its stages, and which of them are out of date."""
+"""What DVC knows of the workspace: the order of the stages, and which of them are out of date.
 
-import logging
+It compares the files in the workspace, so the data must be here. stages/review/staleness.py compares dvc.lock with code
+and parameters alone, and needs no data. `repo` is that of stages/foundation/dvc_project.py.
+"""
+
 from collections.abc import Iterable
 from typing import Any
 
 import networkx as nx
 
-DvcRepo = Any  # DVC has no types.
 
-
-def open_repo() -> DvcRepo:
-    """Open the DVC project of the current folder; DVC's own notes are kept from the terminal.
-
-    Raises RuntimeError where DVC can't read the project, such as for an error in dvc.yaml.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    try:
-        repo = Repo()
-        _ = repo.index.graph
-    except DvcException as error:
-        raise RuntimeError(f"DVC can't read the pipeline: {error}") from error
-    return repo
-
-
-def order(repo: DvcRepo, goal: str) -> list[str]:
+def order(repo: Any, goal: str) -> list[str]:
     """Return the names of the stage `goal` and all stages that it depends on, each after those that it depends on."""
     stages = {stage.addressing: stage for stage in repo.index.graph if stage.addressing == goal}
     nodes = nx.dfs_postorder_nodes(repo.index.graph, stages[goal])
     return [stage.addressing for stage in nodes if stage.cmd]
 
 
-def changes(repo: DvcRepo, names: Iterable[str], ancestors: bool = False) -> dict[str, list[str]]:
-    """Return what changed, in words, for each stage of `names` that is out of date; with `ancestors` for theirs too."""
-    found = repo.status(targets=list(names), with_deps=ancestors)
+def makers(repo: Any, path: str) -> list[str]:
+    """Return the names of the stages with the output `path`: one, or none."""
+    return [stage.addressing for stage in repo.index.graph for out in stage.outs if out.def_path == path]
+
+
+def changes(repo: Any, names: Iterable[str] | None = None, ancestors: bool = False) -> dict[str, list[str]]:
+    """Return what changed, in words, for each stage of `names` that is out of date; with `ancestors` for theirs too.
+
+    None are all stages, and all data that DVC tracks.
+    """
+    found = repo.status(targets=None if names is None else list(names), with_deps=ancestors)
     return {name: [words for entry in entries for words in _words(entry)] for name, entries in found.items()}
 
 

@@ -1,10 +1,9 @@
-"""make pull: download the artifacts that dvc.lock names, and the run cache, and check each against its hash."""
+"""pull: download the artifacts that dvc.lock names, and the run cache, and check each against its hash."""
 
 import sys
 from typing import Any
 
-from stages.commands import dvc_errors
-from stages.foundation import command_line
+from stages.foundation import command_line, dvc_project
 from stages.remotes import artifacts, connection, settings
 
 
@@ -14,7 +13,7 @@ def build() -> tuple[list[str], list[str]]:
     Raises RuntimeError if the remote fails, or DVC can't put an output into its place.
     """
     repo, name, url = artifacts.open_repo()
-    with repo, dvc_errors.one_line():
+    with repo, dvc_project.errors_in_one_line():
         if not name:
             items = artifacts.missing(repo)
             line = _without_remote(items)

@@ -1,9 +1,8 @@
-"""make push: upload the artifacts that dvc.lock names, and the run cache, to the shared remote."""
+"""push: upload the artifacts that dvc.lock names, and the run cache, to the shared remote."""
 
 import sys
 
-from stages.commands import dvc_errors
-from stages.foundation import command_line
+from stages.foundation import command_line, dvc_project
 from stages.remotes import artifacts, connection, settings
 
 
@@ -14,7 +13,7 @@ def build(replace: list[str]) -> tuple[list[str], list[str]]:
     fails.
     """
     repo, name, url = artifacts.open_repo()
-    with repo, dvc_errors.one_line():
+    with repo, dvc_project.errors_in_one_line():
         if not name:
             raise RuntimeError(f"nothing pushed: no shared remote is set; {settings.HINT}")
         if replace:

@@ -9,16 +9,14 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from stages import config
-from stages.foundation import command_line, files
+from stages.commands import pipeline_state
+from stages.foundation import command_line, dvc_project, files, git
 from stages.releases import card, manifest, pictures, source
 from stages.releases.manifest import Json
-from stages.releases.source import git
 
 # semver.org, without build metadata, by which versions would not be ordered.
 VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-((0|[1-9]\d*|\d*[a-zA-Z-][\da-zA-Z-]*)(\.(?!$)|$))+)?"
@@ -34,14 +32,14 @@ def build(root: Path, version: str, with_pictures: bool) -> list[str]:
     nothing is changed.
     """
     _check_version(version)
-    commit = git(root, "rev-parse", "HEAD")
+    commit = git.text(root, "rev-parse", "HEAD")
     folder = root / _folder(version)
     with source.opened(root, commit) as at:
         tags = _tags(at.artifacts, version)
         _require_free(root, folder, tags)
         _require_clean(root)
         _require_up_to_date(root)
-        content = manifest.derive(at, version, git(root, "show", "-s", "--format=%cI", commit))
+        content = manifest.derive(at, version, git.text(root, "show", "-s", "--format=%cI", commit))
         tags = _tags(content["artifacts"], version)
     with files.atomic_write(folder) as draft:
         draft.mkdir()
@@ -62,47 +60,42 @@ def check(root: Path, version: str) -> list[str]:
     """
     _check_version(version)
     tag = f"v{version}"
-    if not git(root, "tag", "--list", tag):
+    release = git.commit(root, f"refs/tags/{tag}")
+    if release is None:
         raise RuntimeError(f"there is no tag {tag} here; run `git fetch --tags`, or name another VERSION")
-    release = git(root, "rev-parse", "--verify", f"refs/tags/{tag}^{{commit}}")
     folder = _folder(version)
-    if not git(root, "ls-tree", "--name-only", release, f"{folder}/manifest.json"):
+    written = git.show(root, release, f"{folder}/manifest.json")
+    if written is None:
         raise RuntimeError(f"{tag} has no {folder}/manifest.json: `make release` did not make it; name another VERSION")
-    recorded: Json = json.loads(git(root, "show", f"{release}:{folder}/manifest.json"))
+    recorded: Json = json.loads(written)
     if recorded.get("format") != manifest.FORMAT:
         raise RuntimeError(
             f"{tag} has a manifest of form {recorded.get('format')}, this code writes form {manifest.FORMAT}; "
             f"run the check in a checkout of {tag}"
         )
-    commit = git(root, "rev-parse", "--verify", f"{recorded['commit']}^{{commit}}")
+    commit = git.text(root, "rev-parse", "--verify", f"{recorded['commit']}^{{commit}}")
     found = [
         f"{path}: changed between the released commit {commit[:12]} and {tag}"
-        for path in git(root, "diff", "--name-only", commit, release).splitlines()
+        for path in git.entries(root, "diff", "--name-only", "-z", commit, release)
         if not path.startswith(f"{folder}/")
     ]
     with source.opened(root, commit) as at:
-        derived = manifest.derive(at, version, git(root, "show", "-s", "--format=%cI", commit))
-    names = git(root, "ls-tree", "-r", "--name-only", release, f"{folder}/").splitlines()
-    names = [name.removeprefix(f"{folder}/") for name in names]
-    hashes = {name: _sha256_in_git(root, f"{release}:{folder}/{name}") for name in names if name != "manifest.json"}
+        derived = manifest.derive(at, version, git.text(root, "show", "-s", "--format=%cI", commit))
+    paths = git.entries(root, "ls-tree", "-r", "-z", "--name-only", release, f"{folder}/")
+    contents = {path.removeprefix(f"{folder}/"): git.show(root, release, path) or b"" for path in paths}
+    hashes = {name: hashlib.sha256(each).hexdigest() for name, each in contents.items() if name != "manifest.json"}
     derived |= {"columns": recorded.get("columns", []), "files": hashes}
     found += manifest.differences(recorded, json.loads(json.dumps(derived)))
     # Another version of the template gives another text.
-    if (
-        subprocess.run(["git", "diff", "--quiet", release, "--", "stages/releases"], cwd=root, check=False).returncode
-        == 0
-    ):
+    if not git.run(root, "diff", "--name-only", release, "--", "stages/releases"):
         jpegs = sorted(name for name in hashes if name.endswith(".jpg"))
         text = card.render(derived, jpegs, derived["columns"])
         if hashlib.sha256(text.encode()).hexdigest() != hashes.get("README.md"):
             found.append("README.md: not the model card that the derived manifest gives")
     for name in _tags(derived["artifacts"], version)[1:]:
-        try:
-            place = git(root, "rev-parse", "--verify", f"refs/tags/{name}^{{commit}}")
-        except RuntimeError:
-            place = ""
+        place = git.commit(root, f"refs/tags/{name}")
         if place != release:
-            found.append(f"tag {name}: expected at {release[:12]} as {tag}, found {place[:12] or 'none'}")
+            found.append(f"tag {name}: expected at {release[:12]} as {tag}, found {place[:12] if place else 'none'}")
     return found
 
 
@@ -120,15 +113,15 @@ def _tags(artifacts: Iterable[str], version: str) -> list[str]:
 
 
 def _require_free(root: Path, folder: Path, tags: list[str]) -> None:
-    there = git(root, "tag", "--list", *tags).splitlines()
+    there = git.text(root, "tag", "--list", *tags).splitlines()
     if there:
-        raise RuntimeError(f"tag {there[0]} is there already; choose another VERSION: a release never changes")
+        raise RuntimeError(f"tag {there[0]} already exists; choose another VERSION: a release never changes")
     if folder.exists():
-        raise RuntimeError(f"{folder} is there already; choose another VERSION, or remove it in a commit")
+        raise RuntimeError(f"{folder} already exists; choose another VERSION, or remove it in a commit")
 
 
 def _require_clean(root: Path) -> None:
-    changed = git(root, "status", "--porcelain").splitlines()
+    changed = git.text(root, "status", "--porcelain").splitlines()
     if changed:
         raise RuntimeError(
             f"git has {len(changed)} uncommitted changes:\n" + _lines(changed) + "\ncommit or stash them first"
@@ -136,23 +129,15 @@ def _require_clean(root: Path) -> None:
 
 
 def _require_up_to_date(root: Path) -> None:
-    with source.repository(root) as repo:
+    with dvc_project.opened(root) as repo:
         # DVC names stages and files relative to the working directory.
-        stale = [f"{name.rpartition('dvc.yaml:')[2]}: {_words(found)}" for name, found in repo.status().items()]
-        if stale:
-            raise RuntimeError(
-                f"{len(stale)} stages are stale:\n{_lines(stale)}\nrun `make all`, or `make pull` for what is not in "
-                "cache, or `make adopt` for an engine of another machine"
-            )
-
-
-def _words(change: Any) -> str:
-    """Return DVC's description of a change as text: [{"changed deps": {"a": "new"}}] -> "changed deps a new"."""
-    if isinstance(change, list):
-        return "; ".join(map(_words, change))
-    if isinstance(change, dict):
-        return ", ".join(f"{key} {_words(value)}" for key, value in change.items())
-    return str(change)
+        changes = pipeline_state.changes(repo).items()
+    stale = [f"{name.rpartition('dvc.yaml:')[2]}: {', '.join(words)}" for name, words in changes]
+    if stale:
+        raise RuntimeError(
+            f"{len(stale)} stages are stale:\n{_lines(stale)}\n"
+            "run `make all`, or `make pull` for what is not in cache, or `make adopt` for an engine of another machine"
+        )
 
 
 def _lines(found: list[str]) -> str:
@@ -167,25 +152,20 @@ def _sets(root: Path) -> dict[str, Path]:
     return sets | {f"engine {name}": root / "data/verify" / name for name in runnable[:1]}
 
 
-def _sha256_in_git(root: Path, blob: str) -> str:
-    done = subprocess.run(["git", "cat-file", "blob", blob], cwd=root, check=True, capture_output=True)
-    return hashlib.sha256(done.stdout).hexdigest()
-
-
 def _record(root: Path, folder: Path, commit: str, version: str, tags: list[str]) -> None:
     """Commit `folder` and set the tags; on an error undo both and remove the folder."""
     path, title, done = _folder(version), f"Release {version}", list[str]()
     try:
-        git(root, "add", "--force", "--", path)
-        git(root, "commit", "--quiet", "--message", title, "--", path)
+        git.run(root, "add", "--force", "--", path)
+        git.run(root, "commit", "--quiet", "--message", title, "--", path)
         for tag in tags:
-            git(root, "tag", "--annotate", "--message", title, tag)
+            git.run(root, "tag", "--annotate", "--message", title, tag)
             done.append(tag)
     except BaseException:
         for tag in done:
-            git(root, "tag", "--delete", tag)
-        git(root, "reset", "--quiet", "--soft", commit)
-        git(root, "rm", "--quiet", "--cached", "-r", "--force", "--ignore-unmatch", "--", path)
+            git.run(root, "tag", "--delete", tag)
+        git.run(root, "reset", "--quiet", "--soft", commit)
+        git.run(root, "rm", "--quiet", "--cached", "-r", "--force", "--ignore-unmatch", "--", path)
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

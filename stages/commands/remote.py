@@ -1,4 +1,6 @@
-"""make remote: set the remote by which a team shares artifacts, once writing to it and reading from it were tested.
+"""remote: test a remote by writing and reading, and make it the one by which a team shares artifacts.
+
+Run by `make remote URL=...`.
 
 URL and shared options go to .dvc/config, secrets and personal options to .dvc/config.local. If the test fails, both
 stay as they were.
@@ -11,8 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stages.commands import dvc_errors
-from stages.foundation import command_line
+from stages.foundation import command_line, dvc_project
 from stages.remotes import connection, settings
 
 
@@ -30,7 +31,7 @@ def build(url: str, options: list[str], project: Path) -> list[str]:
     if keyfile and not Path(keyfile).expanduser().is_file():
         raise ValueError(f"--set keyfile: found no file {keyfile}; name your private key, such as ~/.ssh/id_ed25519")
     _install(remote, project)
-    with dvc_errors.one_line():
+    with dvc_project.errors_in_one_line():
         connection.probe(settings.merged(dvc, remote))
         return ["tested: an object was written there, read and removed", *settings.write(dvc, remote)]
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages import config
 from stages.commands import pipeline_state
 from stages.engines import manifest
-from stages.foundation import command_line, files
+from stages.foundation import command_line, dvc_project, files
 
 GOAL = "report"
 
@@ -43,7 +44,7 @@ def elsewhere(cfg: config.Config) -> dict[str, Elsewhere]:
     return found
 
 
-def state(repo: pipeline_state.DvcRepo, name: str, target: Elsewhere, metrics: Path) -> str:
+def state(repo: Any, name: str, target: Elsewhere, metrics: Path) -> str:
     """Return in words what there is of a target of another machine, and what to do where that is not enough."""
     stage = next(s for s in repo.index.graph if s.addressing == target.stages[0])
     if not any(out.hash_info for out in stage.outs):
@@ -68,14 +69,13 @@ def main() -> int:
     metrics = parser.parse_args().metrics
     skipped = elsewhere(config.load())
     names = {stage for target in skipped.values() for stage in target.stages}
-    repo = pipeline_state.open_repo()
     for target in skipped.values():
-        # Adopted before and pushed: DVC's cache may have it. Silent where it has not.
+        # DVC's cache may have an adopted engine. No message where it doesn't.
         subprocess.run(["dvc", "checkout", "--quiet", *target.stages], check=False, capture_output=True)
-    stages = [name for name in pipeline_state.order(repo, GOAL) if name not in names]
-    repo.close()
+    with dvc_project.opened() as repo:
+        stages = [name for name in pipeline_state.order(repo, GOAL) if name not in names]
     status = subprocess.run(["dvc", "repro", "--single-item", *stages], check=False).returncode
-    with pipeline_state.open_repo() as repo:
+    with dvc_project.opened() as repo:
         for name, target in skipped.items():
             print(f"not on this host: {state(repo, name, target, metrics)}", file=sys.stderr)
     return status

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from stages import config
 from stages.foundation import command_line, files
+from stages.report_page import targets
 
 
 def text(data: Path, cfg: config.Config) -> str:
@@ -11,15 +12,16 @@ def text(data: Path, cfg: config.Config) -> str:
     # Not at the top, so that --help does not load the metrics.
     from stages.evaluate import headline
 
-    metrics = data / "metrics"
-    evaluated = files.read_json(metrics / "evaluate.json")
+    evaluated = files.read_json(data / "metrics" / "evaluate.json")
+    graphs = targets.read_graphs(data, {targets.graph_name(target) for target in cfg.targets.values()})
+    states = targets.read(targets.read_metrics(data), graphs, cfg)
     rows = [("profile", " ".join([cfg.profile, *cfg.overrides]))]
     rows.append(("checkpoint", headline(evaluated)))
     deploy = cfg.deploy
     variants = ", ".join(variant.value for variant in deploy.variants)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"
     rows.append(("graph", f"{deploy.graph.value}, {deploy.mode.value}, {frames}: {variants}"))
-    rows += [(f"engine {name}", engine(name, metrics)) for name in cfg.targets]
+    rows += [(f"engine {name}", engine(state)) for name, state in states.items()]
     rows.append(("report", str(data / "report" / "index.html")))
     rows.append(("graphs", str(data / "onnx")))
     rows.append(("engines", str(data / "engines")))
@@ -27,24 +29,23 @@ def text(data: Path, cfg: config.Config) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-def engine(name: str, metrics: Path) -> str:
-    """Return the figures of a target's engine in words; those of another engine than the present one are left out."""
-    file = metrics / f"engine_{name}.json"
-    if not file.exists():
+def engine(state: targets.TargetState) -> str:
+    """Return a target's engine and its figures in words; figures of another engine are left out."""
+    built = state.engine
+    if built is None:
         return "not built"
-    built = files.read_json(file)
-    figures = f"{built['file']}, {built['variant']}, {built['precision']}, {built['bytes'] / 1e6:.1f} MB"
-    measured = [metrics / f"{stage}_{name}.json" for stage in ("verify", "benchmark")]
-    if not all(path.exists() for path in measured):
-        return f"{figures}, built, not run on this host"
-    verified, timed = (files.read_json(path) for path in measured)
-    if {verified["engine_sha256"], timed["engine_sha256"]} != {built["engine_sha256"]}:
-        return f"{figures}, its figures are of another engine"
-    figures += f", {verified['pixel_agreement_pct']:.3f} % of pixels agree"
-    figures += f", {timed['engine']['end_to_end']['hz']:.1f} Hz end to end on {timed['host']['name']}"
-    if "speedup_end_to_end" in timed:
-        figures += f", {timed['speedup_end_to_end']:.2f} x PyTorch eager"
-    return figures
+    words = [f"{built['file']}, {built['variant']}, {built['precision']}, {built['bytes'] / 1e6:.1f} MB"]
+    if state.reason:
+        words.append(f"stale ({state.reason})")
+    if state.verified:
+        words.append(f"{state.verified['pixel_agreement_pct']:.3f} % of pixels agree")
+    if state.timed:
+        words.append(f"{state.timed['engine']['end_to_end']['hz']:.1f} Hz end to end on {state.timed['host']['name']}")
+        if "speedup_end_to_end" in state.timed:
+            words.append(f"{state.timed['speedup_end_to_end']:.2f} x PyTorch eager")
+    if not (state.verified or state.timed):
+        words.append("no figures of this engine")
+    return ", ".join(words)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from stages.commands import params, sweep_jobs
 from stages.config import choice, composition
-from stages.foundation import command_line
+from stages.foundation import command_line, dvc_project, git
 
 HEADLINE = r"\b(pq|miou|ap)$"
 """Metrics that the table shows, where the stage has them."""
@@ -54,18 +54,30 @@ def run_queue(names: list[str], grid: str, stage: str, jobs: int) -> None:
     sweep_jobs.must("dvc", "exp", "run", "--run-all", "--jobs", str(jobs))
 
 
+def require_new(names: list[str]) -> None:
+    """Raise ValueError for a name that git or DVC knows: the table would show its metrics if a new one failed."""
+    from dvc.repo.experiments.utils import exp_refs_by_names
+
+    with dvc_project.opened() as repo:
+        experiments = exp_refs_by_names(repo.scm, set(names))
+    for name in names:
+        what = "an experiment" if experiments[name] else "a commit" if git.commit(Path(), name) else ""
+        if what:
+            raise ValueError(f"NAME: must be new, found {name}, which is {what} already; choose another")
+
+
 def metric_files(stage: str) -> list[str]:
     """The files of metrics of a stage, or of all stages of a group. Raises ValueError for an unknown stage."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.exceptions import NoOutputOrStageError, StageNotFoundError
 
     try:
-        with Repo() as repo:
+        with dvc_project.opened() as repo:
             return [out.def_path for each in repo.stage.collect(stage) for out in each.outs if out.metric]
-    except DvcException as error:
-        raise ValueError(
-            f"STAGE: must be a stage of dvc.yaml, found {stage!r}; `dvc stage list` prints them"
-        ) from error
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, NoOutputOrStageError | StageNotFoundError):
+            raise
+        found = f"found {stage!r}; `dvc stage list` prints them"
+        raise ValueError(f"STAGE: must be a stage of dvc.yaml, {found}") from error
 
 
 def table(names: list[str], found: list[list[str]], paths: list[str]) -> tuple[str, list[str]]:
@@ -123,6 +135,7 @@ def main() -> int:
     found, paths = points(Path("conf"), args.grid), metric_files(args.stage)
     prefix = args.name or time.strftime("sweep-%Y%m%d-%H%M%S")
     names = [f"{prefix}-{i}" for i in range(1, len(found) + 1)] if len(found) > 1 else [prefix]
+    require_new(names)
     if args.launcher == "dvc":
         run_queue(names, args.grid, args.stage, jobs)
     else:

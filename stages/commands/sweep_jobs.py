@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stages.foundation import git
+
 
 def run(names: list[str], found: list[list[str]], stage: str, jobs: int, launcher: str, options: list[str]) -> None:
     """Run each point as a job of submitit, at most `jobs` at once, and wait for all.
@@ -19,13 +21,18 @@ def run(names: list[str], found: list[list[str]], stage: str, jobs: int, launche
     """
     import submitit
 
+    parameters = dict(_option(each) for each in options)
     work = Path("outputs/sweeps", names[0]).resolve()
+    if work.exists():
+        raise ValueError(f"NAME: {work} exists, from an earlier sweep of that name; choose another NAME, or delete it")
     work.mkdir(parents=True)
     changes = work / "changes.patch"
-    changes.write_bytes(subprocess.run(["git", "diff", "--binary", "HEAD"], check=True, capture_output=True).stdout)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    changes.write_bytes(
+        git.run(Path(), "diff", "--binary", "--no-color", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/", "HEAD")
+    )
+    head = git.text(Path(), "rev-parse", "HEAD")
     executor = submitit.AutoExecutor(folder=work / "logs", cluster=launcher)
-    executor.update_parameters(name="sweep", **dict(_option(each) for each in options))
+    executor.update_parameters(name="sweep", **parameters)
     # SLURM keeps to the number by itself; the local executor starts all that it is given.
     size = jobs if launcher == "local" else len(found)
     if launcher == "slurm":

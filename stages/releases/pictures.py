@@ -2,18 +2,11 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from stages.coco import panoptic
 from stages.foundation import picture_files
-from stages.inference import frames
-from stages.inference.segments import Segments
-from stages.media import drawing
-
-MAX_WIDTH_PX = 480
-"""Width of one map; a file has up to four beside each other."""
-JPEG_QUALITY = 88
+from stages.media import drawing, thumbnails
 
 
 def write(out: Path, sets: dict[str, Path], count: int) -> list[str]:
@@ -27,35 +20,13 @@ def write(out: Path, sets: dict[str, Path], count: int) -> list[str]:
     truth = next(iter(maps.values()))
     by_image = [{entry.image_id: entry for entry in found.entries} for found in maps.values()]
     painter = drawing.Painter(truth.categories, drawing.REPORT_STYLE)
-    count = min(count, len(truth.entries))
-    for number in range(count):
-        first = truth.entries[(2 * number + 1) * len(truth.entries) // (2 * count)]
-        picture = _shrink(picture_files.read_rgb(first.image))
-        cells = [picture] + [_overlay(picture, found.get(first.image_id), painter) for found in by_image]
-        _write_jpeg(out / f"{number + 1}.jpg", np.concatenate(cells, axis=1))
+    for number, index in enumerate(thumbnails.spread(len(truth.entries), count), start=1):
+        first = truth.entries[index]
+        picture = thumbnails.shrink(picture_files.read_rgb(first.image))
+        cells = [picture]
+        for found in by_image:
+            entry = found.get(first.image_id)
+            cells.append(thumbnails.draw_map(picture, entry, painter) if entry else picture)
+        out.mkdir(exist_ok=True)
+        (out / f"{number}.jpg").write_bytes(thumbnails.jpeg(np.concatenate(cells, axis=1)))
     return ["picture", *sets]
-
-
-def _overlay(picture: frames.Frame, entry: panoptic.Entry | None, painter: drawing.Painter) -> frames.Frame:
-    if entry is None:
-        return picture
-    height, width = picture.shape[:2]
-    ids = cv2.resize(panoptic.read_ids(entry.png), (width, height), interpolation=cv2.INTER_NEAREST).astype(np.int32)
-    category_ids = {segment["id"]: segment["category_id"] for segment in entry.segments}
-    return painter.overlay(picture, Segments(ids, drawing.from_left_to_right(ids, category_ids)))
-
-
-def _shrink(picture: frames.Frame) -> frames.Frame:
-    height, width = picture.shape[:2]
-    if width <= MAX_WIDTH_PX:
-        return picture
-    size = (MAX_WIDTH_PX, max(1, round(height * MAX_WIDTH_PX / width)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _write_jpeg(path: Path, picture: frames.Frame) -> None:
-    ok, content = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not ok:
-        raise ValueError(f"a picture of shape {picture.shape} can't be encoded as JPEG")
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content.tobytes())

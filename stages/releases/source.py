@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.foundation import files
+from stages.foundation import dvc_project
 
 
 @dataclass(frozen=True)
@@ -118,29 +117,7 @@ def _output(out: Any, stage: str) -> Output:
 def opened(root: Path, commit: str) -> Iterator[Source]:
     """Open a commit, given by its full hash, of the repository at `root`. The workspace stays as it is.
 
-    Raises RuntimeError where there is no DVC repository, or where DVC can't read the commit's files.
+    Raises FileNotFoundError where there is no DVC project, and RuntimeError where DVC can't read the commit's files.
     """
-    with repository(root) as repo, repo.switch(commit):
+    with dvc_project.opened(root) as repo, repo.switch(commit):
         yield Source(repo, commit)
-
-
-@contextmanager
-def repository(root: Path) -> Iterator[Any]:
-    """Open DVC's repository at `root`. DVC's errors in the block become RuntimeError with one line."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(root)) as repo:
-            yield repo
-    except DvcException as error:
-        raise RuntimeError(f"DVC can't read the project: {files.printable(str(error).strip())}") from error
-
-
-def git(root: Path, *arguments: str) -> str:
-    """Return what a git command prints, without its last line end. Raises RuntimeError with git's message."""
-    done = subprocess.run(["git", *arguments], cwd=root, check=False, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise RuntimeError(f"git {arguments[0]}: {' '.join(lines[:3]) or f'exit status {done.returncode}'}")
-    return done.stdout.removesuffix("\n")

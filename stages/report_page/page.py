@@ -6,7 +6,7 @@ import jinja2
 import yaml
 
 from stages import config
-from stages.report_page import confusion, differences, figures, pictures, pipeline, provenance, tables
+from stages.report_page import confusion, differences, figures, pictures, pipeline, provenance, tables, targets
 from stages.report_page.sources import Sources
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -38,6 +38,7 @@ def context(sources: Sources) -> dict[str, object]:
     cfg, states = sources.cfg, sources.states
     rows, legend = pictures.rows(sources)
     sizes = {split: sources.statistics[split]["instances_by_side_px"] for split in ("train", "val")}
+    wanted = {name: targets.graph_name(target) for name, target in cfg.targets.items()}
     latencies = {title: tables.distributions(states, scope) for title, scope in tables.SCOPES.items()}
     return {
         "sections": SECTIONS,
@@ -67,7 +68,7 @@ def context(sources: Sources) -> dict[str, object]:
         "distributions": [
             (title, figures.distribution(f"latencies {title}", lines)) for title, lines in latencies.items() if lines
         ],
-        "provenance": provenance.svg(sources.raw_sets, sources.descriptions, states, tables.wanted_graphs(cfg)),
+        "provenance": provenance.svg(sources.raw_sets, sources.descriptions, states, wanted),
         "origins": provenance.origins(sources.descriptions, states),
         "machines": tables.machines(states),
         "code": tables.code(states),

@@ -2,26 +2,16 @@
 
 import base64
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import cv2
-import numpy as np
-import numpy.typing as npt
 
 from stages import config
 from stages.coco import panoptic
 from stages.foundation import picture_files
-from stages.foundation.coco_types import Category, SegmentInfo
+from stages.foundation.coco_types import Category
 from stages.inference import frames
-from stages.inference.segments import Segments
-from stages.media import drawing
+from stages.media import drawing, thumbnails
 from stages.report_page import differences
 from stages.report_page.sources import Sources
-
-MAX_WIDTH_PX = 480
-"""Width of a picture in the page: sharp in a quarter of the page on a dense display, and small."""
-JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
@@ -29,7 +19,7 @@ class Cell:
     """A picture in the page."""
 
     label: str
-    """What it shows, such as checkpoint."""
+    """Caption, such as checkpoint."""
     uri: str
     """Data URI; empty where a set has no map of the picture."""
 
@@ -44,7 +34,7 @@ class PictureRow:
     height: int
     cells: list[Cell]
     note: str = ""
-    """What the row says beside the name."""
+    """Text beside the name."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +70,12 @@ def rows(sources: Sources) -> tuple[list[PictureRow], list[Category]]:
     painter = drawing.Painter(list(sources.classes.values()), drawing.REPORT_STYLE)
     result: list[PictureRow] = []
     shown: set[int] = set()
-    for index in spread(len(entries), sources.cfg.report.pictures):
-        picture = _shrink(picture_files.read_rgb(entries[index].image))
+    for index in thumbnails.spread(len(entries), sources.cfg.report.pictures):
+        picture = thumbnails.shrink(picture_files.read_rgb(entries[index].image))
         uris = [data_uri(picture)]
         for maps in by_image:
             entry = maps.get(entries[index].image_id)
-            uris.append(data_uri(_painted(picture, entry, painter)) if entry else "")
+            uris.append(data_uri(thumbnails.draw_map(picture, entry, painter)) if entry else "")
             shown |= {segment["category_id"] for segment in entry.segments} if entry else set()
         cells = [Cell(label, uri) for label, uri in zip(labels, uris, strict=True)]
         height, width = picture.shape[:2]
@@ -122,13 +112,13 @@ def _worst(
     result = []
     for each in differing[: sources.cfg.report.pictures]:
         image = images[each.first.image_id]
-        picture = _shrink(picture_files.read_rgb(image))
+        picture = thumbnails.shrink(picture_files.read_rgb(image))
         height, width = picture.shape[:2]
         found = differences.difference(each.first, each.second, classes)
         shown = {
             "image": picture,
-            first: _painted(picture, each.first, painter),
-            second: _painted(picture, each.second, painter),
+            first: thumbnails.draw_map(picture, each.first, painter),
+            second: thumbnails.draw_map(picture, each.second, painter),
             "difference": differences.draw(picture, differences.shrink(found, width, height)),
         }
         cells = [Cell(label, data_uri(drawn)) for label, drawn in shown.items()]
@@ -141,40 +131,6 @@ def _share(pct: float) -> str:
     return f"{pct:.1f}" if pct < 99.9 else f"{math.floor(pct * 10000) / 10000:.4f}"
 
 
-def _painted(picture: frames.Frame, entry: panoptic.Entry, painter: drawing.Painter) -> frames.Frame:
-    height, width = picture.shape[:2]
-    ids = cv2.resize(panoptic.read_ids(entry.png), (width, height), interpolation=cv2.INTER_NEAREST)
-    return overlay(picture, np.asarray(ids, np.int32), entry.segments, painter)
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """Return the indices of at most `wanted` of `count` items: the centres of as many equal parts."""
-    wanted = min(count, wanted)
-    return [(2 * k + 1) * count // (2 * wanted) for k in range(wanted)]
-
-
-def overlay(
-    picture: frames.Frame, ids: npt.NDArray[np.int32], segments: Sequence[SegmentInfo], painter: drawing.Painter
-) -> frames.Frame:
-    """Draw segments, ids int32 [H, W], over a picture, uint8 [H, W, 3]. Things take their shades from left to right."""
-    category_ids = {segment["id"]: segment["category_id"] for segment in segments}
-    return painter.overlay(picture, Segments(ids, drawing.from_left_to_right(ids, category_ids)))
-
-
-def _shrink(picture: frames.Frame) -> frames.Frame:
-    height, width = picture.shape[:2]
-    if width <= MAX_WIDTH_PX:
-        return picture
-    size = (MAX_WIDTH_PX, max(1, round(height * MAX_WIDTH_PX / width)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def data_uri(picture: frames.Frame) -> str:
     """Return a picture, uint8 [H, W, 3], RGB, as the data URI of a JPEG. Raises ValueError if it can't be encoded."""
-    # Colour in full resolution: at half of it thin lines would smear.
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    ok, content = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), options)
-    if not ok:
-        raise ValueError(f"a picture of shape {picture.shape} can't be encoded as JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(thumbnails.jpeg(picture)).decode("ascii")

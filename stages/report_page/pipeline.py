@@ -6,6 +6,7 @@ from pathlib import Path
 import networkx
 from markupsafe import Markup
 
+from stages.foundation import dvc_project
 from stages.report_page import diagram
 
 
@@ -35,18 +36,10 @@ def read(dvc_yaml: Path) -> Pipeline:
     DVC only reads, so this works inside a running stage. Raises RuntimeError with DVC's message, and FileNotFoundError
     where there is no DVC project or no stage.
     """
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.repo import Repo
-
     path = dvc_yaml.resolve()
-    try:
-        with Repo(str(path.parent)) as repo:
-            # DVC's edges lead from a stage to those that it depends on.
-            resolved = repo.index.graph.reverse()
-    except NotDvcRepoError as error:
-        raise FileNotFoundError(f"{dvc_yaml} is not in a DVC project; run in the project's folder") from error
-    except DvcException as error:
-        raise RuntimeError(f"{dvc_yaml}: DVC can't resolve its stages: {error}; correct dvc.yaml") from error
+    with dvc_project.opened(path.parent) as repo:
+        # DVC's edges lead from a stage to those that it depends on.
+        resolved = repo.index.graph.reverse()
     # Data that DVC tracks without a stage, and stages of another dvc.yaml, are left out.
     found = [stage for stage in resolved if stage.path == str(path)]
     if not found:

@@ -72,13 +72,9 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
     categories = files.read_json(data / "coco" / "label_map.json")
     deployable = [f"{variant.value}/{p}" for variant in cfg.deploy.variants for p in precisions(cfg.deploy)]
     onnx_files = {name: data / "onnx" / name / description.ONNX for name in deployable}
-    descriptions = {
-        name: description.parse(files.read_json(path.with_name(description.NAME)))
-        for name, path in onnx_files.items()
-        if path.with_name(description.NAME).exists()
-    }
-    metrics = {path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))}
-    states = targets.read(metrics, {name: graph.sha256 for name, graph in descriptions.items()}, cfg)
+    descriptions = targets.read_graphs(data, deployable)
+    metrics = targets.read_metrics(data)
+    states = targets.read(metrics, descriptions, cfg)
     maps = {name: _maps(data / "verify" / name) for name, state in states.items() if state.verified}
     return Sources(
         cfg=cfg,

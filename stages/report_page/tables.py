@@ -294,8 +294,3 @@ def machines(states: Mapping[str, TargetState]) -> list[dict[str, str]]:
             found.setdefault(key, []).append(name)
     columns = ("name", "cpu", "gpu", "system", "python")
     return [{**dict(zip(columns, key, strict=True)), "targets": ", ".join(names)} for key, names in found.items()]
-
-
-def wanted_graphs(cfg: config.Config) -> dict[str, str]:
-    """Return variant and precision of the graph of each target, such as onnx/fp16."""
-    return {name: f"{target.variant.value}/{target.precision.value}" for name, target in cfg.targets.items()}

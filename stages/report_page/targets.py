@@ -1,15 +1,19 @@
 """States of the targets: which engines there are, whether they are of today's graphs, and whose figures they have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from stages import config
+from stages.foundation import files
+from stages.inference import description
+from stages.inference.description import Description
 
 
 class State(Enum):
-    """Whether a target has an engine of the graph that the workspace holds."""
+    """State of a target's engine."""
 
     built = "built"
     stale = "stale"
@@ -32,7 +36,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class TargetState:
-    """What the page shows of a target."""
+    """A target's engine, and the figures of that engine."""
 
     target: str
     state: State
@@ -41,13 +45,13 @@ class TargetState:
     date: str = ""
     """UTC, as 2026-11-28: when `machine` built or timed the engine. Empty where that was not recorded."""
     timed_only: bool = False
-    """Whether machine and date are those of the timing."""
+    """True if machine and date are those of the timing."""
     commit: str = ""
     """Git commit of the code at that time; empty where it was not recorded."""
     dirty: bool = False
-    """Whether code or parameters differed from `commit`."""
+    """True if code or parameters differed from `commit`."""
     reason: str = ""
-    """Why the engine is stale."""
+    """Reason why the engine is stale; empty where it is not."""
     command: str = ""
     """The command that builds the engine, on a machine of the target. Empty for a built one."""
     engine: Mapping[str, Any] | None = None
@@ -58,15 +62,33 @@ class TargetState:
     """Content of benchmark_TARGET.json, where it is of this engine."""
 
 
-def read(metrics: Mapping[str, Any], graphs: Mapping[str, str], cfg: config.Config) -> dict[str, TargetState]:
-    """Return the state of each target from the files of metrics, by stem, and the SHA-256 of each graph.
+def graph_name(target: config.Target) -> str:
+    """Return variant and precision of the graph that a target's engine is built from, such as onnx/fp16."""
+    return f"{target.variant.value}/{target.precision.value}"
 
-    `graphs` has the keys variant/precision. Figures that name another engine, or none, are left out.
+
+def read_metrics(data: Path) -> dict[str, Any]:
+    """Return the content of each file in data/metrics by its stem."""
+    return {path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))}
+
+
+def read_graphs(data: Path, names: Iterable[str]) -> dict[str, Description]:
+    """Return the graph.json of each graph that is there. `names` are folders in data/onnx, such as onnx/fp16."""
+    paths = {name: data / "onnx" / name / description.NAME for name in names}
+    return {name: description.parse(files.read_json(path)) for name, path in paths.items() if path.exists()}
+
+
+def read(metrics: Mapping[str, Any], graphs: Mapping[str, Description], cfg: config.Config) -> dict[str, TargetState]:
+    """Return the state of each target from the results of `read_metrics` and `read_graphs`.
+
+    Figures that name another engine, or none, are left out.
     """
     return {name: _state(name, target, metrics, graphs) for name, target in cfg.targets.items()}
 
 
-def _state(name: str, target: config.Target, metrics: Mapping[str, Any], graphs: Mapping[str, str]) -> TargetState:
+def _state(
+    name: str, target: config.Target, metrics: Mapping[str, Any], graphs: Mapping[str, Description]
+) -> TargetState:
     command = f"make engine TARGET={name}"
     engine = metrics.get(f"engine_{name}")
     if engine is None:
@@ -97,7 +119,7 @@ def _of(engine: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Mapping
     return figures if figures and figures.get("engine_sha256") == engine["engine_sha256"] else None
 
 
-def _staleness(engine: Mapping[str, Any], target: config.Target, graphs: Mapping[str, str]) -> str:
+def _staleness(engine: Mapping[str, Any], target: config.Target, graphs: Mapping[str, Description]) -> str:
     """Return why an engine is not the one that the parameters and graphs ask for; empty where it is."""
     wanted = {
         "builder": target.builder.value,
@@ -109,8 +131,11 @@ def _staleness(engine: Mapping[str, Any], target: config.Target, graphs: Mapping
     for key, value in wanted.items():
         if engine[key] != value:
             return f"its {key.replace('_', ' ')} is {_words(engine[key])}, the target's is {_words(value)}"
-    graph = f"{target.variant.value}/{target.precision.value}"
-    if graph in graphs and graphs[graph] != engine["graph_sha256"]:
+    # The engine has the whole version; the target may have only its beginning.
+    if not f"{engine['builder_version']}.".startswith(f"{target.builder_version}."):
+        return f"its builder version is {engine['builder_version']}, the target's is {target.builder_version}"
+    graph = graph_name(target)
+    if graph in graphs and graphs[graph].sha256 != engine["graph_sha256"]:
         return f"it was built from another graph than data/onnx/{graph}"
     return ""
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from stages.review import git, lock, trees
+from stages.foundation import dvc_project, git
+from stages.review import lock, trees
 
 SHOWN = 4
 """Names in the text of a reason. More are counted."""
@@ -60,21 +61,13 @@ class State:
 def opened(root: Path) -> Iterator["Pipeline"]:
     """Open the pipeline in `root`.
 
-    Raises FileNotFoundError where there is no DVC project or no dvc.yaml, and ValueError with DVC's message where DVC
+    Raises FileNotFoundError where there is no DVC project or no dvc.yaml, and RuntimeError with DVC's message where DVC
     can't resolve it.
     """
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.repo import Repo
-
     if not (root / "dvc.yaml").exists():
         raise FileNotFoundError(f"no dvc.yaml in {root.resolve()}; run this in the repository's root")
-    try:
-        with Repo(str(root.resolve())) as repo:
-            yield Pipeline(root, repo)
-    except NotDvcRepoError as error:
-        raise FileNotFoundError(f"{root.resolve()} is not a DVC project; run this in the repository's root") from error
-    except DvcException as error:
-        raise ValueError(f"DVC can't resolve dvc.yaml: {error}; correct dvc.yaml or params.yaml") from error
+    with dvc_project.opened(root) as repo:
+        yield Pipeline(root, repo)
 
 
 class Pipeline:
@@ -240,7 +233,7 @@ class Pipeline:
 
     def _others(self, path: str) -> dict[str, Path]:
         """Return the files in a folder that are no outputs and that git tracks or would track."""
-        listed = git.lines(self.root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", path)
+        listed = git.entries(self.root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", path)
         outs = [out for outs in self.writes.values() for out in outs]
         found = {name: self.root / name for name in listed if not any(trees.inside(name, out) for out in outs)}
         ignored = self.repo.dvcignore.is_ignored_file

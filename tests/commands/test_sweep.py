@@ -104,6 +104,11 @@ def test_a_grid_on_dvcs_queue(repo: Path) -> None:
         "| grid-4 | 2 | 192 |",
     ]
     assert must("git", "status", "--porcelain", cwd=repo) == before
+    # Another sweep of that name would show these figures for an experiment that fails.
+    command = ("python", "-m", "stages.commands.sweep", f"--grid={grid}", "--stage=sample", "--name=grid")
+    done = run(*command, cwd=repo, PYTHONPATH=str(repo))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "NAME: must be new, found grid-1, which is an experiment already; choose another" in done.stderr
     apply(repo, "grid-3")
     recorded = choice.recorded(repo / "params.yaml")
     assert str(recorded) == f"{SMOKE} sample.seed=2 sample.width_px=160 sample.train_images=1"
@@ -142,6 +147,7 @@ def test_a_grid_as_jobs_of_submitit_of_which_one_fails(repo: Path) -> None:
         (["--grid=train.epochs=1,2"], "GRID, at train.epochs=1: conf/profile/smoke.yaml:7: train.milestones: must be"),
         (["--grid=train.epochs=(1"], "GRID: override train.epochs=(1: Hydra can't read it"),
         (["--grid=train.epochs=2,3", "--stage=nix"], "STAGE: must be a stage of dvc.yaml, found 'nix'"),
+        (["--grid=sample.seed=5", "--name=HEAD"], "NAME: must be new, found HEAD, which is a commit already"),
         (["--grid=train.epochs=2,3", "--jobs=many"], "JOBS: must be auto or a whole number, found 'many'"),
         (["--grid=train.epochs=2,3", "--launcher=slurm"], "LAUNCHER=slurm: srun not found on this host"),
     ],

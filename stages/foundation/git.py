@@ -1,20 +1,29 @@
-"""Reads a git repository by the command `git`."""
+"""Calls the command `git` on a repository."""
 
 import subprocess
 from pathlib import Path
 
 
 def run(root: Path, *arguments: str) -> bytes:
-    """Return stdout of `git -C root ...`. Raises ValueError with the last line of git's message where it fails."""
+    """Return stdout of `git -C root ...`.
+
+    Raises RuntimeError with git's message where it fails, and FileNotFoundError where git is not installed.
+    """
     done = _run(root, arguments)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
-        raise ValueError(f"git {' '.join(arguments[:2])}: {said[-1]}")
+        said = (done.stderr or done.stdout).decode(errors="replace")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        raise RuntimeError(f"git {arguments[0]}: {' '.join(lines[:3]) or f'exit status {done.returncode}'}")
     return done.stdout
 
 
-def lines(root: Path, *arguments: str) -> list[str]:
-    """Return the entries of a command's output that -z ends with NUL, such as paths."""
+def text(root: Path, *arguments: str) -> str:
+    """Return stdout as text without its last line end. Raises as `run`."""
+    return run(root, *arguments).decode(errors="surrogateescape").removesuffix("\n")
+
+
+def entries(root: Path, *arguments: str) -> list[str]:
+    """Return the entries, such as paths, of a command whose option -z ends each with NUL. Raises as `run`."""
     return [entry for entry in run(root, *arguments).decode(errors="surrogateescape").split("\0") if entry]
 
 
@@ -25,7 +34,7 @@ def commit(root: Path, revision: str) -> str | None:
 
 
 def show(root: Path, revision: str, path: str) -> bytes | None:
-    """Return a file of `root` as it is in a commit, or None where it isn't there.
+    """Return a file of `root` as it is in a commit, or None where the commit doesn't have it.
 
     `revision` ":1", ":2" or ":3" is the index of a conflict: the common base, ours, theirs.
     """
@@ -35,8 +44,8 @@ def show(root: Path, revision: str, path: str) -> bytes | None:
 
 def unmerged(root: Path) -> list[str]:
     """Return the paths below `root` that are in conflict in the index, relative to `root`."""
-    entries = lines(root, "ls-files", "--unmerged", "-z", "--", ".")
-    return sorted({entry.partition("\t")[2] for entry in entries})
+    listed = entries(root, "ls-files", "--unmerged", "-z", "--", ".")
+    return sorted({entry.partition("\t")[2] for entry in listed})
 
 
 def ignores(root: Path, path: str) -> bool:
