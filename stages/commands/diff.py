@@ -1,6 +1,6 @@
 """diff: what the workspace changes against a commit, as Markdown for a review: parameters, stages, metrics.
 
-Run by `make diff [BASE=origin/main]`. Compared is the commit where both part, as in a pull request. Needs no data.
+Run by `make diff [BASE=origin/main]`. It compares with the last common commit, as a pull request does. Needs no data.
 """
 
 import json
@@ -16,8 +16,8 @@ PARAMETERS, STAGES, METRICS = 10, 12, 12
 """Rows that are shown of each section. Others are folded into one line, so that the text stays below 60 lines."""
 
 
-def part(root: Path, base: str) -> str:
-    """Return the commit where the workspace and `base` part. Raises ValueError where `base` is not known here."""
+def merge_base(root: Path, base: str) -> str:
+    """Return the last common commit of HEAD and `base`. Raises ValueError where `base` is not known here."""
     if git.commit(root, "HEAD") is None:
         raise ValueError("no commit is here to compare with; run this in a git repository with commits")
     if git.commit(root, base) is None:
@@ -33,7 +33,7 @@ def part(root: Path, base: str) -> str:
 
 def text(root: Path, base: str) -> str:
     """Return the Markdown. Raises ValueError for an unknown base, or files that can't be read."""
-    commit = part(root, base)
+    commit = merge_base(root, base)
     old = lock.parse_params(git.show(root, commit, "params.yaml"), f"params.yaml of {base}")
     new = lock.params_of(root / "params.yaml")
     entries = lock.read(root)
@@ -63,7 +63,7 @@ def parameters(root: Path, old: dict[str, Any], new: dict[str, Any], edited: lis
     rows = {key: (markdown.code(key), _value(before, key), _value(after, key)) for key in keys}
     switched: set[str] = set()
     if old.get("profile") != new.get("profile") and old and new:
-        switched = of_profiles(root, str(old.get("profile")), str(new.get("profile")), before, after, keys) - {
+        switched = keys_of_profiles(root, str(old.get("profile")), str(new.get("profile")), before, after, keys) - {
             "profile"
         }
     own = [row for key, row in rows.items() if key not in switched]
@@ -82,7 +82,7 @@ def parameters(root: Path, old: dict[str, Any], new: dict[str, Any], edited: lis
     ]
 
 
-def of_profiles(
+def keys_of_profiles(
     root: Path, old: str, new: str, before: dict[str, Any], after: dict[str, Any], keys: list[str]
 ) -> set[str]:
     """Return the keys whose values are those of the two profiles; all keys where conf/ doesn't have both profiles."""

@@ -33,11 +33,11 @@ class Check:
     name: str
     """Name of its line if it does not end."""
     apart: bool = False
-    """Whether it runs in a process of its own."""
+    """True to run it in a process of its own."""
     workspace: bool = False
-    """Whether only a workspace can have it."""
+    """True for a check of a workspace alone."""
     board: bool = False
-    """Whether only a board is asked."""
+    """True for a check of a board alone."""
     level: str = REQUIRED
 
 

@@ -14,7 +14,7 @@ from stages.review import lock, lock_merge, staleness
 SIDES = (":2", ":3")
 """Versions of ours and of theirs of a file in conflict, as git names them in the index. ":1" is the common base."""
 HEADS = ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
-"""What git names the commit that is being merged."""
+"""Git's names of the commit that is being merged."""
 
 
 def check(conflicts: list[str], resolvable: set[str]) -> None:

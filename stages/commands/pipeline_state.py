@@ -1,4 +1,4 @@
-"""What DVC knows of the workspace: the order of the stages, and which of them are out of date.
+"""Asks DVC for the order of the stages, and which of them are out of date.
 
 It compares the files in the workspace, so the data must be here. stages/review/staleness.py compares dvc.lock with code
 and parameters alone, and needs no data. `repo` is that of stages/foundation/dvc_project.py.

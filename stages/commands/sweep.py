@@ -68,16 +68,15 @@ def require_new(names: list[str]) -> None:
 
 def metric_files(stage: str) -> list[str]:
     """The files of metrics of a stage, or of all stages of a group. Raises ValueError for an unknown stage."""
-    from dvc.exceptions import NoOutputOrStageError, StageNotFoundError
+    from dvc.exceptions import DvcException
 
-    try:
-        with dvc_project.opened() as repo:
+    with dvc_project.opened() as repo:
+        _ = repo.index  # A faulty dvc.yaml is another error.
+        try:
             return [out.def_path for each in repo.stage.collect(stage) for out in each.outs if out.metric]
-    except RuntimeError as error:
-        if not isinstance(error.__cause__, NoOutputOrStageError | StageNotFoundError):
-            raise
-        found = f"found {stage!r}; `dvc stage list` prints them"
-        raise ValueError(f"STAGE: must be a stage of dvc.yaml, {found}") from error
+        except DvcException as error:
+            found = f"found {stage!r}; `dvc stage list` prints them"
+            raise ValueError(f"STAGE: must be a stage of dvc.yaml, {found}") from error
 
 
 def table(names: list[str], found: list[list[str]], paths: list[str]) -> tuple[str, list[str]]:

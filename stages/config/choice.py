@@ -64,7 +64,7 @@ class Choice:
 
 
 def _target(override: Override) -> tuple[str, str, str | None]:
-    """What an override changes: its mark (+, ++, ~ or none), its key or folder, and its package."""
+    """Return the target of an override: its mark (+, ++, ~ or none), its key or folder, and its package."""
     mark = re.match(r"[+~]*", str(override.input_line))
     return mark[0] if mark else "", override.key_or_group, override.package
 
@@ -104,5 +104,5 @@ def nothing_recorded() -> Iterator[None]:
 
 
 def starts_from_record() -> bool:
-    """Whether a composition starts from the recorded choice: outside of `nothing_recorded`."""
+    """Return whether a composition starts from the recorded choice: True outside of `nothing_recorded`."""
     return not _NOTHING_RECORDED.get()

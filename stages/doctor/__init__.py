@@ -1,1 +1,1 @@
-"""What this machine and this workspace have of what the project needs. Runs before anything is installed."""
+"""Checks of this machine and this workspace against the project's requirements. Runs before anything is installed."""

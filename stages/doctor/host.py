@@ -69,7 +69,7 @@ def uv() -> list[Line]:
 
 
 def environment() -> list[Line]:
-    """Whether .venv is there, runs, and holds what uv.lock says. Installs nothing, asks no network."""
+    """Check that .venv exists, runs and equals uv.lock. Installs nothing, uses no network."""
     required, name = "in step with uv.lock", "environment"
     program = Path(".venv/bin/python")
     if not program.exists():

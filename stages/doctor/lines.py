@@ -16,7 +16,7 @@ class Line:
     ok: bool
     level: str = REQUIRED
     fix: str = ""
-    """What to do; empty where the line is ok."""
+    """Command or step that corrects it; empty where the line is ok."""
 
 
 def line(name: str, required: str, found: str, ok: bool, fix: str, level: str = REQUIRED) -> Line:

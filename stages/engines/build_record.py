@@ -7,15 +7,13 @@ machines which build the same engine write the same output.
 import datetime
 import hashlib
 import platform
-import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from stages import config
 from stages.engines import manifest
 from stages.engines.cuda import gpu
-from stages.foundation import files
+from stages.foundation import files, git
 
 NAME = "build.json"
 
@@ -51,7 +49,7 @@ class BuildRecord:
     commit: str
     """Git commit of the code; empty where it is not known."""
     dirty: bool
-    """Whether stages/, conf/, params.yaml or dvc.yaml differed from that commit."""
+    """True if stages/, conf/, params.yaml or dvc.yaml differed from that commit."""
     code_sha256: str
     """SHA-256 of the code that builds engines for the target's device, by `code_sha256`."""
     host: Host
@@ -138,19 +136,11 @@ def git_state(root: Path = ROOT) -> tuple[str, bool]:
     if kit.exists():
         content = files.read_json(kit)
         return str(content["commit"]), bool(content["dirty"])
-    top = _git(root, "rev-parse", "--show-toplevel")
-    commit = _git(root, "rev-parse", "--verify", "HEAD")
-    # A folder in someone else's repository has that one's commit, which says nothing about this code.
-    if top is None or commit is None or Path(top.strip()).resolve() != root.resolve():
-        return "", True
-    changes = _git(root, "status", "--porcelain", "--", *CODE_AND_PARAMETERS)
-    return commit.strip(), changes is None or bool(changes.strip())
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    command: Sequence[str] = ("git", "-C", str(root), *arguments)
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+        top = git.text(root, "rev-parse", "--show-toplevel")
+        commit = git.text(root, "rev-parse", "--verify", "HEAD")
+        changes = git.text(root, "status", "--porcelain", "--", *CODE_AND_PARAMETERS)
+    except (RuntimeError, FileNotFoundError):
+        return "", True
+    # A folder in another project's repository has that project's commit, which says nothing about this code.
+    return (commit, bool(changes)) if Path(top).resolve() == root.resolve() else ("", True)

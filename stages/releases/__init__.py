@@ -1,1 +1,1 @@
-"""What a release says of itself: its manifest, derived from a commit, its pictures and its model card."""
+"""Makes the content of a release: the manifest, derived from a commit, pictures and a model card."""

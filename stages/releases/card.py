@@ -93,8 +93,7 @@ def _engine(manifest: Json, name: str) -> dict[str, Any]:
     engine = manifest["engines"][name]
     verified, timed = manifests.figures(manifest, "verify", name), manifests.figures(manifest, "benchmark", name)
     host = timed["host"] if timed else {}
-    gpu = host.get("gpu")
-    machine = (gpu["name"] if isinstance(gpu, dict) else gpu) or host.get("cpu", "")
+    machine = host["gpu"]["name"] if host.get("gpu") else host.get("cpu", "")
     return {
         "name": name,
         "built_by": f"{engine['builder']} {engine['builder_version']}",

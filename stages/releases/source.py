@@ -13,7 +13,7 @@ from stages.foundation import dvc_project
 
 @dataclass(frozen=True)
 class Output:
-    """What DVC recorded of an output, or of a dependency."""
+    """DVC's record of an output, or of a dependency."""
 
     stage: str
     """Name of the stage, such as engine@cpu, or of the .dvc file."""

@@ -62,7 +62,7 @@ class Remote:
 
     @property
     def kind(self) -> Kind:
-        """What is known of its scheme."""
+        """Extra, module and timeouts of its scheme."""
         return KINDS[self.scheme]
 
 

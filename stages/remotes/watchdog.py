@@ -1,4 +1,4 @@
-"""Ends a process whose connections stand still: the libraries' own timeouts don't cover every wait.
+"""Ends a process whose connections transfer nothing: the libraries' own timeouts don't cover every wait.
 
 S3's library waits without end for a server that takes a connection and then never answers a PUT.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 STALL_S = 120.0
 """A process that neither sends, receives, computes nor reads for this long is ended."""
 IDLE_CPU_S, IDLE_BYTES = 0.02, 1 << 18
-"""What a waiting process uses a second and reads in all between two looks, at most."""
+"""Limits of a waiting process: CPU time per second, and bytes read between two checks."""
 ACKED_AND_RECEIVED = 120
 """Offset in bytes of tcpi_bytes_acked and tcpi_bytes_received in Linux's struct tcp_info, each of 64 bits."""
 

@@ -1,1 +1,1 @@
-"""What a change changes, for reviews and merges: stale stages of dvc.lock, its merge, and metrics with their limits."""
+"""Compares a change with a commit, for reviews and merges: stale stages, metrics with limits, the merge of dvc.lock."""

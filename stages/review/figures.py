@@ -13,7 +13,7 @@ from stages.review import lock
 
 @dataclass(frozen=True)
 class Figure:
-    """How a figure is shown."""
+    """A figure of a metrics file, and its format."""
 
     files: str
     """Regular expression of the files' names in data/metrics, without .json. Its group is the variant or target."""
@@ -39,7 +39,7 @@ class Figure:
 
 UP, DOWN = 1, -1
 MACHINE = ("host.name", "host.cpu", "host.gpu", "host.gpu.name")
-"""What tells a machine in a file of benchmark."""
+"""Keys that identify a machine in benchmark_TARGET.json."""
 _GRAPH = r"(?:export|simplify)_(.+)"
 
 
@@ -162,7 +162,7 @@ class Change:
     limit: str
     """Such as ">= 99.5", or empty."""
     is_beyond: bool
-    """Whether the new value is beyond its limit."""
+    """True if the new value is beyond its limit."""
 
     @property
     def verdict(self) -> str:

@@ -1,4 +1,4 @@
-"""Finds the stages that dvc.lock is behind of, from code, parameters and dvc.lock alone: no data needs to be here.
+"""Finds the stages that are stale in dvc.lock, from code, parameters and dvc.lock alone. Needs no data.
 
 DVC itself resolves dvc.yaml and hashes code. A dependency that another stage writes is compared with the output that
 dvc.lock records for that stage, and not with the file in the workspace. So the answer is the same on a machine with the
@@ -29,10 +29,10 @@ LEFTOVERS = " (not what the stages wrote into it; delete what no stage writes, s
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a stage runs again."""
+    """A reason why a stage runs again."""
 
     kind: str
-    """What differs: new, command, parameters, code, data, outputs or metrics; after: a stage before it runs again."""
+    """One of: new, command, parameters, code, data, outputs or metrics; after: a stage before it runs again."""
     names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Reason:
 
 @dataclass
 class State:
-    """What is stale in dvc.lock. Dicts are in the order of the pipeline."""
+    """Stale stages of dvc.lock. Dicts are in the order of the pipeline."""
 
     stale: dict[str, list[Reason]] = field(default_factory=dict)
     """Stale stage -> reasons."""

@@ -12,7 +12,7 @@ from stages.review import lock
 
 @dataclass(frozen=True)
 class Size:
-    """What is known of a folder whose files are not known."""
+    """Size of a folder whose list of files is not in DVC's cache."""
 
     size_bytes: int
     files: int

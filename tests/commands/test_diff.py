@@ -48,7 +48,7 @@ def test_code_alone_is_said_so(workspace: Path) -> None:
 
 
 def test_a_branch_is_compared_with_where_it_began(workspace: Path) -> None:
-    """What others did on main since is not of this branch."""
+    """Commits of others on main since then are no changes of this branch."""
     must("git", "switch", "-qc", "topic", cwd=workspace)
     edit(workspace, "params.yaml", "lr: 1", "lr: 2")
     build(workspace, "faster")

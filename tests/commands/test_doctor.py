@@ -206,7 +206,8 @@ def test_the_locked_version_of_tao(own: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_secret_of_a_remote_is_printed(own: Path) -> None:
-    must("dvc", "remote", "modify", "-q", "--local", "team", "url", "ssh://user:pa55word@127.0.0.1:1/x", cwd=own)
+    url = "ssh://user:pa55word@127.0.0.1:1/x"  # pragma: allowlist secret
+    must("dvc", "remote", "modify", "-q", "--local", "team", "url", url, cwd=own)
     found = ask(own, "project.remote")
     assert failing(found) == {"remote read"}
     assert "127.0.0.1:1/x" in str(found["remote read"]["found"])

@@ -100,15 +100,15 @@ def test_a_record_that_no_longer_composes_is_named(workspace: Path) -> None:
     make_params(workspace, "--profile=mine", "--overrides=+target@targets.pc=ada")
     (workspace / "conf/target/ada.yaml").unlink()
     before = (workspace / "params.yaml").read_bytes()
-    mend = "; params.yaml records the choice: state another by PROFILE=name or OVERRIDES='...'"
+    fix = "; params.yaml records the choice: state another by PROFILE=name or OVERRIDES='...'"
     (line,) = make_params(workspace, status=1)
     assert "conf/target/ada.yaml not found" in line
-    assert line.endswith(mend)
+    assert line.endswith(fix)
     shutil.copy2(REPO / "conf/target/ada.yaml", workspace / "conf/target")
     (workspace / "conf/profile/mine.yaml").unlink()
     (line,) = make_params(workspace, status=1)
     assert "profile/mine.yaml not found" in line
-    assert line.endswith(mend)
+    assert line.endswith(fix)
     assert (workspace / "params.yaml").read_bytes() == before
     make_params(workspace, "--profile=smoke")
 

@@ -55,7 +55,7 @@ def board() -> Path:
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Path:
-    """What a board gets, in a folder: code, graph, parameters and pictures.
+    """A folder with what a board gets: code, graph, parameters and pictures.
 
     In place of the checkpoint's maps it has those of this host's engine `x86_cpu`, which is there too. The network's
     weights are random.

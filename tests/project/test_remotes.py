@@ -186,7 +186,7 @@ def test_keys_of_s3(s3: servers.S3, first: Path) -> None:
     options = ("--url", url, "--set", f"endpointurl={s3.url}", "--set", "region=us-east-1")
     key, secret = s3.keys["writer"]
     one_line(tool("remote", first, *options), "remote shared", url, "no key was found", "AWS_ACCESS_KEY_ID")
-    for pair in ((key, "x" * 40), ("AKIAXXXXXXXXXXXXXXXX", secret)):
+    for pair in ((key, "x" * 40), ("AKIAXXXXXXXXXXXXXXXX", secret)):  # pragma: allowlist secret
         wrong = {"AWS_ACCESS_KEY_ID": pair[0], "AWS_SECRET_ACCESS_KEY": pair[1]}
         one_line(
             tool("remote", first, *options, **wrong), "remote shared", url, "key or password is wrong", "ARGS='--set"
@@ -249,7 +249,7 @@ def test_a_truncated_object_is_refused(s3: servers.S3, first: Path, list_: bool)
         assert f"make push ARGS='--replace {out}'" in line
         assert not list((second / out).rglob("file0.bin"))
     assert all(len(list((second / out).rglob("*.bin"))) for out in OUTS if out not in cut), "the others are there"
-    # The mend of the message.
+    # The command that the message gives.
     assert tool("push", first, "--replace", *cut, **s3.variables("writer")).returncode == 0
     done = tool("pull", second, **s3.variables("reader"))
     assert done.returncode == 0, done.stderr
@@ -448,7 +448,7 @@ def test_a_disk_that_takes_nothing(first: Path, tmp_path: Path, state: str, mess
         ("https://example.org/x", "write webdavs://"),
         ("ftp://example.org/x", "expected one of s3://"),
         ("s3://", "no host or bucket"),
-        ("s3://AKIAKEY:hunter2@team/x", "found a key before @team"),
+        ("s3://AKIAKEY:hunter2@team/x", "found a key before @team"),  # pragma: allowlist secret
         ("azure://container/x?sig=hunter2", "found ? or #"),
         ("inside", "lies in this clone"),
         ("/nowhere/at all", "folder does not exist"),
@@ -466,7 +466,7 @@ def test_a_password_in_the_url_stays_on_this_machine(first: Path) -> None:
     from stages.remotes import settings as remotes
 
     remote = remotes.parse("webdavs://ann:hunt%232@dav.lan/team", [], first)
-    assert remote.private == {"user": "ann", "password": "hunt#2"}
+    assert remote.private == {"user": "ann", "password": "hunt#2"}  # pragma: allowlist secret
     remotes.write(first / ".dvc", remote)
     shared, local = settings(first)
     assert "url = webdavs://dav.lan/team" in shared

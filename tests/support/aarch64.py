@@ -22,7 +22,7 @@ SUITE, PYTHON = "trixie", "3.13"
 """Debian's release, and its Python. It has QEMU 10; on QEMU 7.2 ONNX Runtime 1.32 crashes while it is imported."""
 PACKAGES = ["python3-minimal", "libpython3-stdlib", "libstdc++6"]
 WHEELS = ["numpy", "opencv-python-headless", "onnxruntime", "onnx"]
-"""What a board with ONNX Runtime has, in the versions of this environment, so that only the CPU differs."""
+"""Packages of a board with ONNX Runtime, in the versions of this environment, so that only the CPU differs."""
 
 APT = """
 APT::Architecture "arm64";
@@ -52,7 +52,7 @@ exec "$here/qemu-aarch64" -cpu {CPU} -L "$here/root" "$here/root/usr/bin/python{
 
 
 class UnavailableError(Exception):
-    """What is missing on this host, or can't be fetched."""
+    """Raised for what this host lacks, or can't fetch."""
 
 
 def python() -> Path:
