@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -27,6 +27,18 @@ log = logging.getLogger(__name__)
 
 Calls = tuple[Callable[[Any], object], Sequence[Any]]
 """A function of one argument, and its arguments."""
+
+
+class Timing(TypedDict):
+    """Latency of a frame, in milliseconds, and the rate."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    quantiles_ms: list[float]
+    """21 values: the smallest, those at each 5 %, and the largest."""
+    hz: float
+    """Frames per second at the median."""
 
 
 def build(engine: Path, checkpoint: Path | None, coco: Path, metrics: Path, name: str, cfg: config.Config) -> None:
@@ -57,15 +69,15 @@ def build(engine: Path, checkpoint: Path | None, coco: Path, metrics: Path, name
         calls |= {"eager.network": (eager.logits, inputs), "eager.end_to_end": (eager.segments, pictures)}
         versions["torch"] = torch.__version__
     seconds = take_turns(calls, cfg.benchmark.warmup_frames, cfg.benchmark.frames)
-    result: dict[str, Any] = {"engine_sha256": predictor.engine_sha256}
+    timings: dict[str, dict[str, Timing]] = {}
     for key, values in seconds.items():
         who, what = key.split(".")
-        result.setdefault(who, {})[what] = summary(values, batch_size if who == "engine" else 1)
+        timings.setdefault(who, {})[what] = summary(values, batch_size if who == "engine" else 1)
+    result: dict[str, object] = {"engine_sha256": predictor.engine_sha256, **timings}
     if checkpoint:
         # Not for `network`: the engine's graph merges, PyTorch's network does not.
-        result["speedup_end_to_end"] = (
-            result["eager"]["end_to_end"]["p50_ms"] / result["engine"]["end_to_end"]["p50_ms"]
-        )
+        eager_ms, engine_ms = (timings[who]["end_to_end"]["p50_ms"] for who in ("eager", "engine"))
+        result["speedup_end_to_end"] = eager_ms / engine_ms
     built = build_record.read(engine, predictor.engine_sha256)
     commit, dirty = build_record.git_state()
     result |= {
@@ -78,7 +90,7 @@ def build(engine: Path, checkpoint: Path | None, coco: Path, metrics: Path, name
         "built": asdict(built) if built else None,
     }
     files.write_json(metrics, result)
-    log.info("%s: %.2f Hz end to end", name, result["engine"]["end_to_end"]["hz"])
+    log.info("%s: %.2f Hz end to end", name, timings["engine"]["end_to_end"]["hz"])
 
 
 def take_turns(calls: Mapping[str, Calls], warmup: int, rounds: int) -> dict[str, list[float]]:
@@ -97,12 +109,8 @@ def take_turns(calls: Mapping[str, Calls], warmup: int, rounds: int) -> dict[str
     return seconds
 
 
-def summary(seconds: list[float], frames: int) -> dict[str, Any]:
-    """Return percentiles of the milliseconds per frame, their distribution, and the rate in Hz at the median.
-
-    The distribution, quantiles_ms, has 21 values: the smallest, those at each 5 %, and the largest.
-    `seconds` are the times of calls with `frames` frames each.
-    """
+def summary(seconds: list[float], frames: int) -> Timing:
+    """Return the timing of a frame. `seconds` are the times of calls with `frames` frames each."""
     milliseconds = 1000 / frames * np.asarray(seconds)
     p50, p90, p99 = (float(x) for x in np.percentile(milliseconds, (50, 90, 99)))
     quantiles = np.percentile(milliseconds, np.linspace(0, 100, 21)).round(3).tolist()

@@ -68,6 +68,13 @@ def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, check=False)
 
 
+def must(*command: str, cwd: Path, **env: str) -> str:
+    """Run a command that has to succeed; return stdout."""
+    done = run(*command, cwd=cwd, **env)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
 def copy_working_tree(folder: Path) -> Path:
     """Copy what git tracks, changes and new files included, but for dvc.lock; returns the folder."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

@@ -23,7 +23,7 @@ from stages.coco import panoptic
 from stages.commands import engine as device
 from stages.commands import pipeline_state
 from stages.engines import build_record, manifest
-from stages.foundation import command_line, dvc_project, files
+from stages.foundation import command_line, dvc_project, files, versions
 from stages.inference import description
 
 FILE_NAME = re.compile(r"data/engines/[^/]+/[^/]+|data/verify/[^/]+/(panoptic/)?[^/]+|data/metrics/[^/]+\.json")
@@ -65,8 +65,7 @@ def check(folder: Path, name: str, cfg: config.Config) -> None:
     _, built_for = manifest.target_of(engine_folder)
     for field in fields(config.Target):
         wanted, found = (config.plain(getattr(t, field.name)) for t in (target, built_for))
-        # The manifest has the whole version.
-        same = f"{found}.".startswith(f"{wanted}.") if field.name == "builder_version" else found == wanted
+        same = versions.fits(found, wanted) if field.name == "builder_version" else found == wanted
         if not same:
             raise ValueError(
                 f"engine {name} has targets.{name}.{field.name} {found!r}, params.yaml has {wanted!r}; {again}"

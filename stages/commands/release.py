@@ -115,7 +115,7 @@ def _tags(artifacts: Iterable[str], version: str) -> list[str]:
 def _require_free(root: Path, folder: Path, tags: list[str]) -> None:
     there = git.text(root, "tag", "--list", *tags).splitlines()
     if there:
-        raise RuntimeError(f"tag {there[0]} already exists; choose another VERSION: a release never changes")
+        raise RuntimeError(f"tag {there[0]} is there already; choose another VERSION: a release never changes")
     if folder.exists():
         raise RuntimeError(f"{folder} already exists; choose another VERSION, or remove it in a commit")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stages import config
 from stages.doctor.lines import OPTIONAL, REQUIRED, Line, line
+from stages.foundation import versions
 
 
 def device() -> list[Line]:
@@ -29,8 +30,8 @@ def device() -> list[Line]:
 def tensorrt() -> list[Line]:
     """Standard TensorRT, which targets with `builder: tensorrt` need on a machine with their GPU."""
     targets = _targets(config.Builder.tensorrt)
-    versions = sorted({target.builder_version for target in targets.values()})
-    extra = "tensorrt" if not versions or versions[-1].startswith("11") else "tensorrt10"
+    wanted = sorted({target.builder_version for target in targets.values()})
+    extra = "tensorrt" if not wanted or wanted[-1].startswith("11") else "tensorrt10"
     fix = f"make env EXTRAS={extra} on a GPU host, which needs NVIDIA's package index; on a board JetPack's Python"
     level = REQUIRED if any(_has_gpu_of(target) for target in targets.values()) else OPTIONAL
     return [_library("TensorRT", config.Builder.tensorrt, targets, level, fix)]
@@ -67,13 +68,12 @@ def nvrtc() -> list[Line]:
 def _library(name: str, builder: config.Builder, targets: dict[str, config.Target], level: str, fix: str) -> Line:
     from stages.engines import interface
 
-    wanted = {target.builder_version for target in targets.values()}
     required = ", ".join(f"{target.builder_version} for {each}" for each, target in targets.items())
     try:
         found = interface.backend(config.Target(builder=builder)).installed_version()
     except ImportError as error:
         return line(name, required or "for no target in params", str(error).partition("; ")[0], False, fix, level)
-    ok = not wanted or any(f"{found}.".startswith(f"{version}.") for version in wanted)
+    ok = not targets or any(versions.fits(found, target.builder_version) for target in targets.values())
     return line(
         name, required or "for no target in params", found, ok, f"{fix}, or set builder_version in conf/target", level
     )

@@ -8,16 +8,34 @@ nothing that differs between two builds of the same engine: host, date and durat
 import platform
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from stages import config
 from stages.engines import interface
 from stages.engines.cuda import gpu
-from stages.foundation import files
+from stages.foundation import files, versions
 from stages.inference import description
 from stages.inference.description import Description
 
 NAME = "engine.json"
+
+
+class Facts(TypedDict):
+    """Content of data/metrics/engine_TARGET.json, from engine.json."""
+
+    engine_sha256: str
+    file: str
+    bytes: int
+    builder: str
+    builder_version: str
+    """The whole version."""
+    architecture: str
+    compute_capabilities: list[str]
+    variant: str
+    precision: str
+    graph_sha256: str
+    provenance: dict[str, str]
+    """SHA-256 of the files that the graph was made from."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ def check_host(name: str, target: config.Target) -> None:
     elsewhere = f"run `make engine TARGET={name}` on such a machine (docs/targets.md)"
     _check_architecture(name, target, elsewhere)
     version = interface.backend(target).installed_version()
-    if not f"{version}.".startswith(f"{target.builder_version}."):
+    if not versions.fits(version, target.builder_version):
         raise RuntimeError(
             f"target {name} needs {target.builder.value} {target.builder_version}, found {version}; "
             "install that version (`make env` has those of the CPU and of TensorRT-RTX, `make env EXTRAS=tensorrt` "
@@ -87,7 +105,7 @@ def write(folder: Path, name: str, engine: Path, graph: Description, target: con
     files.write_json(folder / NAME, content)
 
 
-def facts(folder: Path) -> dict[str, Any]:
+def facts(folder: Path) -> Facts:
     """Return what the metrics of the stage `engine` say: hashes and size of a folder's engine, builder and graph."""
     content = files.read_json(folder / NAME)
     engine, graph = content["engine"], content["graph"]

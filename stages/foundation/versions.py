@@ -21,3 +21,8 @@ def numbers(version: str) -> tuple[int, ...]:
             break
         found.append(int(part))
     return tuple(found)
+
+
+def fits(version: str, wanted: str) -> bool:
+    """Return whether a whole version, such as 10.13.2.6, is the wanted one, which may be only its beginning: 10.13."""
+    return f"{version}.".startswith(f"{wanted}.")

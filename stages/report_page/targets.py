@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import config
-from stages.foundation import files
+from stages.foundation import files, versions
 from stages.inference import description
 from stages.inference.description import Description
 
@@ -131,8 +131,7 @@ def _staleness(engine: Mapping[str, Any], target: config.Target, graphs: Mapping
     for key, value in wanted.items():
         if engine[key] != value:
             return f"its {key.replace('_', ' ')} is {_words(engine[key])}, the target's is {_words(value)}"
-    # The engine has the whole version; the target may have only its beginning.
-    if not f"{engine['builder_version']}.".startswith(f"{target.builder_version}."):
+    if not versions.fits(engine["builder_version"], target.builder_version):
         return f"its builder version is {engine['builder_version']}, the target's is {target.builder_version}"
     graph = graph_name(target)
     if graph in graphs and graphs[graph].sha256 != engine["graph_sha256"]:

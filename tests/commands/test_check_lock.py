@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stages.review import lock, staleness
-from tests.conftest import REPO, copy_working_tree
+from tests.conftest import REPO, copy_working_tree, must
 from tests.support import small_pipeline
-from tests.support.small_pipeline import command, edit, must
+from tests.support.small_pipeline import command, edit
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 
 from stages.commands import diff, params
 from stages.review import figures
-from tests.conftest import REPO, copy_working_tree
+from tests.conftest import REPO, copy_working_tree, must
 from tests.support import small_pipeline
-from tests.support.small_pipeline import build, command, edit, must
+from tests.support.small_pipeline import build, command, edit
 
 LIMITS = {"verify": {"min_pixel_agreement_pct": 99.5, "max_pq_difference": 0.2}}
 

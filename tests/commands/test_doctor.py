@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from stages.doctor import host, project
-from tests.conftest import run
+from tests.conftest import must, run
 from tests.support import project as small
-from tests.support.project import must
 
 Found = dict[str, dict[str, object]]
 

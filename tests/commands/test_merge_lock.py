@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stages.review import lock, staleness
-from tests.conftest import run
+from tests.conftest import must, run
 from tests.support import small_pipeline
-from tests.support.small_pipeline import build, clone, command, edit, must
+from tests.support.small_pipeline import build, clone, command, edit
 
 
 @pytest.fixture(scope="module")

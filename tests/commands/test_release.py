@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 
 from stages.commands import release
 from stages.foundation import files
-from tests.conftest import REPO, run
+from tests.conftest import REPO, must, run
 from tests.support import project
-from tests.support.project import commit, must
+from tests.support.project import commit
 
 TAGS = ["v1.2.0", "checkpoint@v1.2.0", "engine-cpu@v1.2.0", "onnx@v1.2.0"]
 
@@ -245,7 +245,7 @@ def test_a_tag_that_is_there_is_refused(own: Path, tag: str) -> None:
     must("git", "tag", tag, cwd=own)
     done = run("python", "-m", "stages.commands.release", "--version", "1.2.0", cwd=own)
     assert done.returncode == 1
-    assert done.stderr == f"tag {tag} already exists; choose another VERSION: a release never changes\n"
+    assert done.stderr == f"tag {tag} is there already; choose another VERSION: a release never changes\n"
 
 
 def test_a_commit_that_git_refuses_leaves_nothing(own: Path) -> None:

@@ -337,6 +337,7 @@ def test_ssh_from_clone_to_clone(ssh: servers.Ssh, first: Path, tmp_path: Path) 
     assert list((second / ".dvc/cache/runs").rglob("*"))
 
 
+@pytest.mark.slow
 def test_ssh_that_is_killed_mid_push(tmp_path: Path, first: Path) -> None:
     server, place = servers.Ssh(tmp_path / "ssh"), tmp_path / "disk"
     place.mkdir()

@@ -14,16 +14,10 @@ from stages.commands import params
 from stages.engines import interface
 from stages.foundation import files
 from stages.inference import description
-from tests.conftest import TABLES, copy_working_tree, run
+from tests.conftest import TABLES, copy_working_tree, must
 from tests.support import graphs
 
 OVERRIDES = ["profile=smoke", "~targets.rtx", "deploy.variants=[onnx]", "targets.cpu.builder=onnxruntime"]
-
-
-def must(*command: str, cwd: Path, **env: str) -> str:
-    done = run(*command, cwd=cwd, **env)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 def build(folder: Path) -> Path:

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.conftest import REPO, run
+from tests.conftest import REPO, must, run
 
 CODE = {
     "prepare": """
@@ -76,12 +76,6 @@ evaluate:
 report:
   title: one
 """
-
-
-def must(*command: str, cwd: Path, **env: str) -> str:
-    done = run(*command, cwd=cwd, **env)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 def create(folder: Path) -> Path:
