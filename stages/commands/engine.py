@@ -16,7 +16,7 @@ from stages import benchmark, config, engine, verify
 from stages.coco import panoptic
 from stages.engines import manifest
 from stages.foundation import command_line, files
-from stages.remotes import errors
+from stages.remotes import connection
 
 COCO, PREDICTIONS, PARAMETERS = Path("data/coco/val"), Path("data/evaluate"), Path("params.json")
 METRICS = ("engine", "verify", "benchmark")
@@ -39,7 +39,7 @@ def outputs(name: str) -> list[Path]:
 def pull(paths: Iterable[Path]) -> None:
     """Pull paths from the DVC remote where this is a clone that has one, and check them; nothing in a kit.
 
-    Also a remote that was set by hand is verified. Any version of DVC will do. Raises RuntimeError where DVC fails.
+    Also a remote that was set by hand is verified. Raises RuntimeError, one line, where it fails.
     """
     if not Path(".dvc").is_dir() or importlib.util.find_spec("dvc") is None:
         return
@@ -52,15 +52,13 @@ def pull(paths: Iterable[Path]) -> None:
     if not url:
         return
     try:
-        with Repo(config={"remote": {name: {"verify": True}}}) as repo:
+        with Repo(config={"remote": {name: {"verify": True}}}) as repo, connection.talking(name, url):
             repo.pull([str(path) for path in paths])
     except DvcException as error:
         raise RuntimeError(
             f"remote {name}, {url}: dvc pull failed ({' '.join(str(error).split())}); push from the workspace, or "
             "unpack a kit here (`make kit`)"
         ) from error
-    except Exception as error:  # each kind of remote has errors of its own
-        raise RuntimeError(errors.explain(error, name, url)) from error
 
 
 def require(paths: Iterable[Path], name: str) -> None:

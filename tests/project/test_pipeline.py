@@ -434,6 +434,10 @@ def test_a_clone_pulls_what_an_engine_needs(clone: Path, tmp_path: Path) -> None
         for name in ("params.yaml", "dvc.lock"):
             shutil.copy(clone / name, board / name)
         must("dvc", "remote", "add", "--default", "--local", "store", str(store), cwd=board)
+        must("dvc", "remote", "add", "--default", "--local", "gone", "ssh://127.0.0.1:1/x", cwd=board)
+        (line, *_) = run("make", "engine", "TARGET=board", cwd=board).stderr.splitlines()
+        assert "remote gone, ssh://127.0.0.1:1/x: it can't be reached" in line
+        must("dvc", "remote", "default", "--local", "store", cwd=board)
         # A truncated object, of a remote that was set by hand, without verify.
         cut = max((path for path in store.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
         whole = cut.read_bytes()
