@@ -88,7 +88,7 @@ engine: ## On a board: build, verify, time and pack an engine in outputs/engine_
 .PHONY: adopt
 adopt: env ## Check an engine that another machine built, and take it over with its figures [FILE=engine_ID.tar]
 	@test -n "$$FILE" || { echo "error: name a file of make engine, such as make adopt FILE=engine_orin_jp61.tar" >&2; exit 1; }
-	@python -m stages.commands.adopt "$$FILE"
+	@python -m stages.commands.adopt -- "$$FILE"
 
 .PHONY: sweep
 sweep: env ## Run a grid of parameters as experiments, print metrics [GRID=... STAGE=evaluate LAUNCHER=dvc|slurm JOBS=n]

@@ -45,7 +45,9 @@ def unpack(tar_file: Path, folder: Path) -> str:
                     raise ValueError(f"{tar_file}: found {files.printable(member.name)} in it, expected {expected}")
                 tar.extract(member, folder, filter="data")
     except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{tar_file}: not a whole tar file ({error}); expected {expected}") from error
+        # Python's error has a line for each compression that it tried.
+        reason = str(error).partition("\n")[0].removesuffix(":")
+        raise ValueError(f"{tar_file}: not a whole tar file ({reason}); expected {expected}") from error
     engines = sorted(folder.glob("data/engines/*"))
     if len(engines) != 1:
         raise ValueError(f"{tar_file}: found {len(engines)} engines in it, expected {expected}")

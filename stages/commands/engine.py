@@ -7,8 +7,7 @@ file over into the workspace.
 
 import importlib.util
 import os
-import subprocess
-import sys
+import shlex
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from stages import benchmark, config, engine, verify
 from stages.coco import panoptic
 from stages.engines import manifest
 from stages.foundation import command_line, files
+from stages.remotes import connection
 
 COCO, PREDICTIONS, PARAMETERS = Path("data/coco/val"), Path("data/evaluate"), Path("params.json")
 METRICS = ("engine", "verify", "benchmark")
@@ -37,18 +37,28 @@ def outputs(name: str) -> list[Path]:
 
 
 def pull(paths: Iterable[Path]) -> None:
-    """Pull paths from the DVC remote where this is a clone that has one; nothing in a kit.
+    """Pull paths from the DVC remote where this is a clone that has one, and check them; nothing in a kit.
 
-    Raises RuntimeError where DVC fails.
+    Also a remote that was set by hand is verified. Raises RuntimeError, one line, where it fails.
     """
     if not Path(".dvc").is_dir() or importlib.util.find_spec("dvc") is None:
         return
-    dvc = [sys.executable, "-m", "dvc"]
-    if not subprocess.run([*dvc, "config", "core.remote"], check=False, capture_output=True, text=True).stdout.strip():
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        name = repo.config["core"].get("remote", "")
+        url = repo.config["remote"].get(name, {}).get("url", "")
+    if not url:
         return
-    done = subprocess.run([*dvc, "pull", *map(str, paths)], check=False)
-    if done.returncode:
-        raise RuntimeError("dvc pull failed, as said above; push from the workspace, or unpack a kit here (`make kit`)")
+    try:
+        with Repo(config={"remote": {name: {"verify": True}}}) as repo, connection.talking(name, url):
+            repo.pull([str(path) for path in paths])
+    except DvcException as error:
+        raise RuntimeError(
+            f"remote {name}, {url}: dvc pull failed ({' '.join(str(error).split())}); push from the workspace, or "
+            "unpack a kit here (`make kit`)"
+        ) from error
 
 
 def require(paths: Iterable[Path], name: str) -> None:
@@ -85,7 +95,8 @@ def build(name: str, cfg: config.Config, out: Path) -> None:
     with files.atomic_write(out) as draft, tarfile.open(draft, "w") as tar:
         for path in outputs(name):
             tar.add(path)
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB. Copy it to the workspace; there: make adopt FILE={out.name}")
+    file = shlex.quote(out.name)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB. Copy it to the workspace; there: make adopt FILE={file}")
 
 
 def main() -> None:

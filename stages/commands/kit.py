@@ -8,6 +8,7 @@ Python with NumPy, OpenCV and the engine's builder, and no network. Next is `mak
 import io
 import json
 import os
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def build(out: Path, name: str, cfg: config.Config) -> None:
         _add(tar, device.PARAMETERS.name, config.plain(cfg))
         _add(tar, build_record.KIT, {"commit": commit, "dirty": dirty})
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB. On the machine of the engine, in an empty folder:")
-    print(f"  tar xf {out.name} && make engine TARGET={name}")
+    print(f"  tar xf {shlex.quote(out.name)} && make engine TARGET={name}")
     print(f"Then here, with the file that it names: make adopt FILE=engine_{name}.tar")
 
 

@@ -5,15 +5,16 @@ import importlib.util
 import os
 import re
 import signal
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from stages import config
 from stages.doctor.lines import OPTIONAL, Line, line
+from stages.remotes import connection
 
 TAO = "nvidia-tao-pytorch"
+_PASSWORD = re.compile("//[^/@]*@")
 SHOWN = 4
 REMOTE_ANSWER_S = 12
 """Seconds after which a remote that does not answer is given up."""
@@ -114,17 +115,13 @@ def remote() -> list[Line]:
                 line(f"remote {what}", "to share artifacts", found, False, fix, OPTIONAL) for what in ("read", "write")
             ]
         # A password in the URL is not for a table that people send around.
-        where = f"{name}, {re.sub('//[^/@]*@', '//', url)}"
-        fixes = (
-            "correct URL, key or network: make remote URL=... tests them",
-            "ask for the right to write, if you are to push",
-        )
-        problem = _tried(lambda: _read(repo, name))
-        lines = [line("remote read", "to pull", f"{where}{problem}", not problem, fixes[0])]
-        if not problem:
-            problem = _tried(lambda: _write(repo, name))
-            lines.append(line("remote write", "to push", f"{where}{problem}", not problem, fixes[1], OPTIONAL))
-        return lines
+        where = f"{name}, {_PASSWORD.sub('//', url)}"
+        fix = "as it says; make remote URL=... tests it"
+        problem = _tried(lambda: connection.probe(options, name))
+        writing = line("remote write", "to push", f"{where}{problem}", not problem, fix, OPTIONAL)
+        # Who may write there may read too.
+        problem = problem and _tried(lambda: _read(repo, name, url))
+        return [line("remote read", "to pull", f"{where}{problem}", not problem, fix), writing]
 
 
 def _tried(step: Callable[[], None]) -> str:
@@ -137,28 +134,19 @@ def _tried(step: Callable[[], None]) -> str:
     signal.alarm(REMOTE_ANSWER_S)
     try:
         step()
-    except Exception as error:  # each kind of remote has errors of its own
-        return f": {(str(error).strip() or type(error).__name__).partition(chr(10))[0]}"
+    except Exception as error:  # DVC's own, of its settings, beside those of remotes
+        said = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        return (
+            f": {_PASSWORD.sub('//', said.partition(': ')[2] if isinstance(error, connection.RemoteError) else said)}"
+        )
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, former)
     return ""
 
 
-def _read(repo: Any, name: str) -> None:
-    odb = repo.cloud.get_remote(name).odb
-    odb.fs.exists(odb.path)
-
-
-def _write(repo: Any, name: str) -> None:
-    """Write a few bytes beside the objects, read them and remove them."""
-    odb = repo.cloud.get_remote(name).odb
-    path, content = odb.fs.join(odb.path, f".probe-{uuid.uuid4().hex}"), os.urandom(64)
-    odb.fs.makedirs(odb.path, exist_ok=True)
-    try:
-        odb.fs.pipe_file(path, content)
-        if odb.fs.cat_file(path) != content:
-            raise OSError("other bytes came back than were written")
-    finally:
-        if odb.fs.exists(path):
-            odb.fs.rm_file(path)
+def _read(repo: Any, name: str, url: str) -> None:
+    """List the remote's folder. Raises RemoteError where it is not there or can't be read."""
+    with connection.talking(name, url):
+        remote = repo.cloud.get_remote(name)
+        remote.fs.ls(remote.path)

@@ -111,9 +111,10 @@ def split(model: onnx.ModelProto) -> list[Step]:
     steps: list[Step] = []
     for number in range(len(kernels) + 1):
         nodes = [node for node in graph.node if not is_kernel(node) and part_of(node) == number]
-        made = {name for node in nodes for name in node.output}
+        # In the graph's order: a set's order differs from one process to the next, and so would the file's bytes.
+        made = dict.fromkeys(name for node in nodes for name in node.output)
         read = list(dict.fromkeys(name for node in nodes for name in node.input if name))
-        inputs = [name for name in read if name not in made | initializers]
+        inputs = [name for name in read if name not in made.keys() | initializers]
         later = {name for node in graph.node if is_kernel(node) or part_of(node) > number for name in node.input}
         later |= {output.name for output in graph.output}
         outputs = [name for node in nodes for name in node.output if name in later]
@@ -124,7 +125,7 @@ def split(model: onnx.ModelProto) -> list[Step]:
                 [value_info(name, known[name]) for name in inputs],
                 [value_info(name, known[name]) for name in outputs],
                 [i for i in graph.initializer if i.name in read],
-                value_info=[value_info(name, known[name]) for name in made - {*outputs} if name in known],
+                value_info=[value_info(name, known[name]) for name in made if name in known and name not in outputs],
             )
             opsets = [o for o in model.opset_import if o.domain != schema.DOMAIN]
             steps.append(helper.make_model(part, opset_imports=opsets, ir_version=model.ir_version))

@@ -24,7 +24,10 @@ from stages.review import lock, trees
 SHOWN = 4
 """Names in the text of a reason. More are counted."""
 ABSENT = "(absent)"
-LEFTOVERS = " (not what the stages wrote into it; delete what no stage writes, such as folders of former targets)"
+LEFTOVERS = (
+    " (not what the stages wrote into it; `make all` reads it again; if that changes nothing, delete what no stage "
+    "writes, such as folders of former targets)"
+)
 
 
 @dataclass(frozen=True)

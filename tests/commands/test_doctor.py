@@ -12,13 +12,14 @@ import pytest
 from stages.doctor import host, project
 from tests.conftest import must, run
 from tests.support import project as small
+from tests.support import servers
 
 Found = dict[str, dict[str, object]]
 
 
-def ask(folder: Path, check: str) -> Found:
+def ask(folder: Path, check: str, **env: str) -> Found:
     """Run one check in a folder, as doctor runs it apart; returns its lines by name."""
-    shown = must("python", "-m", "stages.commands.doctor", "--only", check, cwd=folder, PYTHONPATH=str(folder))
+    shown = must("python", "-m", "stages.commands.doctor", "--only", check, cwd=folder, PYTHONPATH=str(folder), **env)
     return {line["name"]: line for line in json.loads(shown.splitlines()[-1])}
 
 
@@ -211,3 +212,40 @@ def test_no_secret_of_a_remote_is_printed(own: Path) -> None:
     assert failing(found) == {"remote read"}
     assert "127.0.0.1:1/x" in str(found["remote read"]["found"])
     assert "pa55word" not in json.dumps(found)
+
+
+def test_rights_and_keys_of_a_remote(own: Path) -> None:
+    """By the probe and the causes of `make remote`: a reader, a wrong key, no bucket, no server."""
+    s3 = servers.S3()
+    s3.start()
+    try:
+        for key, value in (("url", f"s3://{servers.BUCKET}/x"), ("endpointurl", s3.url), ("region", "us-east-1")):
+            must("dvc", "remote", "modify", "-q", "team", key, value, cwd=own)
+        writer, reader = s3.variables("writer"), s3.variables("reader")
+        found = ask(own, "project.remote", **writer)
+        assert found["remote read"]["ok"], found
+        assert found["remote write"]["ok"], found
+        assert not [key for key in s3.objects() if "probe" in key]
+        s3.client("s3", s3.keys["writer"]).put_object(Bucket=servers.BUCKET, Key="x/files/md5/00/0", Body=b"1")
+        found = ask(own, "project.remote", **reader)
+        assert found["remote read"]["ok"], found
+        assert "this user may not do that there" in str(found["remote write"]["found"])
+        found = ask(own, "project.remote", **{**writer, "AWS_SECRET_ACCESS_KEY": "wrong"})
+        assert failing(found) == {"remote read"}
+        assert "the key or password is wrong" in str(found["remote read"]["found"])
+        must("dvc", "remote", "modify", "-q", "team", "url", "s3://nobodys/x", cwd=own)
+        found = ask(own, "project.remote", **writer)
+        assert failing(found) == {"remote read"}
+        assert "the bucket or folder does not exist" in str(found["remote read"]["found"])
+    finally:
+        s3.kill()
+    found = ask(own, "project.remote", **writer)
+    assert "can't be reached" in str(found["remote read"]["found"])
+
+
+def test_a_folder_that_is_gone_is_not_made(own: Path, tmp_path: Path) -> None:
+    must("dvc", "remote", "modify", "-q", "team", "url", str(tmp_path / "gone"), cwd=own)
+    found = ask(own, "project.remote")
+    assert failing(found) == {"remote read"}
+    assert "the bucket or folder does not exist" in str(found["remote read"]["found"])
+    assert not (tmp_path / "gone").exists()

@@ -1,5 +1,6 @@
 """Our operators and their CUDA kernels without a GPU: checked, planned, compiled, cut out of a graph and packed."""
 
+import itertools
 import json
 import struct
 import zipfile
@@ -336,6 +337,17 @@ def network() -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "g", [frame], outputs, constants)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(schema.DOMAIN, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+def test_the_same_graph_gives_the_same_bytes() -> None:
+    """Not those of the order of a set, which differs from one process to the next."""
+    names = [f"t{i}" for i in range(12)]
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in (names[0], names[-1])]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    (part,) = partition.split(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    assert isinstance(part, onnx.ModelProto)
+    assert [value.name for value in part.graph.value_info] == names[1:-1]
 
 
 def test_a_graph_is_cut_at_its_kernels() -> None:

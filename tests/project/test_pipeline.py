@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -252,6 +253,60 @@ def test_a_target_of_another_machine_is_left_out(clone: Path) -> None:
         stages_run(clone)
 
 
+def test_the_steps_that_add_a_target_work_as_written(clone: Path) -> None:
+    """Runs the commands and pastes the lines of docs/targets.md, "Add one", into the profile."""
+    page = (clone / "docs/targets.md").read_text()
+    steps = page.partition("## Add one\n")[2].partition("\n## ")[0]
+    blocks = [(kind, textwrap.dedent(text)) for kind, text in re.findall(r"```(\w+)\n(.*?)```", steps, re.S)]
+    (_, copy), (_, defaults), (_, runnable) = blocks
+    assert [kind for kind, _ in blocks] == ["sh", "yaml", "yaml"]
+    profile = clone / "conf/profile/smoke.yaml"
+    before, lock = profile.read_text(), (clone / "dvc.lock").read_text()
+    (added,) = re.findall(r"^  - /target@.*\n", defaults, re.M)
+    try:
+        must("bash", "-ec", copy, cwd=clone)
+        profile.write_text(before.replace("  - _self_\n", f"{added}  - _self_\n"))
+        must("python", "-m", "stages.commands.params", cwd=clone)
+        must("python", "-m", "stages.commands.build_engines", "--target=my_pc", cwd=clone)
+        profile.write_text(profile.read_text() + runnable)
+        assert profile.read_text().count("my_pc") == 3
+        must("python", "-m", "stages.commands.params", cwd=clone)
+        shown = must("python", "-m", "stages.commands.reproduce", cwd=clone)
+        assert set(re.findall(r"Running stage '([^']+)'", shown)) == {"verify@my_pc", "benchmark@my_pc", "report"}
+        shown = must("python", "-m", "stages.commands.summary", cwd=clone)
+        assert re.search(r"engine my_pc .* Hz end to end", shown), shown
+        must("python", "-m", "stages.commands.check_lock", cwd=clone)
+    finally:
+        profile.write_text(before)
+        (clone / "conf/target/my_pc.yaml").unlink(missing_ok=True)
+        for path in clone.glob("data/metrics/*my_pc.json"):
+            path.unlink()
+        for folder in ("engines", "verify"):
+            shutil.rmtree(clone / "data" / folder / "my_pc", ignore_errors=True)
+        (clone / "dvc.lock").write_text(lock)
+        compose(clone)
+        stages_run(clone)
+
+
+def test_the_same_inputs_give_the_same_graph_in_another_process(clone: Path, tmp_path: Path) -> None:
+    """Python orders sets anew in each process. All graphs are compared, so that dvc.lock is the same in two clones."""
+    for seed in ("1", "2"):
+        out = tmp_path / seed
+        done = run(
+            "python", "-m", "stages.simplify", "--exported", "data/onnx/cuda/exported", "--out", str(out / "fp32"),
+            "--metrics", str(out / "simplify.json"), cwd=clone, PYTHONHASHSEED=seed,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    first, second = (
+        {
+            p.relative_to(tmp_path / seed): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in (tmp_path / seed).rglob("*.*")
+        }
+        for seed in ("1", "2")
+    )
+    assert first == second
+
+
 BOARD = (
     "+target@targets.board=cpu",
     "targets.board.builder=onnxruntime",
@@ -379,6 +434,23 @@ def test_a_clone_pulls_what_an_engine_needs(clone: Path, tmp_path: Path) -> None
         for name in ("params.yaml", "dvc.lock"):
             shutil.copy(clone / name, board / name)
         must("dvc", "remote", "add", "--default", "--local", "store", str(store), cwd=board)
+        must("dvc", "remote", "add", "--default", "--local", "gone", "ssh://127.0.0.1:1/x", cwd=board)
+        (line, *_) = run("make", "engine", "TARGET=board", cwd=board).stderr.splitlines()
+        assert "remote gone, ssh://127.0.0.1:1/x: it can't be reached" in line
+        must("dvc", "remote", "default", "--local", "store", cwd=board)
+        # A truncated object, of a remote that was set by hand, without verify.
+        cut = max((path for path in store.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+        whole = cut.read_bytes()
+        cut.chmod(0o644)
+        cut.write_bytes(whole[:-1])
+        refused = run("make", "engine", "TARGET=board", cwd=board)
+        assert refused.returncode != 0
+        assert f"remote store, {store}: dvc pull failed" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert not (board / "outputs/engine_board.tar").exists()
+        cut.parent.mkdir(exist_ok=True)
+        cut.unlink(missing_ok=True)
+        cut.write_bytes(whole)
         must("make", "engine", "TARGET=board", cwd=board)
         assert (board / "outputs/engine_board.tar").stat().st_size > 1e6
         assert not (board / "data/checkpoint").exists()
