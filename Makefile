@@ -133,6 +133,7 @@ merge-lock: env ## Resolve a conflict of dvc.lock and data/metrics in a merge, s
 
 .PHONY: plots
 plots: env ## Draw losses, figures by class and confusion with `dvc plots` as outputs/plots/index.html, for any browser
+	@test -f data/checkpoint/history.csv || { echo "error: no curves in data/checkpoint; run make all or make pull" >&2; exit 1; }
 	@mkdir -p outputs
 	@dvc plots show --out outputs/plots
 

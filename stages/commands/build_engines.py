@@ -17,12 +17,7 @@ def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
 
     `only` is a target id, or empty for all targets. Raises ValueError for an unknown id.
     """
-    if only and only not in cfg.targets:
-        raise ValueError(
-            f"TARGET {only!r} must be among the targets {sorted(cfg.targets)} of profile {cfg.profile}; "
-            'add it there (docs/targets.md, "Add one")'
-        )
-    chosen = {only: cfg.targets[only]} if only else cfg.targets
+    chosen = {only: config.find_target(cfg, only)} if only else cfg.targets
     here, elsewhere = [], {}
     for name, target in chosen.items():
         try:

@@ -48,7 +48,11 @@ def parse_target(name: str, content: Mapping[str, Any]) -> Target:
 
 def find_target(cfg: Config, name: str) -> Target:
     """The target with an id. Raises ValueError that lists the ids there are."""
-    require(name in cfg.targets, "--target", f"among the targets {sorted(cfg.targets)}", name)
+    if name not in cfg.targets:
+        raise ValueError(
+            f"--target: must be among the targets {sorted(cfg.targets)}, found {name!r}; add it to the profile "
+            '(docs/targets.md, "Add one") and run `make params`'
+        )
     return cfg.targets[name]
 
 

@@ -55,7 +55,13 @@ def check_host(name: str, target: config.Target) -> None:
     """
     elsewhere = f"run `make engine TARGET={name}` on such a machine (docs/targets.md)"
     _check_architecture(name, target, elsewhere)
-    version = interface.backend(target).installed_version()
+    try:
+        version = interface.backend(target).installed_version()
+    except ModuleNotFoundError as error:
+        wanted = f"{target.builder.value} {target.builder_version}"
+        if target.builder is config.Builder.tensorrt:
+            wanted += f" and a GPU of compute capability {' or '.join(target.compute_capabilities)}"
+        raise ModuleNotFoundError(f"target {name} needs {wanted}: {error}; or {elsewhere}") from error
     if not versions.fits(version, target.builder_version):
         raise RuntimeError(
             f"target {name} needs {target.builder.value} {target.builder_version}, found {version}; "

@@ -36,7 +36,7 @@ STAGES = {
         ["--target", "cpu", "--engine", "no", "--checkpoint", "no", "--coco", "no", "--metrics", "m"],
         "no/panoptic.json not found",
     ),
-    "report": (["--data", "no", "--pipeline", "dvc.yaml", "--out", "o"], "no/coco/label_map.json not found"),
+    "report": (["--data", "no", "--pipeline", "dvc.yaml", "--out", "o"], "no/coco/statistics.json not found"),
     "commands.summary": (["--data", "no"], "no/metrics/evaluate.json not found; run `make all`"),
     "commands.build_engines": (["--target", "nosuch"], "must be among the targets"),
     "commands.engine": (["--target", "nosuch"], "must be among the targets"),
