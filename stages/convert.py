@@ -1,4 +1,4 @@
-"""convert: data sets in Mapillary Vistas layout -> the COCO files that TAO 7.3 reads.
+"""convert: data sets as they are downloaded -> the COCO files that TAO 7.3 reads.
 
 Each split, train and val, gets a folder with
   panoptic.json    segments of each picture, with their ids as colours in panoptic/*.png
@@ -18,6 +18,8 @@ from pathlib import Path
 from stages import config
 from stages.conversion import journal, membership, picture, split, taxonomy
 from stages.foundation import command_line, files
+from stages.sets import formats
+from stages.sets.raw_set import Problem, RawSet
 from stages.vistas import plausibility, reader
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     worker process dies. The former output stays, and so does the draft, which the next run continues.
     """
     sources = cfg.sources or {"vistas": config.Source()}
-    found = {name: reader.find(source, root, f"data.sources.{name}") for name, source in sources.items()}
+    found = {name: formats.find(source, root, f"data.sources.{name}") for name, source in sources.items()}
     rows = {name: _rows(tables, sources[name].taxonomy, found[name]) for name in found}
     categories, mappings = taxonomy.build({name: (found[name].labels, rows[name]) for name in found})
     things = frozenset(c["id"] for c in categories if c["isthing"])
@@ -49,14 +51,18 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
         ]
         files.write_json(draft / "label_map.json", label_map)
         limits = picture.Limits(cfg.max_edge_px, cfg.min_segment_px, cfg.small_segments)
-        value_tables = {name: picture.value_tables(mappings[name], things) for name in found}
+        converted = {name: picture.Source(raw, mappings[name]) for name, raw in found.items()}
         for name in reader.SPLITS:
             work = [
-                scene if isinstance(scene, reader.Problem) else picture.Task(scene, source, file_name)
+                scene if isinstance(scene, Problem) else picture.Task(scene, source, file_name)
                 for source, file_name, scene in membership.pictures(found, name, tables, cfg)
             ]
-            settings = picture.Settings(value_tables, things, draft / name, out / name, limits, cfg.bare_file_names)
-            masks = {source: plausibility.MaskStatistics(vistas.labels) for source, vistas in found.items()}
+            settings = picture.Settings(converted, things, draft / name, out / name, limits, cfg.bare_file_names)
+            masks = {
+                source: plausibility.MaskStatistics(raw.labels)
+                for source, raw in found.items()
+                if raw.format is config.Format.vistas
+            }
             counted = split.convert(name, work, settings, categories, masks, cfg)
             summary[name], statistics[name] = counted.summary(), counted.content()
             log.info("%s: %s", name, summary[name])
@@ -66,11 +72,11 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     files.write_json(metrics, summary)
 
 
-def _rows(tables: Path, name: str, found: reader.VistasSet) -> list[taxonomy.Row]:
-    """Return what each label becomes: by the table `name`, or without one by the set's config."""
+def _rows(tables: Path, name: str, found: RawSet) -> list[taxonomy.Row]:
+    """Return what each label becomes: by the table `name`, or without one by what the set evaluates."""
     if name:
         return taxonomy.read(tables / f"{name}.csv", found.labels)
-    return taxonomy.as_evaluated(found.labels, str(found.config))
+    return taxonomy.as_evaluated(found.labels, found.source)
 
 
 def main() -> None:

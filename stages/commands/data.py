@@ -1,4 +1,4 @@
-"""data: check a data set in Mapillary Vistas layout, a folder or a zip archive, and track it with DVC at data/raw/NAME.
+"""data: check a data set as it is downloaded, a folder or a zip archive, and track it with DVC at data/raw/NAME.
 
 Run by `make data SRC=...`. Not a DVC stage. DVC's cache stores each file once, and data/raw/NAME holds links to it if
 the file system has them (cache.type in .dvc/config). The findings are printed. A set with problems is tracked only with
@@ -20,16 +20,24 @@ from pathlib import Path
 from stages import config
 from stages.foundation import command_line, files
 from stages.raw_sets import archives, layouts, tracking
-from stages.vistas import check, reader
+from stages.sets import check, formats
+from stages.vistas import reader
 
 MAX_PROBLEMS_SHOWN = 10
 """Number of problems that are printed."""
 
 
-def build(src: Path, out: Path, on_error: config.OnError, name: str = "") -> str:
+def build(
+    src: Path,
+    out: Path,
+    on_error: config.OnError,
+    name: str = "",
+    layout: config.Format = config.Format.auto,
+) -> str:
     """Check the data set at `src`, track it with DVC at `out`, and return the findings as text of one or more lines.
 
-    `name` is the name of the set's config file if it is not Vistas' own, else empty. Raises FileNotFoundError or
+    `name` is the name of the set's config file if it is not Vistas' own, else empty. `layout` is the set's format, or
+    auto to find it. Raises FileNotFoundError or
     ValueError if `src` is no such set or has problems, FileExistsError if something is at `out`, and RuntimeError with
     DVC's message if DVC can't track `out`.
     """
@@ -37,21 +45,22 @@ def build(src: Path, out: Path, on_error: config.OnError, name: str = "") -> str
         step = "download it first" if re.match(r"[a-z0-9+]+:/", str(src)) else "give SRC a folder or a zip archive"
         raise FileNotFoundError(f"{src} not found; {step}")
     _check_places(src, out)
+    source = config.Source(config=name, format=layout)
     if src.is_dir():
-        return _folder(src, out, on_error, name)
+        return _folder(src, out, on_error, source)
     if src.is_file():
-        return _archive(src, out, on_error, name)
+        return _archive(src, out, on_error, source)
     raise ValueError(f"{src} is neither a folder nor a file; give SRC a folder or a zip archive")
 
 
-def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
-    _require_set(src, src, "give SRC={}")
+def _folder(src: Path, out: Path, on_error: config.OnError, source: config.Source) -> str:
+    _require_set(src, src, source, "give SRC={}")
     size = sum(_sizes(src))
     cache = tracking.cache(out)
     in_place = src.resolve() == out.resolve()
     if not in_place:
         _check_room(size, (out.parent, cache))
-    text = _checked(src, on_error, name)
+    text = _checked(src, on_error, source)
     if in_place:
         for folder, _, _ in os.walk(out):
             # DVC replaces the files by links, so it must be able to write to their folders.
@@ -71,17 +80,17 @@ def _folder(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
     return text
 
 
-def _archive(src: Path, out: Path, on_error: config.OnError, name: str) -> str:
+def _archive(src: Path, out: Path, on_error: config.OnError, source: config.Source) -> str:
     with archives.opened(src) as content:
         whole = zipfile.Path(content)
-        top = layouts.top(whole, reader.lies_at)
-        _require_set(src, top if reader.lies_at(top) else whole, "unpack the archive and give SRC its {}")
+        top = layouts.top(whole, formats.lies_at)
+        _require_set(src, top if formats.lies_at(top) else whole, source, "unpack the archive and give SRC its {}")
         _check_room(sum(info.file_size for info in content.filelist), (out.parent, tracking.cache(out)))
         with tracking.removed_on_failure(out):
             with files.atomic_write(out) as draft:
                 archives.unpack(content, layouts.path(top), draft)
                 try:
-                    text = _checked(draft, on_error, name)
+                    text = _checked(draft, on_error, source)
                 except (FileNotFoundError, ValueError) as error:
                     raise type(error)(str(error).replace(str(draft), str(src))) from error
             tracking.add(out, new=True)
@@ -156,22 +165,18 @@ def _check_room(size: int, places: Iterable[Path]) -> None:
             raise ValueError(f"{found}; make room, or put the set in data/raw itself and give SRC that folder")
 
 
-def _require_set(src: Path, folder: layouts.Folder, choose: str) -> None:
-    """Raise ValueError if `folder` of `src` is no set. `choose` is the advice if the subfolder {} is a set."""
-    if not reader.lies_at(folder):
-        raise ValueError(f"{src} is no set in Vistas' layout: {layouts.explain(folder, reader.lies_at, choose)}")
+def _require_set(src: Path, folder: layouts.Folder, source: config.Source, choose: str) -> None:
+    """Raise ValueError if `folder` of `src` is no set. `choose` is the advice if the subfolder {} is a set.
+
+    A format that was named is checked when its set is opened.
+    """
+    if source.format is config.Format.auto and not formats.lies_at(folder):
+        raise ValueError(f"{src} is no set in Vistas' layout: {layouts.explain(folder, formats.lies_at, choose)}")
 
 
-def _checked(folder: Path, on_error: config.OnError, name: str) -> str:
+def _checked(folder: Path, on_error: config.OnError, source: config.Source) -> str:
     """Check the set in `folder` and return the findings. Raises ValueError for problems unless `on_error` is skip."""
-    lines, problems = [], []
-    for report in check.check(folder, name):
-        counts = ", ".join(f"{name} {number}" for name, number in sorted(report.pictures.items()))
-        lines.append(
-            f"{report.version}: {counts} pictures; {report.labels} labels in {report.config.name}, evaluated: "
-            f"{report.evaluated_things} things, {report.evaluated_stuff} stuff; {len(report.problems)} problems"
-        )
-        problems += report.problems
+    lines, problems = check.check_set(folder, source)
     lines += problems[:MAX_PROBLEMS_SHOWN] + (
         [f"and {len(problems) - MAX_PROBLEMS_SHOWN} more"] if len(problems) > MAX_PROBLEMS_SHOWN else []
     )
@@ -209,6 +214,8 @@ def main() -> None:
     parser.add_argument("--name", default="", help="folder under --raw; default: the source's own name")
     parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder that sets lie in")
     parser.add_argument("--config", default="", help="the set's config file, where it has another name than Vistas'")
+    layouts_known = [choice.value for choice in config.Format]
+    parser.add_argument("--format", choices=layouts_known, default="auto", help="layout; auto: found by its files")
     choices = [choice.value for choice in config.OnError]
     parser.add_argument(
         "--on-error", choices=choices, default="fail", help="fail: don't track a set with problems; skip: track it"
@@ -217,7 +224,7 @@ def main() -> None:
     # An exception, unlike SIGTERM's default, removes unfinished copies, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     out = place(args.raw, args.name, args.src)
-    print(build(args.src, out, config.OnError(args.on_error), args.config))
+    print(build(args.src, out, config.OnError(args.on_error), args.config, config.Format(args.format)))
     print(f"{out} is tracked; add {out}.dvc to git, and set data.root to {out} in conf/data")
 
 

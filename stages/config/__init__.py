@@ -6,7 +6,7 @@ here computes a part of a result (a test checks that).
 """
 
 from stages.config.benchmark import Benchmark
-from stages.config.data import CheckMasks, Data, OnError, SmallSegments, Source, Splits
+from stages.config.data import CheckMasks, Data, Format, OnError, SmallSegments, Source, Splits
 from stages.config.deploy import PLUGIN_VARIANTS, Deploy, GraphKind, Resize, Variant
 from stages.config.model import LABEL_MAP, Backbone, Mode, Model, SwinType
 from stages.config.precision import LowerPrecision, Precision
@@ -44,6 +44,7 @@ __all__ = [
     "Data",
     "Deploy",
     "Device",
+    "Format",
     "GraphKind",
     "Keep",
     "LowerPrecision",

@@ -7,14 +7,35 @@ from typing import Annotated
 from stages.config.rules import Range, check_inside, check_ranges, is_name, name_rule, require
 
 
+class Format(Enum):
+    """Layouts of data sets, as they are downloaded."""
+
+    auto = "auto"
+    vistas = "vistas"
+    vistas_labels = "vistas_labels"
+    ade20k = "ade20k"
+    ade20k_full = "ade20k_full"
+    bdd100k = "bdd100k"
+    cityscapes = "cityscapes"
+    coco_instances = "coco_instances"
+    coco_panoptic = "coco_panoptic"
+    coco_stuff = "coco_stuff"
+    idd = "idd"
+    kitti = "kitti"
+    voc = "voc"
+
+
 @dataclass
 class Source:
-    """One set in Mapillary Vistas layout."""
+    """One data set."""
 
     root: str = ""
     """Folder of the set, relative to data.root. Empty: data.root itself."""
+    format: Format = Format.auto
+    """Layout of the set. auto: found by looking at its files. Set it if the folder has several. vistas_labels is the
+    layout of Vistas with 8-bit PNGs of label ids, 255 for void, in place of instance masks."""
     version: str = ""
-    """Version of the layout: v1.2, v2.0 or flat. Empty: the only one there is. Set it if the folder has several."""
+    """Version of Vistas' layout: v1.2, v2.0 or flat. Empty: the only one there is. Set it if the folder has several."""
     config: str = ""
     """Name of the set's config JSON in its folder. Empty: config_VERSION.json or config.json."""
     taxonomy: str = ""

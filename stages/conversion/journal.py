@@ -16,10 +16,11 @@ from stages.conversion import picture, picture_decoding, records
 from stages.conversion.records import Record
 from stages.foundation import files, panoptic_ids, picture_files
 from stages.foundation.coco_types import Category
+from stages.sets import formats
 from stages.vistas import reader
 
 FILE_NAME = "records.jsonl"
-_CODE = (picture, png, reader, picture_decoding, records, rle, files, panoptic_ids, picture_files)
+_CODE = (picture, png, reader, picture_decoding, records, rle, files, panoptic_ids, picture_files, *formats.MODULES)
 """Modules whose code decides what a picture becomes."""
 
 
@@ -31,7 +32,7 @@ def fingerprint(work: Sequence[picture.Work], settings: picture.Settings, catego
     for item in work:
         digest.update(repr(item).encode())
         scene = item.scene if isinstance(item, picture.Task) else None
-        for path in filter(None, (scene.image, scene.instances, scene.panoptic) if scene else ()):
+        for path in scene.files() if scene else ():
             about = path.stat()
             digest.update(f"{about.st_size} {about.st_mtime_ns}".encode())
     return digest.hexdigest()

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from stages import config
 from stages.foundation import names, text
+from stages.sets.raw_set import Problem, RawSet, Scene
 from stages.vistas import reader
 
 
 def pictures(
-    found: dict[str, reader.VistasSet], split: str, tables: Path, cfg: config.Data
-) -> Iterator[tuple[str, str, reader.Scene | reader.Problem]]:
+    found: dict[str, RawSet], split: str, tables: Path, cfg: config.Data
+) -> Iterator[tuple[str, str, Scene | Problem]]:
     """Yield (source, file name without suffix, picture) for each picture of a split, by source and key.
 
     With several sources the file name is SOURCE_KEY. Raises ValueError, naming the file, where a split list and the
@@ -20,8 +21,8 @@ def pictures(
     path = tables / f"{cfg.split_file}.csv"
     listed = read_list(path) if cfg.splits is config.Splits.file else {}
     seen = set()
-    for source, vistas in found.items():
-        for scene in reader.scenes(vistas, split if cfg.splits is config.Splits.folders else ""):
+    for source, raw in found.items():
+        for scene in raw.scenes(split if cfg.splits is config.Splits.folders else ""):
             name = scene.key if len(found) == 1 else f"{source}_{scene.key}"
             seen.add(name)
             chosen = split

@@ -4,13 +4,13 @@ Segments follow COCO's panoptic format: each object of a thing class is a segmen
 ids are unique within a picture. Things also get run-length masks for instances.json. Cost: decoding the mask, encoding
 two PNGs, and decoding the picture twice, once by each library that will read it.
 
-A raster is the decoded instance mask of a set: uint16 [H, W], label * 256 + instance. Its 65536 possible values index
-all tables here.
+A raster is the decoded annotation of a picture: uint16 [H, W], a number for each segment. The numbers index all tables
+here, which are made for each picture from what the set's reader says about them (stages/sets/raw_set.py).
 """
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,7 +23,7 @@ from stages.conversion import picture_decoding
 from stages.conversion.records import MaskRecord, Record, SegmentRecord
 from stages.conversion.taxonomy import LabelMapping
 from stages.foundation import files, panoptic_ids, picture_files
-from stages.vistas import reader
+from stages.sets.raw_set import VOID, Problem, Raster, RawSet, Scene
 
 MAX_NAME_BYTES = 255
 """Longest file name that Linux allows (NAME_MAX)."""
@@ -45,24 +45,37 @@ class Limits:
 
 @dataclass(frozen=True)
 class ValueTables:
-    """Meanings of the values of a source's rasters."""
+    """Meanings of the N values of a raster."""
 
+    categories: npt.NDArray[np.int32]
+    """Value -> category_id, 0 for void; int32 [N]."""
+    crowds: npt.NDArray[np.bool_]
+    """Value -> whether its segment is a crowd; bool [N]."""
+    dropped: npt.NDArray[np.bool_]
+    """Value -> whether its label is `drop` in the taxonomy; bool [N]."""
+    merged: npt.NDArray[np.uint16]
+    """Value -> the value of its segment, which all values of a stuff class share; uint16 [N]."""
+    ids: npt.NDArray[np.int32]
+    """Value -> segment id, 0 for void; int32 [N]."""
+    classes: npt.NDArray[np.uint8]
+    """Value -> category_id, 0 for void and for labels that mark groups; uint8 [N]."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set, and what its labels become."""
+
+    raw: RawSet
     mappings: tuple[LabelMapping, ...]
     """By label id."""
-    merged: npt.NDArray[np.uint16] = field(repr=False)
-    """Value -> the value of its segment, which all labels of a stuff class share; uint16 [65536]."""
-    ids: npt.NDArray[np.int32] = field(repr=False)
-    """Value -> segment id, 0 for void; int32 [65536]."""
-    classes: npt.NDArray[np.uint8] = field(repr=False)
-    """Value -> category_id, 0 for void and crowds; uint8 [65536]."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings for the conversion of a split's pictures."""
 
-    tables: dict[str, ValueTables]
-    """By source."""
+    sources: dict[str, Source]
+    """By name."""
     things: frozenset[int]
     """category_ids of the thing classes."""
     folder: Path
@@ -78,13 +91,13 @@ class Settings:
 class Task:
     """A picture to convert."""
 
-    scene: reader.Scene
+    scene: Scene
     source: str
     name: str
     """Name of its output files, without suffix; unique in the split."""
 
 
-Work = Task | reader.Problem
+Work = Task | Problem
 """A picture to convert, or the reason why it can't be converted."""
 
 
@@ -104,25 +117,34 @@ class _Segments:
     pixels: list[tuple[int, int]]
     """Row and column of one pixel of each segment."""
     ids: npt.NDArray[np.int32]
-    """Value of the raster -> segment id, 0 for void; int32 [65536]."""
+    """Value of the raster -> segment id, 0 for void; int32 [N]."""
     classes: npt.NDArray[np.uint8]
-    """Value of the raster -> category_id, 0 for void and crowds; uint8 [65536]."""
+    """Value of the raster -> category_id, 0 for void and groups; uint8 [N]."""
     dropped: int = 0
     """Number of segments whose label is `drop` in the taxonomy."""
     small: int = 0
     """Number of objects below data.min_segment_px."""
 
 
-def value_tables(mappings: tuple[LabelMapping, ...], things: frozenset[int]) -> ValueTables:
-    """Return the tables of a source from the mappings of its labels, in id order."""
-    merged, first = np.arange(1 << 16, dtype=np.uint16), dict[int, int]()
-    for label, mapping in enumerate(mappings):
-        if mapping.category_id and mapping.category_id not in things:
-            merged[256 * label : 256 * (label + 1)] = 256 * first.setdefault(mapping.category_id, label)
-    kept, classes = np.zeros(1 << 16, np.bool_), np.zeros(1 << 16, np.uint8)
-    kept[: 256 * len(mappings)] = np.repeat([m.category_id > 0 for m in mappings], 256)
-    classes[: 256 * len(mappings)] = np.repeat([0 if m.iscrowd else m.category_id for m in mappings], 256)
-    return ValueTables(mappings, merged, np.where(kept, merged.astype(np.int32) + 1, 0), classes)
+def value_tables(mappings: tuple[LabelMapping, ...], things: frozenset[int], raster: Raster) -> ValueTables:
+    """Return the tables of a raster from the mappings of its set's labels, in id order.
+
+    A crowd of the set, such as KITTI's object 0, has a known class, so its pixels keep it in the semantic PNG. A label
+    that marks groups by the taxonomy is void there, as in Vistas' own evaluation.
+    """
+    # The last element stands for VOID, which is -1.
+    categories = np.array([m.category_id for m in mappings] + [0], np.int32)[raster.labels]
+    groups = np.array([m.iscrowd for m in mappings] + [False], np.bool_)[raster.labels]
+    dropped = np.array([m.dropped for m in mappings] + [False], np.bool_)[raster.labels]
+    is_thing = np.isin(categories, list(things))
+    merged = np.arange(len(categories), dtype=np.uint16)
+    stuff = np.flatnonzero((categories > 0) & ~is_thing)
+    first = np.zeros(int(categories.max()) + 1, np.uint16)
+    first[categories[stuff[::-1]]] = stuff[::-1]
+    merged[stuff] = first[categories[stuff]]
+    ids = np.where(categories > 0, merged.astype(np.int32) + 1, 0)
+    classes = np.where(groups, 0, categories).astype(np.uint8)
+    return ValueTables(categories, groups | (raster.crowds & is_thing), dropped, merged, ids, classes)
 
 
 def convert(task: Task, settings: Settings) -> Record:
@@ -131,12 +153,13 @@ def convert(task: Task, settings: Settings) -> Record:
     Raises ValueError, naming the file, for a picture or a mask that can't be used, and EmptyError for a picture without
     segments.
     """
-    scene, tables = task.scene, settings.tables[task.source]
+    scene, source = task.scene, settings.sources[task.source]
     file_name = f"{task.name}.png"
     if (length := len(file_name.encode())) > MAX_NAME_BYTES:
         found = f"the names of its masks would have {length} bytes, expected at most {MAX_NAME_BYTES}"
         raise ValueError(f"{files.printable(scene.image)}: {found}; shorten its name")
-    raster, decoded, upright = _read(scene, len(tables.mappings))
+    annotation, decoded, upright = _read(scene, source.raw)
+    raster, tables = annotation.values, value_tables(source.mappings, settings.things, annotation)
     height, width = _scaled(raster.shape, settings.limits.max_edge_px)
     scaled, lost = (height, width) != raster.shape, 0
     runs = rle.runs(raster)
@@ -144,18 +167,18 @@ def convert(task: Task, settings: Settings) -> Record:
     values = np.flatnonzero(pixels)
     mask: MaskRecord = {
         "source": task.source,
-        "file": str(scene.instances),
+        "file": str(scene.annotation),
         "values": values.tolist(),
         "pixels": pixels[values].tolist(),
     }
-    _check_instances(scene.instances, values)
+    _check_objects(scene.annotation, annotation, values)
     if scaled:
         raster = np.asarray(cv2.resize(raster, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
         runs = rle.runs(raster)
         lost = len({*tables.ids[values].tolist()} - {*tables.ids[np.unique(runs.values)].tolist(), 0})
     segments = _select(rle.encode(runs.renamed(tables.merged)), tables, settings)
     if not segments.infos:
-        raise EmptyError(f"{files.printable(scene.instances)}: no segment of any class; the picture is left out", mask)
+        raise EmptyError(f"{files.printable(scene.annotation)}: no segment of any class; the picture is left out", mask)
 
     image = scene.image
     # TAO turns a picture by its EXIF orientation but never its masks, so a turned picture is written upright.
@@ -202,13 +225,15 @@ def convert(task: Task, settings: Settings) -> Record:
             "lost": lost,
             "turned": int(decoded.orientation != 1),
             "rewritten": int(rewritten),
+            **annotation.counts,
         },
     }
 
 
-def _read(scene: reader.Scene, num_labels: int) -> tuple[npt.NDArray[np.uint16], picture_decoding.Decoded, bool]:
+def _read(scene: Scene, raw: RawSet) -> tuple[Raster, picture_decoding.Decoded, bool]:
     """Return the raster, the picture, and whether the raster matches the upright picture and not the stored one."""
-    raster = reader.instances(scene.instances, num_labels)
+    annotation = raw.raster(scene)
+    raster = annotation.values
     decoded = picture_decoding.read(scene.image)
     size = decoded.rgb.shape[:2]
     # A mask matches the pixels as they are stored, unless the sizes show that it was turned with the picture.
@@ -216,26 +241,27 @@ def _read(scene: reader.Scene, num_labels: int) -> tuple[npt.NDArray[np.uint16],
     if not upright and size != raster.shape:
         found = f"{size[1]}x{size[0]}, but its mask is {raster.shape[1]}x{raster.shape[0]}"
         raise ValueError(f"{files.printable(scene.image)}: {found}; restore picture and mask of the same size")
-    return raster, decoded, upright
+    return annotation, decoded, upright
 
 
 def _select(segments: list[rle.Segment], tables: ValueTables, settings: Settings) -> _Segments:
     """Return the segments that have a class, with small objects treated as data.small_segments says."""
     result = _Segments([], [], tables.ids.copy(), tables.classes.copy())
     for segment in segments:
-        mapping, value = tables.mappings[segment.value >> 8], segment.value
-        result.dropped += mapping.dropped
-        if not mapping.category_id:
+        value = segment.value
+        category_id, iscrowd = int(tables.categories[value]), bool(tables.crowds[value])
+        result.dropped += int(tables.dropped[value])
+        if not category_id:
             continue
         info: SegmentRecord = {
             "id": int(result.ids[value]),
-            "category_id": mapping.category_id,
-            "iscrowd": int(mapping.iscrowd),
+            "category_id": category_id,
+            "iscrowd": int(iscrowd),
             "area": segment.area,
             "bbox": segment.bbox,
         }
-        if mapping.category_id in settings.things:
-            if segment.area < settings.limits.min_segment_px and not mapping.iscrowd:
+        if category_id in settings.things:
+            if segment.area < settings.limits.min_segment_px and not iscrowd:
                 result.small += 1
                 if settings.limits.small_segments is not config.SmallSegments.keep:
                     result.classes[value] = 0
@@ -249,14 +275,16 @@ def _select(segments: list[rle.Segment], tables: ValueTables, settings: Settings
     return result
 
 
-def _check_instances(path: Path, values: npt.NDArray[np.integer]) -> None:
-    """Raise ValueError where a label has 256 objects: a tool that numbered more of them has changed the label."""
-    per_label = np.bincount(values >> 8)
-    if per_label.max() == reader.INSTANCES_PER_LABEL:
+def _check_objects(path: Path, annotation: Raster, values: npt.NDArray[np.integer]) -> None:
+    """Raise ValueError where a label has as many objects as the coding can number: more may have changed the label."""
+    labels = annotation.labels[values]
+    per_label = np.bincount(labels[labels != VOID], minlength=1)
+    if annotation.max_objects and per_label.max() >= annotation.max_objects:
         label = int(per_label.argmax())
         raise ValueError(
-            f"{files.printable(path)}: 256 objects of label {label}, the most that 8 bits hold, so further objects may "
-            f"have overflowed into label {label + 1}; mark some of them as a group, or crop the picture"
+            f"{files.printable(path)}: {annotation.max_objects} objects of label {label}, the most that 8 bits hold, "
+            f"so further objects may have overflowed into label {label + 1}; mark some of them as a group, or crop the "
+            "picture"
         )
 
 

@@ -10,7 +10,8 @@ from stages.conversion.records import Record
 from stages.conversion.statistics import Statistics
 from stages.foundation import parallel
 from stages.foundation.coco_types import Category
-from stages.vistas import plausibility, reader
+from stages.sets.raw_set import Problem
+from stages.vistas import plausibility
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ def convert(
 ) -> Statistics:
     """Convert the pictures that an interrupted run has not finished, and write the files of the split `name`.
 
-    `masks` has an empty object for each source; the masks of the split are added to it. Raises as convert.build does.
+    `masks` has an empty object for each source in Vistas layout; the masks of the split are added to it. Raises as
+    convert.build does.
     """
     path, counted = settings.folder / journal.FILE_NAME, Statistics(categories)
     done = journal.resume(path, journal.fingerprint(work, settings, categories))
@@ -57,7 +59,7 @@ def convert(
 def _convert_one(work: picture.Work, settings: picture.Settings, skip: bool) -> Record:
     """Return the record of a picture. With `skip` a picture that can't be converted gets a record, else it raises."""
     try:
-        if isinstance(work, reader.Problem):
+        if isinstance(work, Problem):
             raise ValueError(work.message)
         try:
             return picture.convert(work, settings)
@@ -72,8 +74,7 @@ def _convert_one(work: picture.Work, settings: picture.Settings, skip: bool) -> 
 def _count_masks(records: Iterable[Record], masks: dict[str, plausibility.MaskStatistics]) -> Iterator[Record]:
     """Yield the records, and add the mask of each to the statistics of its source."""
     for record in records:
-        if "mask" in record:
-            mask = record["mask"]
+        if "mask" in record and (mask := record["mask"])["source"] in masks:
             masks[mask["source"]].add(mask["file"], mask["values"], mask["pixels"])
         yield record
 

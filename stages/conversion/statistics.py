@@ -11,6 +11,9 @@ SMALL_PX, LARGE_PX = 32**2, 96**2
 
 SIZES = ("small", "medium", "large")
 
+OVERLAPS = ("objects_hidden_by_others", "object_pixels_under_others")
+"""Counts of the formats whose objects may overlap: what is lost, since a pixel has one segment."""
+
 
 class Statistics:
     """The counts of a split. Records are added one by one."""
@@ -69,6 +72,7 @@ class Statistics:
             "segments_of_dropped_classes": self._counts["dropped"],
             "segments_below_min_segment_px": self._counts["small"],
             "segments_lost_by_scaling": self._counts["lost"],
+            **{name: self._counts[name] for name in OVERLAPS if name in self._counts},
             "images_with_exif_orientation": self._counts["turned"],
             "images_written_anew": self._counts["rewritten"],
             "instances_by_size": {

@@ -69,15 +69,17 @@ def tracked() -> list[Line]:
 
 def _data(data: config.Data, status: dict[str, list[Any]], outs: dict[str, str]) -> Line:
     """Return the line of the sets. `outs`: path -> stage or .dvc file; `status`: what DVC found changed."""
-    from stages.vistas import reader
+    from stages.sets import formats
 
     name, root = "data", data.root
-    required = f"{root}, a set in Vistas' layout, as DVC has recorded it"
+    required = f"{root}, a data set, as DVC has recorded it"
     owner = next((outs[str(path)] for path in (Path(root), *Path(root).parents) if str(path) in outs), "")
     generated = bool(owner) and not owner.endswith(".dvc")
     changed = [path for path, stage in outs.items() if stage.endswith(".dvc") and stage in status]
-    places = [Path(root) / source.root for source in data.sources.values()] or [Path(root)]
-    strange = [str(place) for place in places if not reader.lies_at(place)]
+    sources = list(data.sources.values()) or [config.Source()]
+    named = [Path(root) / source.root for source in sources if source.format is not config.Format.auto]
+    places = [Path(root) / source.root for source in sources]
+    strange = [str(place) for place in places if place not in named and not formats.lies_at(place)]
     if generated and not Path(root).exists():
         return line(name, required, f"{root} was not generated yet", False, "make all", OPTIONAL)
     if changed:

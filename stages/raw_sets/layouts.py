@@ -1,22 +1,21 @@
 """Recognises the content of folders that are not sets in Vistas layout, and explains it in a message.
 
-`LAYOUTS` has the native layout of each data set that street-scene networks are commonly trained on, taken from the
-documents and tools of the sets. A new reader would start here: `recognise` returns the layout and its paths. A folder
+known_layouts.py has the native layout of each data set that street-scene networks are commonly trained on. A folder
 may lie in a zip archive. Only file names are read, and the content of a few files whose names do not suffice.
 """
 
 import fnmatch
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-Folder = Path | zipfile.Path
-"""A folder or a file, on the disk or in an archive."""
+from stages.raw_sets.known_layouts import LAYOUTS as LAYOUTS
+from stages.raw_sets.known_layouts import Folder as Folder
+from stages.raw_sets.known_layouts import Part, SetLayout
+
 IsSet = Callable[[Folder], bool]
 """Function that returns whether a folder is a set in Vistas layout."""
 
@@ -40,120 +39,6 @@ ARCHIVES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", 
 EXPECTED: Final = "expected PNGs in instances beside images, at the top or in training and validation; see docs/data.md"
 
 
-@dataclass(frozen=True)
-class SetLayout:
-    """The native layout of a data set."""
-
-    name: str
-    marks: tuple[tuple[str, ...], ...]
-    """Alternatives. A folder has the layout if all patterns of one alternative match; `*` as in a shell."""
-    content: Callable[[Folder], bool] | None = None
-    """Function that checks the content of a file that matches the last pattern, where the name does not suffice."""
-    step: str = "there is no reader for it yet; convert it to Vistas' layout (docs/data.md)"
-    """Advice for the user."""
-
-
-def _has(file: Folder, *words: bytes) -> bool:
-    """Return whether a file contains all words. Reads in blocks, since COCO's files have up to hundreds of MB."""
-    missing, tail = set(words), b""
-    with file.open("rb") as stream:
-        while missing and (block := stream.read(1 << 22)):
-            missing = {word for word in missing if word not in tail + block}
-            tail = block[-64:]
-    return not missing
-
-
-def _is_coco_panoptic(file: Folder) -> bool:
-    return _has(file, b'"images"', b'"annotations"', b'"segments_info"')
-
-
-def _is_coco(file: Folder) -> bool:
-    return _has(file, b'"images"', b'"annotations"', b'"image_id"')
-
-
-def _is_labelme(file: Folder) -> bool:
-    return _has(file, b'"shapes"', b'"imagePath"')
-
-
-def _is_cvat(file: Folder) -> bool:
-    return _has(file, b"<annotations>", b"<meta>")
-
-
-def _is_yolo(file: Folder) -> bool:
-    """Return whether the first line is a class id and the coordinates of a box or a polygon, from 0 to 1."""
-    with file.open("rb") as stream:
-        cells = stream.readline(1 << 16).split()
-    numbers = [re.fullmatch(rb"[01]?(\.\d*)?([eE]-?\d+)?", cell) for cell in cells[1:]]
-    return len(cells) >= 5 and cells[0].isdigit() and all(numbers)
-
-
-def _each(*patterns: str, under: tuple[str, ...] = ("",)) -> tuple[tuple[str, ...], ...]:
-    """Return alternatives of one pattern each: every pattern under every folder."""
-    return tuple((folder + pattern,) for pattern in patterns for folder in under)
-
-
-LAYOUTS: Final = (
-    SetLayout(
-        "a set with masks only in labels or panoptic",
-        _each(
-            *(f"{version}{kind}/*.png" for version in ("", "v1.2/", "v2.0/") for kind in ("labels", "panoptic")),
-            under=("training/", "validation/", "train/", "val/", ""),
-        ),
-        step="copy the folders instances of the same archive to the same places (docs/data.md)",
-    ),
-    SetLayout(
-        "Cityscapes",
-        _each(
-            "*/*_gtFine_instanceIds.png",
-            "*/*_gtFine_labelIds.png",
-            # CITY_SEQUENCE_FRAME; IDD's names have fewer parts.
-            "*/*_*_*_gtFine_polygons.json",
-            under=("gtFine/*/", "*/", ""),
-        )
-        + _each("gtCoarse/*/*/*_*_*_gtCoarse_*", "leftImg8bit/*/*/*_*_*_leftImg8bit.*"),
-    ),
-    SetLayout(
-        "IDD",
-        _each("*/*_gtFine_polygons.json", under=("gtFine/*/", "*/", "")) + _each("leftImg8bit/*/*/*_leftImg8bit.*"),
-    ),
-    SetLayout(
-        "KITTI's semantics",
-        (("training/image_2", "training/semantic"), ("training/image_2", "training/instance"))
-        + (("image_2", "semantic"), ("image_2", "instance")),
-    ),
-    SetLayout("KITTI-360", _each("data_2d_semantics/*/*/image_0*", "data_2d_raw/*/image_0*")),
-    SetLayout("A2D2", (("class_list.json", "*/label/cam_*"), ("camera_lidar_semantic/*/label/cam_*",))),
-    SetLayout(
-        "CamVid",
-        (("701_StillsRaw_full", "LabeledApproved_full"), ("class_dict.csv", "train_labels"), ("train", "trainannot")),
-    ),
-    SetLayout(
-        "ADE20K (full)",
-        _each("images/ADE/*/*/*/*_seg.png", "images/*/*/*/*_seg.png", "images/*/*/ADE_*_seg.png"),
-    ),
-    SetLayout(
-        "ADE20K SceneParsing",
-        _each("annotations/*/ADE_*.png", "annotations_instance/*/ADE_*.png")
-        + (("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
-    ),
-    SetLayout("BDD100K", _each("labels/pan_seg", "labels/ins_seg", "labels/sem_seg", "images/10k", "images/100k")),
-    SetLayout(
-        "Pascal VOC",
-        tuple(("JPEGImages", mark) for mark in ("SegmentationClass", "SegmentationObject", "Annotations/*.xml")),
-    ),
-    SetLayout("COCO panoptic", _each("*/*.json", "*.json"), _is_coco_panoptic),
-    SetLayout("COCO stuff", _each("stuffthingmaps/*", "*/stuff_*.json", "stuff_*.json")),
-    SetLayout("COCO instances", _each("*/*.json", "*.json"), _is_coco),
-    SetLayout("a set of labelme", _each("*.json", "*/*.json"), _is_labelme),
-    SetLayout("a set of CVAT", _each("*.xml", "*/*.xml"), _is_cvat),
-    SetLayout(
-        "a YOLO set",
-        (("images", "labels/*.txt"), ("images/*", "labels/*/*.txt"), ("*/images", "*/labels/*.txt")),
-        _is_yolo,
-    ),
-)
-
-
 def recognise(folder: Folder) -> tuple[SetLayout, list[str]] | None:
     """Return the layout of the set in a folder and the paths that identify it, or None if the layout is unknown."""
     for layout in LAYOUTS:
@@ -165,6 +50,23 @@ def recognise(folder: Folder) -> tuple[SetLayout, list[str]] | None:
             if len(paths) == len(found):
                 return layout, paths
     return None
+
+
+def complete(folder: Folder) -> list[SetLayout]:
+    """Return the layouts with a reader of which a folder has every part."""
+    return [layout for layout in LAYOUTS if layout.parts and not any(_lacks(folder, part) for part in layout.parts)]
+
+
+def missing(folder: Folder, layout: SetLayout) -> str:
+    """Return what a folder lacks of a layout with a reader, and the fix, for a message."""
+    lacks = [part for part in layout.parts if _lacks(folder, part)]
+    shown = " and ".join(f"{part.what} at {part.patterns[0]}" for part in lacks if not part.absent)
+    return f"no {shown}; {'; '.join(dict.fromkeys(part.fix for part in lacks))}"
+
+
+def _lacks(folder: Folder, part: Part) -> bool:
+    found = any(next(_matching(folder, pattern), None) is not None for pattern in part.patterns)
+    return found if part.absent else not found
 
 
 def explain(folder: Folder, is_set: IsSet, choose: str) -> str:
@@ -179,18 +81,25 @@ def explain(folder: Folder, is_set: IsSet, choose: str) -> str:
             then = "" if place == folder else f"; then {choose.format(path(place))}"
             return f"found a Vistas set whose folders have other names or places; {step}{then}"
     if sets:
-        found = f"{len(sets)} sets in Vistas' layout ({', '.join(_relative(f, folder) for f in sets[:5])})"
+        own = [layout.name for place in sets for layout in complete(place)]
+        kind = f"the layout of {own[0]}" if own else "Vistas' layout"
+        found = f"{len(sets)} sets in {kind} ({', '.join(_relative(f, folder) for f in sets[:5])})"
         step = choose.format(path(sets[0]))
-        return f"found {found}; {step}, or another" if len(sets) > 1 else f"found a set in Vistas' layout in it; {step}"
+        return f"found {found}; {step}, or another" if len(sets) > 1 else f"found a set in {kind} in it; {step}"
     if isinstance(folder, Path):
         above = [place for place in folder.resolve().parents[:LEVELS_ABOVE] if is_set(place)]
         if above:
-            return f"it is a part of a set in Vistas' layout; {choose.format(above[-1])}"
+            own = [layout.name for layout in complete(above[-1])]
+            kind = f"the layout of {own[0]}" if own else "Vistas' layout"
+            return f"it is a part of a set in {kind}; {choose.format(above[-1])}"
     for place in (folder, *below):
         if recognised := recognise(place):
             layout, paths = recognised
             at = "" if place == folder else f" in {_relative(place, folder)}"
-            return f"it looks like {layout.name}{at} ({', '.join(paths)}); {layout.step}"
+            step = layout.step
+            if layout.parts:
+                step = choose.format(path(place)) if layout in complete(place) else missing(place, layout)
+            return f"it looks like {layout.name}{at} ({', '.join(paths)}); {step}"
     return _unknown(folder, below)
 
 

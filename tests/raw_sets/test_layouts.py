@@ -14,6 +14,7 @@ from PIL import Image
 from stages import config
 from stages.commands import data
 from stages.raw_sets import layouts
+from stages.sets import formats
 from stages.vistas import reader
 from tests.raw_sets.test_archives import pack
 from tests.test_convert import write_set
@@ -171,7 +172,33 @@ OTHERS: dict[str, tuple[dict[str, object], str]] = {
     ),
     "anything": ({"a/b.txt": "x", "c.doc": "x"}, r"found a/, c\.doc; expected PNGs"),
 }
-ALL = {**{name: (files, f"{words}.*{re.escape(NO_READER)}") for name, (files, words) in SETS.items()}, **OTHERS}
+MISSING = {
+    "Cityscapes": "",
+    "Cityscapes, polygons": "no pictures at .* and instance masks at .*; unpack leftImg8bit_.*; unpack gtFine_",
+    "Cityscapes, annotations": "no pictures at leftImg8bit/.* and instance masks at gtFine/",
+    "Cityscapes, pictures": "no instance masks at gtFine/.*; unpack gtFine_trainvaltest.zip into the same folder",
+    "IDD": "",
+    "KITTI": "",
+    "KITTI, semantic": "",
+    "ADE20K SceneParsing": "",
+    "ADE20K full, 2021": "",
+    "ADE20K full, 2016": "no pictures at .* and descriptions at .*the release of 2021: that of 2016 has _atr.txt",
+    "BDD100K": "",
+    "Pascal VOC": "no object masks at SegmentationObject/.* and lists at ImageSets/Segmentation/",
+    "COCO panoptic": r"no masks at annotations/panoptic_\*/\*\.png; unpack annotations/panoptic_SPLIT.zip beside it",
+    "COCO instances": "no objects at annotations/instances_",
+    "COCO stuff": "no masks at stuffthingmaps/",
+}
+"""What sets that have a reader lack; empty: nothing."""
+COMPLETE = [name for name, words in MISSING.items() if not words]
+ALL = {
+    **{
+        name: (files, f"{words}.*{MISSING.get(name, re.escape(NO_READER))}")
+        for name, (files, words) in SETS.items()
+        if name not in COMPLETE
+    },
+    **OTHERS,
+}
 
 
 def picture(suffix: str) -> bytes:
@@ -204,7 +231,7 @@ def refusal(src: Path) -> str:
 
 def told_by_convert(root: Path) -> str:
     with pytest.raises(ValueError, match="is no set in Vistas' layout: ") as caught:
-        reader.find(config.Source(), root, "data.sources.vistas")
+        formats.find(config.Source(), root, "data.sources.vistas")
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -224,6 +251,16 @@ def test_an_archive_of_another_layout(tmp_path: Path, name: str) -> None:
     files, words = ALL[name]
     text = refusal(pack(draw(tmp_path / "set", files), tmp_path / "set.zip"))
     assert re.search(words, text), text
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_set_of_another_layout_that_can_be_read(tmp_path: Path, name: str) -> None:
+    src = draw(tmp_path / "set", SETS[name][0])
+    inner = next(path for path in (src, *src.iterdir()) if formats.lies_at(path))
+    layout = layouts.complete(inner)[0]
+    assert layout.name == name.partition(",")[0].replace("KITTI", "KITTI's semantics").replace("full", "(full)")
+    if inner != src:
+        assert refusal(src).endswith(f": found a set in the layout of {layout.name} in it; give SRC={inner}")
 
 
 @pytest.mark.parametrize("version", ["flat", "v2.0"])

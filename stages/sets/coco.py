@@ -1,0 +1,262 @@
+"""COCO: panoptic segments, objects, and stuff (cocodataset.org/#format-data).
+
+coco_panoptic   annotations/panoptic_SPLIT.json and PNGs in annotations/panoptic_SPLIT/ or panoptic_SPLIT/; a segment's
+                id is R + 256 G + 65536 B, 0 is void; category ids have gaps
+coco_instances  annotations/instances_SPLIT.json. Objects may overlap, but a pixel has one segment here: the smaller
+                object lies on top, crowds lie at the bottom, and what is lost is counted
+coco_stuff      stuffthingmaps/SPLIT/*.png, 8-bit, category id - 1 and 255 for void. Objects are not separate, so things
+                are crowds
+
+Pictures lie in SPLIT/ or images/SPLIT/. SPLIT begins with train or val, such as val2017.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stages import config
+from stages.foundation import files, panoptic_ids
+from stages.sets import classes, json_index, pairs, pngs
+from stages.sets.raw_set import VOID, Problem, Raster, Scene
+from stages.vistas.labels import Label
+
+_STUFF: Final = classes.load("coco_stuff")
+_MAX_SEGMENTS: Final = (1 << 16) - 1
+_JSON: Final = {config.Format.coco_panoptic: "panoptic", config.Format.coco_instances: "instances"}
+_SPLITS: Final = ("train", "val")
+
+
+@dataclass(frozen=True)
+class CocoJson:
+    """A set with a JSON file for each split."""
+
+    root: Path
+    format: config.Format
+    labels: tuple[Label, ...]
+    label_of: dict[int, int]
+    """Category id -> label."""
+    source: str
+
+    @property
+    def version(self) -> str:
+        """The format's name."""
+        return self.format.value
+
+    def scenes(self, split: str = "") -> Iterator[Scene | Problem]:
+        """Yield the pictures of a split. A picture without an annotation has no segments, as COCO has some."""
+        found = dict[str, Scene | Problem]()
+        for path in _jsons(self.root, self.format, split):
+            for one in self._of_file(path):
+                if (other := found.get(one.key)) is not None:
+                    first = other.message if isinstance(other, Problem) else files.printable(other.image)
+                    found[one.key] = Problem(one.key, f"{files.printable(path)}: {one.key} is also in {first}")
+                else:
+                    found[one.key] = one
+        pairs.require(found, self.root, split)
+        for key in sorted(found):
+            yield found[key]
+
+    def _of_file(self, path: Path) -> Iterator[Scene | Problem]:
+        index, name = json_index.read(path), files.printable(path)
+        suffix = path.stem.partition("_")[2]
+        if strange := sorted(index.places.keys() - index.images.keys())[:3]:
+            raise ValueError(f"{name}: annotations of images {strange}, which the file does not list; restore the file")
+        folders = [self.root / place / suffix for place in (".", "images")]
+        pictures = next((folder for folder in folders if folder.is_dir()), folders[0])
+        masks = next((f for f in (path.with_suffix(""), self.root / path.stem) if f.is_dir()), path.with_suffix(""))
+        for image_id, image in index.images.items():
+            file_name = Path(image["file_name"])
+            key = file_name.stem
+            if file_name.name != image["file_name"]:
+                yield Problem(key, f"{name}: file_name {image['file_name']!r}, expected a bare name; correct the file")
+                continue
+            places = list(index.places.get(image_id, ()))
+            if self.format is config.Format.coco_panoptic:
+                if len(places) != 2:
+                    found = f"{len(places) // 2} annotations of image {image_id}"
+                    yield Problem(key, f"{name}: {found}, expected one; restore the file")
+                    continue
+                mask = masks / f"{key}.png"
+                kinds = {"mask": {key: [mask]}, "JSON": {key: [path]}}
+            else:
+                kinds = {"JSON": {key: [path]}}
+            for scene in pairs.scenes(self.root, {key: [pictures / file_name]}, kinds):
+                if isinstance(scene, Problem):
+                    yield scene
+                else:
+                    detail = json.dumps([image["height"], image["width"], *places])
+                    yield Scene(key, scene.image, scene.annotation, scene.others, detail=detail)
+
+    def raster(self, scene: Scene) -> Raster:
+        """Decode the annotations of a picture."""
+        height, width, *places = json.loads(scene.detail)
+        if self.format is config.Format.coco_panoptic:
+            (entry,) = json_index.entries(scene.others[0], places)
+            return self._segments(scene, entry)
+        return self._objects(scene, json_index.entries(scene.annotation, places), height, width)
+
+    def _label(self, path: Path, category: object) -> int:
+        label = self.label_of.get(category) if isinstance(category, int) else None
+        if label is None:
+            name = files.printable(path)
+            raise ValueError(f"{name}: category {category!r}, which the file does not list; restore the file")
+        return label
+
+    def _segments(self, scene: Scene, entry: files.Json) -> Raster:
+        path, json_path = scene.annotation, scene.others[0]
+        rgb = np.asarray(pngs.read(path, 8, pngs.RGB, "use the PNGs of panoptic_SPLIT.zip"), np.uint8)
+        ids, values = np.unique(panoptic_ids.decode(rgb), return_inverse=True)
+        if entry.get("file_name") != path.name:
+            found = f"file_name {entry.get('file_name')!r}, expected {path.name!r}"
+            raise ValueError(f"{files.printable(json_path)}: {found}; restore the file")
+        try:
+            infos = {int(s["id"]): (s["category_id"], bool(s.get("iscrowd", 0))) for s in entry["segments_info"]}
+        except (KeyError, TypeError, ValueError) as error:
+            found = f"segments_info of {path.name} can't be read ({type(error).__name__}: {error})"
+            raise ValueError(f"{files.printable(json_path)}: {found}; restore the file") from error
+        present = set(ids.tolist()) - {0}
+        if present != infos.keys():
+            only = (
+                f"ids {sorted(present - infos.keys())[:3]} only in the PNG, {sorted(infos.keys() - present)[:3]} only"
+            )
+            found = f"{only} in {files.printable(json_path)}"
+            raise ValueError(f"{files.printable(path)}: {found}; restore both files of the same release")
+        if len(ids) > _MAX_SEGMENTS:
+            raise ValueError(f"{files.printable(path)}: {len(ids)} segments, expected at most {_MAX_SEGMENTS}")
+        pairs_of = [infos.get(i, (None, False)) for i in ids.tolist()]
+        labels = [VOID if category is None else self._label(json_path, category) for category, _ in pairs_of]
+        crowds = [crowd for _, crowd in pairs_of]
+        shape = rgb.shape[:2]
+        return Raster(values.reshape(shape).astype(np.uint16), np.array(labels, np.int32), np.array(crowds, np.bool_))
+
+    def _objects(self, scene: Scene, entries: list[files.Json], height: int, width: int) -> Raster:
+        """Paint the objects: crowds first, then the larger before the smaller; equal ones in the file's order."""
+        path = scene.annotation
+        painted = []
+        for place, entry in enumerate(entries):
+            mask = _mask(path, entry, height, width)
+            crowd = bool(entry.get("iscrowd", 0))
+            painted.append((not crowd, -int(mask.sum()), place, mask, self._label(path, entry.get("category_id"))))
+        painted.sort(key=lambda one: one[:3])
+        values = np.zeros((height, width), np.uint16)
+        for number, (*_, mask, _) in enumerate(painted, 1):
+            values[mask] = number
+        left = np.bincount(values.ravel(), minlength=len(painted) + 1)[1:]
+        whole = np.array([-area for _, area, *_ in painted], np.int64)
+        counts = {
+            "objects_hidden_by_others": int((left == 0).sum()),
+            "object_pixels_under_others": int((whole - left).sum()),
+        }
+        labels = np.array([VOID, *(label for *_, label in painted)], np.int32)
+        crowds = np.array([False, *(not single for single, *_ in painted)], np.bool_)
+        return Raster(values, labels, crowds, counts=counts)
+
+
+def _mask(path: Path, entry: files.Json, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels of an object, bool [height, width]: polygons, or run lengths as a list or compressed."""
+    from pycocotools import mask as coco_mask
+
+    try:
+        shape = entry["segmentation"]
+        if isinstance(shape, list):
+            rle = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
+        elif shape["size"] != [height, width]:
+            raise ValueError(f"size {shape['size']}, expected {[height, width]}")
+        else:
+            rle = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+        return np.asarray(coco_mask.decode(rle), np.bool_)
+    except (KeyError, TypeError, ValueError, IndexError, Exception) as error:
+        if isinstance(error, MemoryError):
+            raise
+        found = f"annotation {entry.get('id')!r} can't be drawn ({type(error).__name__}: {error})"
+        raise ValueError(f"{files.printable(path)}: {found}; restore the file") from error
+
+
+@dataclass(frozen=True)
+class CocoStuff:
+    """A set with stuffthingmaps."""
+
+    root: Path
+    format = config.Format.coco_stuff
+    version = config.Format.coco_stuff.value
+    source = "COCO stuff"
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """80 things and 91 kinds of stuff."""
+        return _STUFF.labels
+
+    def scenes(self, split: str = "") -> Iterator[Scene | Problem]:
+        """Yield the pictures of a split."""
+        names = [split] if split else list(_SPLITS)
+        maps = [f for name in names for f in sorted((self.root / "stuffthingmaps").glob(f"{name}*")) if f.is_dir()]
+        folders = [self.root / place / one.name for one in maps for place in (".", "images")]
+        images = pairs.by_key((p for folder in folders for p in folder.glob("*")), pairs.ending(".jpg"))
+        pairs.require(images, self.root, split)
+        masks = pairs.by_key((p for folder in maps for p in folder.glob("*")), pairs.ending(".png"))
+        yield from pairs.scenes(self.root, images, {"mask in stuffthingmaps": masks})
+
+    def raster(self, scene: Scene) -> Raster:
+        """Decode a map of stuff and things."""
+        path = scene.annotation
+        values = np.asarray(pngs.read(path, 8, pngs.GREY, "use the PNGs of stuffthingmaps_trainval2017.zip"), np.uint16)
+        table = np.roll(_STUFF.table(257), -1)[:256]
+        table[255] = VOID
+        rule = "expected category ids - 1, and 255 for void; use the PNGs of stuffthingmaps_trainval2017.zip"
+        pngs.require_known(path, values, table > -2, rule)
+        labels = np.where(table < 0, VOID, table).astype(np.int32)
+        return Raster(values, labels, np.append(_STUFF.things(), False)[labels])
+
+
+def _jsons(root: Path, chosen: config.Format, split: str) -> list[Path]:
+    names = [split] if split else list(_SPLITS)
+    return [p for name in names for p in sorted((root / "annotations").glob(f"{_JSON[chosen]}_{name}*.json"))]
+
+
+def _open(chosen: config.Format, folder: Path) -> CocoJson:
+    paths = _jsons(folder, chosen, "")
+    if not paths:
+        start = _JSON[chosen]
+        expected = f"annotations/{start}_trainNAME.json or {start}_valNAME.json"
+        raise FileNotFoundError(f"{folder}/{expected} not found; name the files as COCO does")
+    # All splits list the same categories; the smallest file tells them soonest.
+    path = min(paths, key=lambda p: p.stat().st_size)
+    found = json_index.read(path).categories
+    problems = [f"categories[{i}] lacks {key}" for i, c in enumerate(found) for key in _keys(chosen) if key not in c]
+    ids = [category.get("id") for category in found]
+    problems += ["category ids are not unique"] if len(set(ids)) < len(ids) else []
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems[:3])}; correct the categories")
+    labels = tuple(
+        classes.label(i, c["name"], bool(c.get("isthing", 1)), color=_color(c.get("color")), number=int(c["id"]))
+        for i, c in enumerate(found)
+    )
+    return CocoJson(folder, chosen, labels, {int(c["id"]): i for i, c in enumerate(found)}, str(path))
+
+
+def _keys(chosen: config.Format) -> tuple[str, ...]:
+    return ("id", "name", "isthing") if chosen is config.Format.coco_panoptic else ("id", "name")
+
+
+def _color(color: files.Json) -> str:
+    return "#" + bytes(color).hex() if isinstance(color, list) and len(color) == 3 else ""
+
+
+def open_panoptic(folder: Path, source: config.Source, key: str) -> CocoJson:
+    """Open the panoptic set in a folder. Raises ValueError where a category lacks isthing."""
+    return _open(config.Format.coco_panoptic, folder)
+
+
+def open_instances(folder: Path, source: config.Source, key: str) -> CocoJson:
+    """Open the set of objects in a folder."""
+    return _open(config.Format.coco_instances, folder)
+
+
+def open_stuff(folder: Path, source: config.Source, key: str) -> CocoStuff:
+    """Open the set of stuff in a folder."""
+    return CocoStuff(folder)

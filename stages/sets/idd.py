@@ -1,0 +1,99 @@
+"""IDD: leftImg8bit/SPLIT/DRIVE/*_leftImg8bit.{png,jpg} and gtFine/SPLIT/DRIVE/*_gtFine_polygons.json, without masks.
+
+Polygons are drawn in the file's order by Pillow, as the set's own tools do it, so later ones cover earlier ones.
+`deleted` marks a polygon that is not drawn. A name that ends with `group` is a crowd of the thing before it. What no
+polygon covers is unlabeled.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from stages import config
+from stages.foundation import files, text
+from stages.sets import classes, pairs
+from stages.sets.raw_set import Problem, Raster, Scene
+from stages.vistas.labels import Label
+
+_CLASSES: Final = classes.load("idd")
+_BY_NAME: Final = {label.name: label for label in _CLASSES.labels}
+_GROUP: Final = "group"
+_MAX_OBJECTS: Final = (1 << 16) - 1
+_RESTORE: Final = "restore the file"
+
+
+@dataclass(frozen=True)
+class Idd:
+    """The set in a folder."""
+
+    root: Path
+    format = config.Format.idd
+    version = config.Format.idd.value
+    source = "IDD"
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The 40 labels."""
+        return _CLASSES.labels
+
+    def scenes(self, split: str = "") -> Iterator[Scene | Problem]:
+        """Yield the pictures of a split, or of train and val. A key is DRIVE_NAME, since drives share names."""
+        places = [split] if split else ["train", "val"]
+        ends = ("_leftImg8bit.png", "_leftImg8bit.jpg")
+        images = pairs.by_key(
+            (p for at in places for p in (self.root / "leftImg8bit" / at).glob("*/*")), pairs.ending(*ends, joined=True)
+        )
+        pairs.require(images, self.root / "leftImg8bit", split)
+        polygons = pairs.by_key(
+            (p for at in places for p in (self.root / "gtFine" / at).glob("*/*")),
+            pairs.ending("_gtFine_polygons.json", joined=True),
+        )
+        yield from pairs.scenes(self.root, images, {"file gtFine_polygons.json": polygons})
+
+    def raster(self, scene: Scene) -> Raster:
+        """Draw the polygons of a picture."""
+        path = scene.annotation
+        name = files.printable(path)
+        content: files.Json = text.read_json(path)
+        try:
+            width, height = int(content["imgWidth"]), int(content["imgHeight"])
+            objects = [
+                (str(entry["label"]), [(float(x), float(y)) for x, y in entry["polygon"]])
+                for entry in content["objects"]
+                if not entry.get("deleted")
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            expected = "expected imgWidth, imgHeight and objects with label and polygon"
+            raise ValueError(f"{name}: not IDD's polygons ({type(error).__name__}: {error}), {expected}") from error
+        if not (0 < width <= 1 << 15 and 0 < height <= 1 << 15 and len(objects) <= _MAX_OBJECTS):
+            raise ValueError(f"{name}: {width}x{height} with {len(objects)} objects, expected a picture; {_RESTORE}")
+        labels, crowds = [_BY_NAME["unlabeled"].id], [False]
+        canvas = Image.new("I", (width, height), 0)
+        pen = ImageDraw.Draw(canvas)
+        for number, (label, polygon) in enumerate(objects, 1):
+            known, crowd = _label(name, label)
+            labels.append(known)
+            crowds.append(crowd)
+            if len(polygon) < 2:
+                raise ValueError(f"{name}: a polygon of {label!r} has {len(polygon)} points, expected 3; {_RESTORE}")
+            pen.polygon(polygon, fill=number)
+        return Raster(np.asarray(canvas).astype(np.uint16), np.array(labels, np.int32), np.array(crowds, np.bool_))
+
+
+def _label(name: str, written: str) -> tuple[int, bool]:
+    """Return the label of a polygon and whether it is a crowd. Raises ValueError for an unknown one."""
+    if label := _BY_NAME.get(written):
+        return label.id, False
+    base = _BY_NAME.get(written.removesuffix(_GROUP))
+    if written.endswith(_GROUP) and base is not None and base.instances:
+        return base.id, True
+    raise ValueError(f"{name}: label {written!r}, expected one of IDD's 40 or a group of a thing; correct the label")
+
+
+def open_set(folder: Path, source: config.Source, key: str) -> Idd:
+    """Open the set in a folder."""
+    return Idd(folder)

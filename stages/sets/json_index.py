@@ -1,0 +1,149 @@
+"""Reads COCO's JSON files, which have up to hundreds of MB, without holding them in memory.
+
+The file is decoded entry by entry. For each entry of `annotations` only its place in the file is kept, so that a worker
+process reads the annotations of one picture when it needs them.
+"""
+
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from stages.foundation import files
+
+_BLOCK: Final = 1 << 22
+"""Bytes that are read at a time."""
+_SPACE: Final = " \t\r\n"
+
+
+@dataclass
+class Index:
+    """The contents of a COCO file."""
+
+    categories: list[files.Json] = field(default_factory=list)
+    images: dict[int, files.Json] = field(default_factory=dict)
+    """By id: file_name, height and width."""
+    places: dict[int, array[int]] = field(default_factory=dict)
+    """Id of an image -> begin and length, in bytes, of each of its annotations."""
+
+
+def read(path: Path) -> Index:
+    """Read a COCO file. Raises ValueError, naming the file, if it is no such file or an image id occurs twice."""
+    index = Index()
+    name = files.printable(path)
+    seen = set[str]()
+    try:
+        with path.open("rb") as file:
+            for key, value, begin, length in _entries(_Stream(file)):
+                seen.add(key)
+                if key == "images":
+                    if value["id"] in index.images:
+                        raise ValueError(f"image id {value['id']} occurs twice")
+                    index.images[value["id"]] = {k: value.get(k) for k in ("file_name", "height", "width")}
+                elif key == "categories":
+                    index.categories.append(value)
+                elif key == "annotations":
+                    index.places.setdefault(value["image_id"], array("q")).extend((begin, length))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{name}: not COCO's JSON ({type(error).__name__}: {error}); restore the file") from error
+    if lacks := [key for key in ("images", "annotations", "categories") if key not in seen]:
+        raise ValueError(f"{name}: not COCO's JSON, it has no entries in {', '.join(lacks)}; restore the file")
+    # Names are decoded as Latin-1 first, byte by byte.
+    for category in index.categories:
+        category["name"] = str(category.get("name")).encode("latin-1").decode("utf-8", "replace")
+    for image in index.images.values():
+        image["file_name"] = str(image["file_name"]).encode("latin-1").decode("utf-8", "replace")
+    return index
+
+
+def entries(path: Path, places: list[int]) -> list[files.Json]:
+    """Return the entries of a file at places, begins and lengths alternating."""
+    with path.open("rb") as file:
+        result = []
+        for begin, length in zip(places[::2], places[1::2], strict=True):
+            file.seek(begin)
+            result.append(json.loads(file.read(length)))
+        return result
+
+
+class _Stream:
+    """Decodes JSON values one after another from a file of any size.
+
+    Bytes are taken as Latin-1, one character each, so that places in the text are places in the file. In UTF-8 no byte
+    of another character is a quote, a backslash or a bracket.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decode = json.JSONDecoder().raw_decode
+        self._text = ""
+        self._at = 0
+        self._before = 0
+        self._ended = False
+
+    def _more(self) -> bool:
+        """Read a block, and forget the text before the current place."""
+        block = self._file.read(_BLOCK)
+        self._before += self._at
+        self._text = self._text[self._at :] + block.decode("latin-1")
+        self._at = 0
+        self._ended = not block
+        return bool(block)
+
+    def next_character(self) -> str:
+        """Return the next character that is no blank, without consuming it; "" at the end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in _SPACE:
+                self._at += 1
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def expect(self, characters: str) -> str:
+        """Consume one of `characters`, and return it."""
+        found = self.next_character()
+        if not found or found not in characters:
+            raise ValueError(f"byte {self._before + self._at} is {found!r}, expected one of {characters!r}")
+        self._at += 1
+        return found
+
+    def value(self) -> tuple[files.Json, int, int]:
+        """Consume a value, and return it with its place and its length in bytes."""
+        self.next_character()
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except json.JSONDecodeError:
+                if not self._more():
+                    raise
+                continue
+            # A number may go on in the next block.
+            if end == len(self._text) and not self._ended and self._more():
+                continue
+            begin = self._before + self._at
+            length, self._at = end - self._at, end
+            return value, begin, length
+
+
+def _entries(stream: _Stream) -> Iterator[tuple[str, files.Json, int, int]]:
+    """Yield each entry of the lists in a JSON object: key, value, place and length."""
+    stream.expect("{")
+    while True:
+        key, _, _ = stream.value()
+        stream.expect(":")
+        if stream.next_character() == "[":
+            stream.expect("[")
+            if stream.next_character() == "]":
+                stream.expect("]")
+            else:
+                while True:
+                    yield key, *stream.value()
+                    if stream.expect(",]") == "]":
+                        break
+        else:
+            stream.value()
+        if stream.expect(",}") == "}":
+            return

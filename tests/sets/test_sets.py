@@ -1,0 +1,536 @@
+"""Sets in their native layouts, converted: the same segments, crowds and void; and the traps of each format."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from stages import config, convert
+from stages.coco import panoptic
+from stages.config import Format
+from stages.conversion import taxonomy
+from stages.foundation import files
+from stages.sets import check, classes, formats, json_index
+from tests.conftest import TABLES
+from tests.raw_sets.test_archives import pack
+from tests.support import sets
+
+WRITERS: dict[Format, Callable[[Path], Path]] = {
+    Format.ade20k: sets.ade20k,
+    Format.cityscapes: sets.cityscapes,
+    Format.kitti: sets.kitti,
+    Format.vistas_labels: sets.vistas_labels,
+    Format.coco_panoptic: sets.coco_panoptic,
+    Format.coco_instances: sets.coco_instances,
+    Format.coco_stuff: sets.coco_stuff,
+    Format.voc: sets.voc,
+    Format.bdd100k: sets.bdd100k,
+    Format.idd: sets.idd,
+}
+NAMES: dict[Format, dict[str, str]] = {
+    Format.coco_panoptic: sets.COCO_NAMES,
+    Format.coco_stuff: sets.STUFF_NAMES,
+}
+"""Names of the scene's classes where a format has others."""
+TABLES_OF = {Format.kitti: "cityscapes", Format.vistas_labels: "", Format.coco_panoptic: "", Format.coco_instances: ""}
+"""Tables of other names. The small sets of COCO list few categories, so they have no table."""
+ALONE = (Format.vistas_labels, Format.coco_stuff)
+"""Formats without objects: all things are crowds."""
+
+
+def build(root: Path, out: Path, source: config.Source | None = None, **options: Any) -> Path:
+    cfg = config.Data(sources={"a": source or config.Source()}, workers=1, **options)
+    convert.build(root, out, out.parent / "data.json", TABLES, cfg)
+    return out
+
+
+def expected(
+    seed: int, names: dict[str, str], known: set[str], objects: bool = True, crowds: bool = True
+) -> dict[Any, Any]:
+    """(class, whether a crowd, number) -> mask."""
+    pixels, segments = sets.scene(seed)
+    result: dict[Any, Any] = {}
+    for index, segment in enumerate(segments):
+        name = names.get(segment.name, segment.name)
+        if name in known and (crowds or not segment.iscrowd):
+            number = segment.number if objects else 0
+            key = (name, segment.isthing and not number, number)
+            result[key] = result.get(key, np.zeros(pixels.shape, bool)) | (pixels == index)
+    return result
+
+
+def assert_scene(
+    out: Path, split: str, place: int, seed: int, names: dict[str, str], objects: bool = True, crowds: bool = True
+) -> None:
+    """The place-th picture of a split is the scene."""
+    written = panoptic.read(out / split)
+    by_id = {category["id"]: category for category in written.categories}
+    entry = written.entries[place]
+    ids = panoptic.read_ids(entry.png)
+    wanted = expected(seed, names, {c["name"] for c in written.categories}, objects, crowds)
+    found = [(by_id[s["category_id"]]["name"], bool(s["iscrowd"]), ids == s["id"]) for s in entry.segments]
+    assert len(found) == len(wanted)
+    for (name, iscrowd, _), mask in wanted.items():
+        assert any(n == name and c == iscrowd and np.array_equal(m, mask) for n, c, m in found), (name, iscrowd)
+    semantic = cv2.imread(str(out / split / "semantic" / entry.png.name), cv2.IMREAD_UNCHANGED)
+    classes = {c["name"]: c["id"] for c in written.categories}
+    truth = np.zeros(ids.shape, np.uint8)
+    for (name, _, _), mask in wanted.items():
+        truth[mask] = classes[name]
+    assert np.array_equal(semantic, truth)
+
+
+@pytest.mark.parametrize("chosen", WRITERS)
+@pytest.mark.parametrize("named", [True, False])
+def test_every_layout_gives_the_same_scene(tmp_path: Path, chosen: Format, named: bool) -> None:
+    root = WRITERS[chosen](tmp_path / "set")
+    assert formats.found_in(root) == [chosen]
+    table = TABLES_OF.get(chosen, chosen.value) if named else ""
+    source = config.Source(format=chosen if named else Format.auto, taxonomy=table)
+    options: dict[str, Any] = {}
+    if chosen is Format.kitti:
+        with pytest.raises(
+            FileNotFoundError, match=r"no pictures of val .*data\.splits in conf/data to file or fraction"
+        ):
+            build(root, tmp_path / "coco", source)
+        listed = tmp_path / "tables"
+        listed.mkdir()
+        for path in TABLES.glob("*.csv"):
+            (listed / path.name).write_bytes(path.read_bytes())
+        (listed / "mine.csv").write_text("000000_10,train\n000001_10,train\n000100_10,val\n")
+        cfg = config.Data(sources={"a": source}, splits=config.Splits.file, split_file="mine", workers=1)
+        convert.build(root, tmp_path / "coco", tmp_path / "data.json", listed, cfg)
+    else:
+        build(root, tmp_path / "coco", source, **options)
+    names, objects = NAMES.get(chosen, {}), chosen not in ALONE
+    for split, seeds in sets.SPLITS.items():
+        for place, seed in enumerate(seeds):
+            # VOC has no crowds: what is difficult is void.
+            assert_scene(tmp_path / "coco", split, place, seed, names, objects, crowds=chosen is not Format.voc)
+    assert files.read_json(tmp_path / "coco/statistics.json")["sources"]["a"]["version"] == chosen.value
+
+
+def test_ade20k_without_objects_has_crowds(tmp_path: Path) -> None:
+    out = build(sets.ade20k(tmp_path / "set", objects=False), tmp_path / "coco")
+    assert_scene(out, "val", 0, 100, {}, objects=False)
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change the pixels of a PNG; its mode follows from the array."""
+    with Image.open(path) as image:
+        pixels = np.array(image)
+    Image.fromarray(change(pixels)).save(path)
+
+
+def put(value: Any) -> Callable[[Any], Any]:
+    """Set a pixel."""
+
+    def change(pixels: Any) -> Any:
+        pixels[0, 0] = value
+        return pixels
+
+    return change
+
+
+FAULTS: dict[str, tuple[Format, str, Callable[[Any], Any], str]] = {
+    "cityscapes, 8 bits": (
+        Format.cityscapes,
+        "gtFine/train/ulm/ulm_000000_000019_gtFine_instanceIds.png",
+        lambda pixels: (pixels % 256).astype(np.uint8),
+        r"instanceIds\.png: 8-bit grey, expected 16-bit grey; use the instanceIds",
+    ),
+    "cityscapes, train ids": (
+        Format.cityscapes,
+        "gtFine/train/ulm/ulm_000000_000019_gtFine_instanceIds.png",
+        put(13001),
+        r"instanceIds\.png: found values 13001; expected labels 0 to 33, and .* are they train ids",
+    ),
+    "cityscapes, label out of range": (
+        Format.cityscapes,
+        "gtFine/train/ulm/ulm_000000_000019_gtFine_instanceIds.png",
+        put(34),
+        r"found values 34; expected labels 0 to 33",
+    ),
+    "kitti, 8 bits": (
+        Format.kitti,
+        "training/instance/000000_10.png",
+        lambda pixels: (pixels >> 8).astype(np.uint8),
+        r"instance/000000_10\.png: 8-bit grey, expected 16-bit grey",
+    ),
+    "kitti, coded as Cityscapes": (
+        Format.kitti,
+        "training/instance/000000_10.png",
+        lambda pixels: ((pixels >> 8) * 1000 + (pixels & 255)).astype(np.uint16),
+        r"instance/000000_10\.png: found values .*; expected label \* 256 \+ object .* KITTI-360",
+    ),
+    "kitti, labels alone in 16 bits": (
+        Format.kitti,
+        "training/instance/000000_10.png",
+        lambda pixels: (pixels >> 8).astype(np.uint16),
+        r"no value above 26, so that every pixel would be label 0",
+    ),
+    "ade20k, colours": (
+        Format.ade20k,
+        "annotations/training/ADE_train_00000000.png",
+        lambda pixels: np.stack([pixels] * 3, -1),
+        r"ADE_train_00000000\.png: 8-bit RGB, expected 8-bit grey",
+    ),
+    "ade20k, ids that were shifted": (
+        Format.ade20k,
+        "annotations/training/ADE_train_00000000.png",
+        lambda pixels: pixels - 1,
+        r"ADE_train_00000000\.png: found values 255; expected 0 for void and 1 to 150",
+    ),
+    "ade20k, object of two classes": (
+        Format.ade20k,
+        "annotations_instance/training/ADE_train_00000000.png",
+        put((1, 1, 0)),
+        "object 1 has several classes",
+    ),
+    "ade20k, object of no class": (
+        Format.ade20k,
+        "annotations_instance/training/ADE_train_00000000.png",
+        put((101, 9, 0)),
+        "found class 101, expected 1 to 100",
+    ),
+    "ade20k, size": (
+        Format.ade20k,
+        "annotations_instance/training/ADE_train_00000000.png",
+        lambda pixels: pixels[:, :-1].copy(),
+        r"59x40, but .*annotations/training/ADE_train_00000000\.png is 60x40",
+    ),
+    "labels, beyond the config": (
+        Format.vistas_labels,
+        "training/labels/p0.png",
+        put(5),
+        r"p0\.png: found values 5; expected 0 to 4, the 5 labels of .*config\.json, and 255 for void",
+    ),
+    "labels, 16 bits": (
+        Format.vistas_labels,
+        "training/labels/p0.png",
+        lambda pixels: pixels.astype(np.uint16) * 256,
+        r"p0\.png: 16-bit grey, expected 8-bit grey; .*data\.sources\.NAME\.format to vistas",
+    ),
+    "voc, colours": (
+        Format.voc,
+        "SegmentationClass/2007_000000.png",
+        lambda pixels: np.stack([pixels] * 3, -1),
+        r"2007_000000\.png: 8-bit RGB, expected 8-bit palette",
+    ),
+    "voc, grey as in SegmentationClassAug": (
+        Format.voc,
+        "SegmentationClass/2007_000000.png",
+        lambda pixels: pixels,
+        r"2007_000000\.png: 8-bit grey, expected 8-bit palette",
+    ),
+    "bdd100k, alpha dropped": (
+        Format.bdd100k,
+        "labels/pan_seg/bitmasks/train/b0.png",
+        lambda pixels: pixels[..., :3].copy(),
+        r"b0\.png: 8-bit RGB, expected 8-bit RGBA; .*alpha channel is data",
+    ),
+    "bdd100k, channels swapped": (
+        Format.bdd100k,
+        "labels/pan_seg/bitmasks/train/b0.png",
+        put((41, 0, 0, 9)),
+        r"b0\.png: class 41, expected 0 to 40",
+    ),
+    "bdd100k, object of two classes": (
+        Format.bdd100k,
+        "labels/pan_seg/bitmasks/train/b0.png",
+        put((1, 0, 0, 3)),
+        r"object 3 has several classes",
+    ),
+    "coco_stuff, ids that were not shifted": (
+        Format.coco_stuff,
+        "stuffthingmaps/train2017/000000000000.png",
+        put(182),
+        r"found values 182; expected category ids - 1",
+    ),
+    "coco_panoptic, grey": (
+        Format.coco_panoptic,
+        "annotations/panoptic_train2017/000000000000.png",
+        lambda pixels: pixels[..., 0].copy(),
+        r"8-bit grey, expected 8-bit RGB",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_file_that_contradicts_its_format_is_refused(tmp_path: Path, name: str) -> None:
+    chosen, path, change, words = FAULTS[name]
+    root = WRITERS[chosen](tmp_path / "set")
+    rewrite(root / path, change)
+    options: dict[str, Any] = {}
+    if chosen is Format.kitti:
+        options = {"splits": config.Splits.fraction, "val_fraction": 0.5}
+    with pytest.raises(ValueError, match=words) as caught:
+        build(root, tmp_path / "coco", config.Source(format=chosen), **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "coco").exists()
+
+
+def test_a_licence_plate_is_void(tmp_path: Path) -> None:
+    root = sets.cityscapes(tmp_path / "set")
+    path = root / "gtFine/val/ulm/ulm_000100_000019_gtFine_instanceIds.png"
+    rewrite(path, put(65535))
+    entry = panoptic.read(build(root, tmp_path / "coco") / "val").entries[0]
+    assert panoptic.read_ids(entry.png)[0, 0] == 0
+
+
+@pytest.mark.parametrize("chosen", [Format.cityscapes, Format.ade20k])
+def test_a_missing_annotation_is_a_problem(tmp_path: Path, chosen: Format) -> None:
+    root = WRITERS[chosen](tmp_path / "set")
+    lost = next(
+        iter(sorted((root / ("gtFine" if chosen is Format.cityscapes else "annotations_instance")).rglob("*.png")))
+    )
+    lost.unlink()
+    with pytest.raises(ValueError, match=r"no .*mask.* of that name; restore it"):
+        build(root, tmp_path / "coco")
+
+
+def test_train_id_files_are_not_read(tmp_path: Path) -> None:
+    """They are made by tools, so a folder may have them or not."""
+    root = sets.cityscapes(tmp_path / "set")
+    before = build(root, tmp_path / "a").joinpath("train/panoptic.json").read_bytes()
+    for path in root.rglob("*_instanceIds.png"):
+        (path.parent / path.name.replace("instanceIds", "labelTrainIds")).write_bytes(b"x")
+        (path.parent / path.name.replace("instanceIds", "instanceTrainIds")).write_bytes(b"x")
+    assert build(root, tmp_path / "b").joinpath("train/panoptic.json").read_bytes() == before
+
+
+def table(tmp_path: Path, text: str) -> Path:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "mine.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_ade20k_full_with_a_table(tmp_path: Path) -> None:
+    """Names in Latin-1; the table says what is a thing."""
+    root = sets.ade20k_full(tmp_path / "set")
+    assert formats.found_in(root) == [Format.ade20k_full]
+    rows = ["source,target,crowd,isthing", "car,car,,1", "person,person,,1"]
+    text = "\n".join([*rows, '"building, édifice",house,,0', "road,road,,0", "sky,sky,,0"])
+    cfg = config.Data(sources={"a": config.Source(taxonomy="mine")}, workers=1)
+    convert.build(root, tmp_path / "coco", tmp_path / "data.json", table(tmp_path, text), cfg)
+    written = panoptic.read(tmp_path / "coco/train")
+    assert [c["name"] for c in written.categories] == ["car", "person", "house", "road", "sky"]
+    pixels, segments = sets.scene(0)
+    ids = panoptic.read_ids(written.entries[0].png)
+    # It has no crowds, so the group is an object.
+    assert len(written.entries[0].segments) == 7
+    for index, segment in enumerate(segments):
+        here = np.unique(ids[pixels == index])
+        assert len(here) == 1
+        assert bool(here[0]) == bool(segment.name)
+
+
+def test_ade20k_full_whose_classes_nobody_names(tmp_path: Path) -> None:
+    root = sets.ade20k_full(tmp_path / "set")
+    path = next(root.rglob("ADE_train_00000000_seg.png"))
+    rewrite(path, put((250, 255, 3)))
+    source = config.Source(format=Format.ade20k_full)
+    with pytest.raises(ValueError, match="class 6655, which no JSON of the set names"):
+        build(root, tmp_path / "coco", source)
+
+
+def change_json(path: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+COCO_FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
+    "no isthing": (
+        lambda c: c["categories"][0].pop("isthing"),
+        r"panoptic_val2017\.json: categories\[0\] lacks isthing; correct the categories",
+    ),
+    "category of a gap": (
+        lambda c: c["annotations"][0]["segments_info"][0].update(category_id=2),
+        "category 2, which the file does not list",
+    ),
+    "a segment that the PNG has not": (
+        lambda c: c["annotations"][0]["segments_info"].append({"id": 5, "category_id": 1}),
+        r"000100\.png: ids \[\] only in the PNG, \[5\] only in .*panoptic_val2017\.json",
+    ),
+    "a segment that the JSON has not": (
+        lambda c: c["annotations"][0]["segments_info"].pop(),
+        r"000100\.png: ids \[\d+\] only in the PNG",
+    ),
+    "annotations of an unknown picture": (
+        lambda c: c["annotations"][0].update(image_id=7),
+        r"annotations of images \[7\], which the file does not list",
+    ),
+    "another file's name": (
+        lambda c: c["annotations"][0].update(file_name="1.png"),
+        "file_name '1.png', expected '000000000100.png'",
+    ),
+    "pictures outside": (lambda c: c["images"][0].update(file_name="../a.jpg"), "expected a bare name"),
+    "the same picture twice": (lambda c: c["images"].append(c["images"][0]), "image id 100 occurs twice"),
+    "two annotations": (
+        lambda c: c["annotations"].append(c["annotations"][0]),
+        "2 annotations of image 100, expected one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COCO_FAULTS)
+def test_a_panoptic_json_that_contradicts_itself(tmp_path: Path, name: str) -> None:
+    change, words = COCO_FAULTS[name]
+    root = sets.coco_panoptic(tmp_path / "set")
+    change_json(root / "annotations/panoptic_val2017.json", change)
+    with pytest.raises(ValueError, match=words) as caught:
+        build(root, tmp_path / "coco")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_json_that_is_cut_short(tmp_path: Path) -> None:
+    root = sets.coco_panoptic(tmp_path / "set")
+    path = root / "annotations/panoptic_train2017.json"
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ValueError, match=r"panoptic_train2017\.json: not COCO's JSON .*restore the file"):
+        build(root, tmp_path / "coco")
+
+
+def test_a_json_is_read_in_blocks_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sets.coco_instances(tmp_path / "set") / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["categories"][0]["name"] = "Straßenmüll 垃圾"
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    whole = json_index.read(path)
+    assert whole.categories[0]["name"] == "Straßenmüll 垃圾"
+    by_image: dict[int, list[Any]] = {}
+    for annotation in content["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    for block in (1, 7, 64, 1000):
+        monkeypatch.setattr(json_index, "_BLOCK", block)
+        found = json_index.read(path)
+        assert found == whole
+        for image_id, annotations in by_image.items():
+            assert json_index.entries(path, list(found.places[image_id])) == annotations
+
+
+def test_of_overlapping_objects_the_smaller_lies_on_top_and_losses_are_counted(tmp_path: Path) -> None:
+    root = sets.coco_instances(tmp_path / "set")
+    small, large = [[2, 2, 12, 2, 12, 8, 2, 8]], [[0, 0, 30, 0, 30, 20, 0, 20]]
+
+    def change(content: Any) -> None:
+        one = {"image_id": 100, "iscrowd": 0}
+        # The file has the small one first; the last is the small one again, which lies over it.
+        content["annotations"] = [
+            {**one, "id": 1, "category_id": 1, "segmentation": small},
+            {**one, "id": 2, "category_id": 3, "segmentation": large},
+            {**one, "id": 3, "category_id": 3, "segmentation": small},
+        ]
+
+    change_json(root / "annotations/instances_val2017.json", change)
+    out = build(root, tmp_path / "coco")
+    entry = panoptic.read(out / "val").entries[0]
+    assert sorted(s["area"] for s in entry.segments) == [60, 540]
+    found = files.read_json(out / "statistics.json")
+    assert found["val"]["objects_hidden_by_others"] == 1
+    assert found["val"]["object_pixels_under_others"] == 120
+    assert found["train"]["objects_hidden_by_others"] == 0
+
+
+def test_objects_are_those_of_pycocotools(tmp_path: Path) -> None:
+    """A public reader draws the same masks, where objects don't overlap."""
+    root = sets.coco_instances(tmp_path / "set")
+    out = build(root, tmp_path / "coco")
+    theirs = COCO(str(root / "annotations/instances_val2017.json"))
+    ours = COCO(str(out / "val/instances.json"))
+    masks = [sorted(c.annToMask(a).tobytes() for a in c.loadAnns(c.getAnnIds())) for c in (theirs, ours)]
+    assert masks[0] == masks[1]
+
+
+def test_torchvision_reads_the_twins_alike(tmp_path: Path) -> None:
+    """The layouts that the tests write are those that a public reader expects."""
+    from torchvision import datasets
+
+    root = sets.cityscapes(tmp_path / "cityscapes")
+    for image, target in datasets.Cityscapes(str(root), split="val", mode="fine", target_type="instance"):
+        assert image.size == target.size == (sets.WIDTH, sets.HEIGHT)
+        assert np.array(target).max() == 26001
+    root = sets.voc(tmp_path / "VOCdevkit/VOC2012")
+    for _, target in datasets.VOCSegmentation(str(tmp_path), year="2012", image_set="val"):
+        assert set(np.unique(np.array(target))) == {0, 7, 15, 255}
+
+
+def test_background_of_voc_is_void_unless_a_table_says_otherwise(tmp_path: Path) -> None:
+    out = build(sets.voc(tmp_path / "set"), tmp_path / "coco", config.Source(taxonomy="voc"))
+    entry = panoptic.read(out / "val").entries[0]
+    assert panoptic.read_ids(entry.png)[0, 0] == 0
+    assert "background" not in [c["name"] for c in panoptic.read(out / "val").categories]
+
+
+def test_two_formats_in_a_folder_must_be_chosen_from(tmp_path: Path) -> None:
+    root = sets.coco_instances(sets.coco_panoptic(tmp_path / "set"))
+    with pytest.raises(
+        ValueError, match=r"found coco_panoptic, coco_instances, expected one format; set data\.sources\.a\.format"
+    ):
+        build(root, tmp_path / "coco")
+    build(root, tmp_path / "coco", config.Source(format=Format.coco_panoptic))
+
+
+def test_the_wrong_format_is_refused(tmp_path: Path) -> None:
+    root = sets.cityscapes(tmp_path / "set")
+    with pytest.raises(ValueError, match="no set in the layout of Pascal VOC: no pictures at JPEGImages/"):
+        build(root, tmp_path / "coco", config.Source(format=Format.voc))
+
+
+def test_sets_of_two_formats_become_one(tmp_path: Path) -> None:
+    sets.cityscapes(tmp_path / "sets/c")
+    sets.bdd100k(tmp_path / "sets/b")
+    sources = {"c": config.Source("c"), "b": config.Source("b")}
+    convert.build(
+        tmp_path / "sets", tmp_path / "coco", tmp_path / "d.json", TABLES, config.Data(sources=sources, workers=1)
+    )
+    names = [c["name"] for c in panoptic.read(tmp_path / "coco/val").categories]
+    assert len(names) == len(set(names))
+    found = files.read_json(tmp_path / "coco/statistics.json")
+    assert found["val"]["images_by_source"] == {"b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("chosen", [*WRITERS, Format.ade20k_full])
+def test_make_data_takes_each_and_prints_what_it_found(tmp_path: Path, chosen: Format) -> None:
+    root = (WRITERS | {Format.ade20k_full: sets.ade20k_full})[chosen](tmp_path / "set")
+    findings, problems = check.check_set(root, config.Source())
+    assert problems == []
+    assert findings[0].startswith(f"{chosen.value}: train {3 if chosen is Format.kitti else 2}")
+    assert ("no val: set data.splits" in findings[0]) == (chosen is Format.kitti)
+    # In an archive too.
+    assert formats.found_in(zipfile.Path(pack(root, tmp_path / "set.zip"))) == [chosen]
+
+
+def test_make_data_lists_the_problems(tmp_path: Path) -> None:
+    root = sets.kitti(tmp_path / "set")
+    rewrite(root / "training/instance/000000_10.png", lambda pixels: (pixels >> 8).astype(np.uint8))
+    _, problems = check.check_set(root, config.Source())
+    assert len(problems) == 1
+    assert "8-bit grey, expected 16-bit grey" in problems[0]
+
+
+def test_things_that_a_table_makes_stuff_have_no_crowds(tmp_path: Path) -> None:
+    rows = [f"{label.name},{'all' if label.evaluate else 'void'},,0" for label in classes.load("cityscapes").labels]
+    folder = table(tmp_path, "source,target,crowd,isthing\n" + "\n".join(rows) + "\n")
+    cfg = config.Data(sources={"a": config.Source(taxonomy="mine")}, workers=1)
+    convert.build(sets.cityscapes(tmp_path / "set"), tmp_path / "coco", tmp_path / "d.json", folder, cfg)
+    (segment,) = panoptic.read(tmp_path / "coco/val").entries[0].segments
+    assert (segment["iscrowd"], segment["area"]) == (0, sets.WIDTH * (sets.HEIGHT - 2))
+
+
+def test_the_tables_name_every_class_of_their_format() -> None:
+    for name in ("ade20k", "bdd100k", "cityscapes", "coco_stuff", "idd", "voc"):
+        labels = classes.load(name).labels
+        rows = taxonomy.read(TABLES / f"{name}.csv", labels)
+        assert [row.target for row in rows] == [x.name if x.evaluate else "void" for x in labels]
+        assert [row.isthing for row in rows] == [int(x.instances) if x.evaluate else None for x in labels]
+    assert sum(label.instances for label in classes.load("ade20k").labels) == 100
