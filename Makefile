@@ -67,7 +67,7 @@ params: env ## Compose conf/ into params.yaml, which records the choice [PROFILE
 	@python -m stages.commands.params --profile="$$PROFILE" $${OVERRIDES+--overrides="$$OVERRIDES"}
 
 .PHONY: data
-data: env ## Check a set in Vistas layout and track it with DVC at data/raw/NAME [SRC=folder or zip, NAME=its stem]
+data: env ## Check a data set as it was downloaded and track it with DVC at data/raw/NAME [SRC=folder or zip, NAME=its stem]
 	@test -n "$$SRC" || { echo "error: name a set, such as make data SRC=/path/to/mapillary-vistas.zip" >&2; exit 1; }
 	@python -m stages.commands.data --src="$$SRC" --name="$$NAME" $(ARGS)
 

@@ -92,7 +92,8 @@ LAYOUTS: Final = (
             *(f"{version}{kind}/*.png" for version in ("", "v1.2/", "v2.0/") for kind in ("labels", "panoptic")),
             under=("training/", "validation/", "train/", "val/", ""),
         ),
-        step="copy the folders instances of the same archive to the same places (docs/data.md)",
+        step="copy the folders instances of the same archive to the same places, or name the format vistas_labels for "
+        "label ids without objects (docs/data.md)",
     ),
     SetLayout(
         "Cityscapes",

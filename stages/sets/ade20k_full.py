@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -19,8 +18,6 @@ from stages.sets import classes, pairs, pngs
 from stages.sets.raw_set import VOID, Problem, Raster, Scene
 from stages.vistas.labels import Label
 from stages.vistas.reader import SPLITS
-
-_MAX_SEGMENTS: Final = (1 << 16) - 1
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,12 @@ class Ade20kFull:
         rgb = np.asarray(pngs.read(path, 8, pngs.RGB, "use NAME_seg.png of the release 2021_17_01"), np.uint8)
         numbers = rgb.astype(np.int32)
         kinds = numbers[..., 0] // 10 * 256 + numbers[..., 1]
-        codes, values = np.unique(kinds * 256 + numbers[..., 2], return_inverse=True)
+        codes, values = pngs.numbered(path, kinds * 256 + numbers[..., 2])
         present = codes >> 8
-        if len(codes) > _MAX_SEGMENTS:
-            raise ValueError(f"{name}: {len(codes)} segments, expected at most {_MAX_SEGMENTS}; restore the file")
         if strange := [kind for kind in present.tolist() if kind and kind not in self.label_of]:
             raise ValueError(f"{name}: class {strange[0]}, which no JSON of the set names; restore the set's files")
         labels = np.array([self.label_of[kind] if kind else VOID for kind in present.tolist()], np.int32)
-        return Raster(values.reshape(kinds.shape).astype(np.uint16), labels, np.zeros(len(labels), np.bool_))
+        return Raster(values, labels, np.zeros(len(labels), np.bool_))
 
 
 def open_set(folder: Path, source: config.Source, key: str) -> Ade20kFull:

@@ -21,7 +21,6 @@ from stages.vistas.labels import Label
 _CLASSES: Final = classes.load("bdd100k")
 _NUM_CLASSES: Final = len(_CLASSES.labels)
 _CROWD_OR_IGNORE: Final = 0b11
-_MAX_SEGMENTS: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,7 @@ class Bdd100k:
         path = scene.annotation
         fix = "use labels/pan_seg/bitmasks; its alpha channel is data, and no tool may drop it"
         rgba = np.ascontiguousarray(pngs.read(path, 8, pngs.RGBA, fix), np.uint8)
-        codes, values = np.unique(rgba.view("<u4")[..., 0], return_inverse=True)
-        if len(codes) > _MAX_SEGMENTS:
-            raise ValueError(f"{files.printable(path)}: {len(codes)} segments, expected at most 65536; {fix}")
+        codes, values = pngs.numbered(path, rgba.view("<u4")[..., 0])
         kinds, flags = (codes & 255).astype(np.int32), codes >> 8 & 255
         numbers = (codes >> 16 & 255).astype(np.int32) * 256 + (codes >> 24).astype(np.int32)
         name = files.printable(path)
@@ -74,7 +71,7 @@ class Bdd100k:
         # Stuff to be ignored has no crowds to become one, so it is void.
         labels[(flags & 1 > 0) & ~things] = VOID
         crowds = things & (ignored | (numbers == 0))
-        return Raster(values.reshape(rgba.shape[:2]).astype(np.uint16), labels, np.asarray(crowds, np.bool_))
+        return Raster(values, labels, np.asarray(crowds, np.bool_))
 
 
 def open_set(folder: Path, source: config.Source, key: str) -> Bdd100k:

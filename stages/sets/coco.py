@@ -26,9 +26,10 @@ from stages.sets.raw_set import VOID, Problem, Raster, Scene
 from stages.vistas.labels import Label
 
 _STUFF: Final = classes.load("coco_stuff")
-_MAX_SEGMENTS: Final = (1 << 16) - 1
+_MAX_OBJECTS: Final = (1 << 16) - 1
 _JSON: Final = {config.Format.coco_panoptic: "panoptic", config.Format.coco_instances: "instances"}
 _SPLITS: Final = ("train", "val")
+_MAX_EDGE_PX: Final = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class CocoJson:
                 yield Problem(key, f"{name}: file_name {image['file_name']!r}, expected a bare name; correct the file")
                 continue
             places = list(index.places.get(image_id, ()))
+            size = (image["height"], image["width"])
+            if not all(type(edge) is int and 0 < edge <= _MAX_EDGE_PX for edge in size):
+                yield Problem(key, f"{name}: image {image_id} has height and width {size}; correct them")
+                continue
             if self.format is config.Format.coco_panoptic:
                 if len(places) != 2:
                     found = f"{len(places) // 2} annotations of image {image_id}"
@@ -89,7 +94,7 @@ class CocoJson:
                 if isinstance(scene, Problem):
                     yield scene
                 else:
-                    detail = json.dumps([image["height"], image["width"], *places])
+                    detail = json.dumps([*size, *places])
                     yield Scene(key, scene.image, scene.annotation, scene.others, detail=detail)
 
     def raster(self, scene: Scene) -> Raster:
@@ -110,7 +115,7 @@ class CocoJson:
     def _segments(self, scene: Scene, entry: files.Json) -> Raster:
         path, json_path = scene.annotation, scene.others[0]
         rgb = np.asarray(pngs.read(path, 8, pngs.RGB, "use the PNGs of panoptic_SPLIT.zip"), np.uint8)
-        ids, values = np.unique(panoptic_ids.decode(rgb), return_inverse=True)
+        ids, values = pngs.numbered(path, panoptic_ids.decode(rgb))
         if entry.get("file_name") != path.name:
             found = f"file_name {entry.get('file_name')!r}, expected {path.name!r}"
             raise ValueError(f"{files.printable(json_path)}: {found}; restore the file")
@@ -126,17 +131,17 @@ class CocoJson:
             )
             found = f"{only} in {files.printable(json_path)}"
             raise ValueError(f"{files.printable(path)}: {found}; restore both files of the same release")
-        if len(ids) > _MAX_SEGMENTS:
-            raise ValueError(f"{files.printable(path)}: {len(ids)} segments, expected at most {_MAX_SEGMENTS}")
         pairs_of = [infos.get(i, (None, False)) for i in ids.tolist()]
         labels = [VOID if category is None else self._label(json_path, category) for category, _ in pairs_of]
         crowds = [crowd for _, crowd in pairs_of]
-        shape = rgb.shape[:2]
-        return Raster(values.reshape(shape).astype(np.uint16), np.array(labels, np.int32), np.array(crowds, np.bool_))
+        return Raster(values, np.array(labels, np.int32), np.array(crowds, np.bool_))
 
     def _objects(self, scene: Scene, entries: list[files.Json], height: int, width: int) -> Raster:
         """Paint the objects: crowds first, then the larger before the smaller; equal ones in the file's order."""
         path = scene.annotation
+        if len(entries) > _MAX_OBJECTS:
+            found = f"{len(entries)} objects in {scene.image.name}"
+            raise ValueError(f"{files.printable(path)}: {found}, expected at most {_MAX_OBJECTS}; restore the file")
         painted = []
         for place, entry in enumerate(entries):
             mask = _mask(path, entry, height, width)
@@ -164,15 +169,18 @@ def _mask(path: Path, entry: files.Json, height: int, width: int) -> npt.NDArray
     try:
         shape = entry["segmentation"]
         if isinstance(shape, list):
+            # pycocotools would take four numbers for a box.
+            if not shape or any(len(polygon) < 6 or len(polygon) % 2 for polygon in shape):
+                raise ValueError("a polygon has fewer than three points, or half a point")
             rle = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
         elif shape["size"] != [height, width]:
             raise ValueError(f"size {shape['size']}, expected {[height, width]}")
         else:
             rle = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
         return np.asarray(coco_mask.decode(rle), np.bool_)
-    except (KeyError, TypeError, ValueError, IndexError, Exception) as error:
-        if isinstance(error, MemoryError):
-            raise
+    except MemoryError:
+        raise
+    except Exception as error:  # pycocotools raises plain exceptions too.
         found = f"annotation {entry.get('id')!r} can't be drawn ({type(error).__name__}: {error})"
         raise ValueError(f"{files.printable(path)}: {found}; restore the file") from error
 

@@ -53,7 +53,7 @@ def found_in(folder: layouts.Folder) -> list[Format]:
 
 def lies_at(folder: layouts.Folder) -> bool:
     """Return whether a folder is a set that can be read."""
-    return bool(found_in(folder))
+    return reader.lies_at(folder) or bool(found_in(folder))
 
 
 def _labels_alone(folder: layouts.Folder) -> bool:

@@ -5,6 +5,7 @@ Polygons are drawn in the file's order by Pillow, as the set's own tools do it, 
 polygon covers is unlabeled.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Idd:
         try:
             width, height = int(content["imgWidth"]), int(content["imgHeight"])
             objects = [
-                (str(entry["label"]), [(float(x), float(y)) for x, y in entry["polygon"]])
+                (str(entry["label"]), [(_finite(x), _finite(y)) for x, y in entry["polygon"]])
                 for entry in content["objects"]
                 if not entry.get("deleted")
             ]
@@ -82,6 +83,13 @@ class Idd:
                 raise ValueError(f"{name}: a polygon of {label!r} has {len(polygon)} points, expected 3; {_RESTORE}")
             pen.polygon(polygon, fill=number)
         return Raster(np.asarray(canvas).astype(np.uint16), np.array(labels, np.int32), np.array(crowds, np.bool_))
+
+
+def _finite(coordinate: float) -> float:
+    """Return a coordinate as a number. Raises ValueError for infinity and NaN, which JSON readers accept."""
+    if not math.isfinite(number := float(coordinate)):
+        raise ValueError(f"coordinate {number}")
+    return number
 
 
 def _label(name: str, written: str) -> tuple[int, bool]:

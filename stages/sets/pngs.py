@@ -63,6 +63,20 @@ def read(path: Path, depth: int, kind: int, fix: str) -> npt.NDArray[np.integer]
         raise ValueError(f"{name}: a broken PNG ({error}); restore the file") from error
 
 
+def numbered(path: Path, codes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], Uint16]:
+    """Return the distinct codes of a picture, ascending, and each pixel's place among them, uint16 [H, W].
+
+    Raises ValueError for more than 65536 codes. Sorting runs in place of all pixels is several times faster.
+    """
+    flat = codes.ravel()
+    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
+    distinct, places = np.unique(flat[starts], return_inverse=True)
+    if len(distinct) > 1 << 16:
+        raise ValueError(f"{files.printable(path)}: {len(distinct)} segments, expected at most 65536; restore the file")
+    values = np.repeat(places.astype(np.uint16), np.diff(starts, append=flat.size))
+    return distinct, values.reshape(codes.shape)
+
+
 def require_size(path: Path, found: tuple[int, ...], other: Path, expected: tuple[int, ...]) -> None:
     """Raise ValueError unless two annotation files of a picture have the same height and width."""
     if found[:2] != expected[:2]:
@@ -72,7 +86,7 @@ def require_size(path: Path, found: tuple[int, ...], other: Path, expected: tupl
 
 def require_known(path: Path, values: npt.NDArray[np.integer], known: npt.NDArray[np.bool_], rule: str) -> None:
     """Raise ValueError if one of `values`, an index into `known` or beyond it, is not known. `rule` is the fix."""
-    present = np.unique(values)
+    present = np.flatnonzero(np.bincount(values.ravel()))
     inside = present[present < len(known)]
     strange = np.append(inside[~known[inside]], present[present >= len(known)])
     if len(strange):

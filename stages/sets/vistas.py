@@ -17,8 +17,8 @@ from stages.vistas import labels, reader
 
 _VALUE = np.arange(1 << 16)
 _PLACES = ("", "training", "validation")
-_LABELS = ("labels", "v2.0/labels", "v1.2/labels", "instances")
-"""Folders of 8-bit masks beside images. A merged set may have them in place of the 16-bit ones."""
+_LABELS = {"": "labels", "v1.2": "v1.2/labels", "v2.0": "v2.0/labels", "instances": "instances"}
+"""Version -> folder of 8-bit masks beside images. A merged set may have them in place of the 16-bit ones."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class LabelsAlone:
     """A set in Vistas layout with 8-bit masks of label ids."""
 
     root: Path
+    masks: str
+    """Folder of the masks, beside images."""
     source: str
     labels: tuple[labels.Label, ...]
     format = config.Format.vistas_labels
@@ -78,8 +80,7 @@ class LabelsAlone:
         """Yield the pictures of a split, or of the whole set."""
         places = [self.root / place for place in ([reader.SPLITS[split]] if split else _PLACES)]
         images = pairs.by_key((p for at in places for p in (at / "images").glob("*")), pairs.ending(*reader.PICTURES))
-        folders = [found for at in places if (found := next((at / x for x in _LABELS if (at / x).is_dir()), None))]
-        masks = pairs.by_key((path for folder in folders for path in folder.glob("*")), pairs.ending(".png"))
+        masks = pairs.by_key((path for at in places for path in (at / self.masks).glob("*")), pairs.ending(".png"))
         pairs.require(images, self.root, split)
         yield from pairs.scenes(self.root, images, {"mask": masks})
 
@@ -112,10 +113,24 @@ def open_instances(folder: Path, source: config.Source, key: str) -> Instances:
 
 
 def open_labels(folder: Path, source: config.Source, key: str) -> LabelsAlone:
-    """Open a set with masks of label ids. Raises FileNotFoundError if the config is missing."""
-    names = [source.config] if source.config else ["config.json", "config_v2.0.json", "config_v1.2.json"]
+    """Open a set with masks of label ids.
+
+    Raises FileNotFoundError if masks or config are missing, and ValueError where one of several versions is not chosen.
+    """
+    there = [v for v, at in _LABELS.items() if any((folder / place / at).is_dir() for place in _PLACES)]
+    versions = [v for v in there if v != "instances"] or there
+    if not versions:
+        raise FileNotFoundError(f"{folder}: no folder labels beside images; put the masks of label ids there")
+    wanted = source.version.replace("flat", "")
+    chosen = wanted if source.version else versions[0]
+    if chosen not in versions or (len(versions) > 1 and not source.version):
+        found = ", ".join(v or "flat" for v in versions)
+        step = f"set {key}.version in conf/data"
+        raise ValueError(f"{folder}: found {found}, expected {source.version or 'one version'}; {step}")
+    names = [f"config_{chosen}.json", "config.json"] if chosen.startswith("v") else ["config.json"]
+    names = [source.config] if source.config else names
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         step = f"put the config of the masks there, or name it in {key}.config"
         raise FileNotFoundError(f"{folder}/{names[0]} not found; {step}")
-    return LabelsAlone(folder, str(path), labels.load(path))
+    return LabelsAlone(folder, _LABELS[chosen], str(path), labels.load(path))

@@ -23,6 +23,7 @@ from stages.raw_sets import tracking
 from stages.vistas import check
 from tests.conftest import REPO, run
 from tests.raw_sets.test_archives import pack, write
+from tests.support import sets
 from tests.test_convert import content, write_set
 
 
@@ -63,6 +64,32 @@ def test_a_folder_elsewhere_is_tracked_and_lies_in_the_cache_once(workspace: Pat
     assert "p000" not in shown
     with pytest.raises(FileExistsError, match=r"dvc remove --outs data/raw/both/mine\.dvc.* another NAME"):
         data.build(src, out, config.OnError.fail)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_set_of_another_format_is_checked_and_tracked(workspace: Path, tmp_path: Path, archive: bool) -> None:
+    src, out = sets.bdd100k(tmp_path / "parent/bdd100k"), Path("data/raw/bdd100k")
+    with pytest.raises(ValueError, match=f"found a set in the layout of BDD100K in it; give SRC={src}"):
+        data.build(src.parent, out, config.OnError.fail)
+    given = pack(src.parent, tmp_path / "bdd100k.zip") if archive else src
+    done = make_data("--src", str(given), "--format", "bdd100k" if archive else "auto")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "bdd100k: train 2, val 1 pictures; 40 labels, evaluated: 10 things, 30 stuff; 0 problems"
+    )
+    assert (out / "labels/pan_seg/bitmasks/val/b100.png").exists()
+    assert Path(f"{out}.dvc").exists()
+
+
+def test_a_set_of_another_format_with_problems(workspace: Path, tmp_path: Path) -> None:
+    src = sets.bdd100k(tmp_path / "set")
+    (src / "labels/pan_seg/bitmasks/train/b0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"(?s)1 problems.*b0\.png: 0 bytes that are not a PNG; .*not tracked"):
+        data.build(src, Path("data/raw/set"), config.OnError.fail)
+    done = make_data("--src", str(src), "--format", "voc")
+    assert done.returncode == 1
+    assert "no set in the layout of Pascal VOC: no pictures at JPEGImages/*.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("top", ["", "vistas/"])

@@ -1,6 +1,7 @@
 """Sets in their native layouts, converted: the same segments, crowds and void; and the traps of each format."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -375,6 +376,7 @@ COCO_FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "pictures outside": (lambda c: c["images"][0].update(file_name="../a.jpg"), "expected a bare name"),
     "the same picture twice": (lambda c: c["images"].append(c["images"][0]), "image id 100 occurs twice"),
+    "no size": (lambda c: c["images"][0].pop("width"), r"image 100 has height and width \(40, None\)"),
     "two annotations": (
         lambda c: c["annotations"].append(c["annotations"][0]),
         "2 annotations of image 100, expected one",
@@ -439,6 +441,68 @@ def test_of_overlapping_objects_the_smaller_lies_on_top_and_losses_are_counted(t
     assert found["val"]["objects_hidden_by_others"] == 1
     assert found["val"]["object_pixels_under_others"] == 120
     assert found["train"]["objects_hidden_by_others"] == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ([[1, 1, 20, 20]], "a polygon has fewer than three points"),
+        ([], "a polygon has fewer than three points"),
+        ({"size": [60, 40], "counts": [0, 2400]}, "size .*, expected"),
+        (None, "TypeError"),
+    ],
+)
+def test_an_object_that_cant_be_drawn(tmp_path: Path, shape: Any, words: str) -> None:
+    root = sets.coco_instances(tmp_path / "set")
+    change_json(root / "annotations/instances_val2017.json", lambda c: c["annotations"][0].update(segmentation=shape))
+    with pytest.raises(ValueError, match=rf"instances_val2017\.json: annotation 1 can't be drawn .*{words}"):
+        build(root, tmp_path / "coco")
+
+
+def idd_with(tmp_path: Path, **change: Any) -> Path:
+    root = sets.idd(tmp_path / "set")
+    path = next((root / "gtFine/val").rglob("*.json"))
+    change_json(path, lambda content: content["objects"][0].update(change))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"label": "skygroup"}, "label 'skygroup', expected one of IDD's 40 or a group of a thing"),
+        ({"label": "Sky"}, "label 'Sky', expected one of IDD's 40"),
+        ({"polygon": [[1, 1]]}, "a polygon of 'sky' has 1 points, expected 3"),
+        ({"polygon": [[1, 1], [1, float("nan")], [2, 2]]}, "not IDD's polygons .*coordinate nan"),
+        ({"polygon": None}, "not IDD's polygons"),
+    ],
+)
+def test_polygons_of_idd_that_cant_be_drawn(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=rf"frame0029_gtFine_polygons\.json: {words}"):
+        build(idd_with(tmp_path, **change), tmp_path / "coco")
+
+
+def test_labels_of_two_versions_must_be_chosen_from(tmp_path: Path) -> None:
+    root = sets.vistas_labels(tmp_path / "set")
+    for split in ("training", "validation"):
+        for version in ("v1.2", "v2.0"):
+            shutil.copytree(root / split / "labels", root / split / version / "labels")
+        shutil.rmtree(root / split / "labels")
+    with pytest.raises(ValueError, match=r"found v1\.2, v2\.0, expected one version; set data\.sources\.a\.version"):
+        build(root, tmp_path / "coco", config.Source(format=Format.vistas_labels))
+    build(root, tmp_path / "coco", config.Source(format=Format.vistas_labels, version="v2.0"))
+
+
+def test_label_ids_in_the_folder_instances_and_as_palette(tmp_path: Path) -> None:
+    """As Vistas' own labels are; only if the format is named."""
+    root = sets.vistas_labels(tmp_path / "set")
+    for split in ("training", "validation"):
+        (root / split / "labels").rename(root / split / "instances")
+        for path in (root / split / "instances").iterdir():
+            sets.palette_png(path, np.array(Image.open(path)))
+    with pytest.raises(ValueError, match=r"8-bit palette, expected 16-bit grey"):
+        build(root, tmp_path / "coco")
+    out = build(root, tmp_path / "coco", config.Source(format=Format.vistas_labels))
+    assert_scene(out, "val", 0, 100, {}, objects=False)
 
 
 def test_objects_are_those_of_pycocotools(tmp_path: Path) -> None:
@@ -534,3 +598,34 @@ def test_the_tables_name_every_class_of_their_format() -> None:
         assert [row.target for row in rows] == [x.name if x.evaluate else "void" for x in labels]
         assert [row.isthing for row in rows] == [int(x.instances) if x.evaluate else None for x in labels]
     assert sum(label.instances for label in classes.load("ade20k").labels) == 100
+
+
+@pytest.mark.parametrize("chosen", [Format.coco_panoptic, Format.idd, Format.kitti])
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, chosen: Format) -> None:
+    root = WRITERS[chosen](tmp_path / "set")
+    found = []
+    for workers in (1, 2):
+        cfg = config.Data(splits=config.Splits.fraction, val_fraction=0.5, workers=workers)
+        convert.build(root, tmp_path / "coco", tmp_path / "data.json", TABLES, cfg)
+        out = tmp_path / "coco"
+        found.append({str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()})
+    assert found[0] == found[1]
+
+
+def test_an_interrupted_run_goes_on_only_with_the_same_annotations(tmp_path: Path) -> None:
+    """The journal knows every file that a picture depends on, the JSON too."""
+    root = sets.coco_panoptic(tmp_path / "set")
+    broken = root / "annotations/panoptic_train2017/000000000001.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    with pytest.raises(ValueError, match="not a PNG"):
+        build(root, tmp_path / "coco")
+    broken.write_bytes(whole)
+    change_json(
+        root / "annotations/panoptic_train2017.json",
+        lambda c: c["annotations"][0]["segments_info"][0].update(category_id=149),
+    )
+    out = build(root, tmp_path / "coco")
+    written = panoptic.read(out / "train")
+    names = {c["id"]: c["name"] for c in written.categories}
+    assert "sky-other-merged" not in [names[s["category_id"]] for s in written.entries[0].segments]
