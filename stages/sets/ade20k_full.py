@@ -46,9 +46,11 @@ class Ade20kFull:
         path = scene.annotation
         name = files.printable(path)
         rgb = np.asarray(pngs.read(path, 8, pngs.RGB, "use NAME_seg.png of the release 2021_17_01"), np.uint8)
-        numbers = rgb.astype(np.int32)
-        kinds = numbers[..., 0] // 10 * 256 + numbers[..., 1]
-        codes, values = pngs.numbered(path, kinds * 256 + numbers[..., 2])
+        red = rgb[..., 0].astype(np.uint32) << 16
+        colors, values = pngs.numbered(path, red | rgb[..., 1].astype(np.uint32) << 8 | rgb[..., 2])
+        # The last digit of R says nothing, so colors that differ only in it are one object.
+        codes, places = np.unique((colors >> 16) // 10 << 16 | colors & 0xFFFF, return_inverse=True)
+        values = places.astype(np.uint16)[values]
         present = codes >> 8
         if strange := [kind for kind in present.tolist() if kind and kind not in self.label_of]:
             raise ValueError(f"{name}: class {strange[0]}, which no JSON of the set names; restore the set's files")
