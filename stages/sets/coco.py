@@ -64,6 +64,8 @@ class CocoJson:
 
     def _of_file(self, path: Path) -> Iterator[Scene | Problem]:
         index, name = json_index.read(path), files.printable(path)
+        if different := self._differences(*_labels(path, self.format, index.categories)):
+            raise ValueError(f"{name}: category {different[0]} is not as in {self.source}; use files of one release")
         suffix = path.stem.partition("_")[2]
         if strange := sorted(index.places.keys() - index.images.keys())[:3]:
             raise ValueError(f"{name}: annotations of images {strange}, which the file does not list; restore the file")
@@ -71,6 +73,8 @@ class CocoJson:
         pictures = next((folder for folder in folders if folder.is_dir()), folders[0])
         masks = next((f for f in (path.with_suffix(""), self.root / path.stem) if f.is_dir()), path.with_suffix(""))
         for image_id, image in index.images.items():
+            if not isinstance(image["file_name"], str):
+                raise ValueError(f"{name}: image {image_id} has no file_name; restore the file")
             file_name = Path(image["file_name"])
             key = file_name.stem
             if file_name.name != image["file_name"]:
@@ -104,6 +108,12 @@ class CocoJson:
             (entry,) = json_index.entries(scene.others[0], places)
             return self._segments(scene, entry)
         return self._objects(scene, json_index.entries(scene.annotation, places), height, width)
+
+    def _differences(self, labels: tuple[Label, ...], label_of: dict[int, int]) -> list[int]:
+        """Return the ids of the categories that another file names or divides into things and stuff differently."""
+        own = {i: (self.labels[label].name, self.labels[label].instances) for i, label in self.label_of.items()}
+        other = {i: (labels[label].name, labels[label].instances) for i, label in label_of.items()}
+        return sorted(i for i in own.keys() | other.keys() if own.get(i) != other.get(i))
 
     def _label(self, path: Path, category: object) -> int:
         label = self.label_of.get(category) if isinstance(category, int) else None
@@ -232,19 +242,30 @@ def _open(chosen: config.Format, folder: Path) -> CocoJson:
         start = _JSON[chosen]
         expected = f"annotations/{start}_trainNAME.json or {start}_valNAME.json"
         raise FileNotFoundError(f"{folder}/{expected} not found; name the files as COCO does")
-    # All splits list the same categories; the smallest file tells them soonest.
+    # All splits must list the same categories; the smallest file tells them soonest.
     path = min(paths, key=lambda p: p.stat().st_size)
-    found = json_index.read(path).categories
+    labels, label_of = _labels(path, chosen, json_index.read(path).categories)
+    return CocoJson(folder, chosen, labels, label_of, str(path))
+
+
+def _labels(path: Path, chosen: config.Format, found: list[files.Json]) -> tuple[tuple[Label, ...], dict[int, int]]:
+    """Return the labels of a file's categories, and category id -> label. Raises ValueError for a category's fault."""
+    if strange := [c for c in found if not isinstance(c, dict) or not isinstance(c.get("name", ""), str)]:
+        raise ValueError(
+            f"{path}: category {strange[0]!r}, expected an object with id and name; correct the categories"
+        )
     problems = [f"categories[{i}] lacks {key}" for i, c in enumerate(found) for key in _keys(chosen) if key not in c]
     ids = [category.get("id") for category in found]
-    problems += ["category ids are not unique"] if len(set(ids)) < len(ids) else []
+    problems += ["category ids are not unique"] if len({*map(str, ids)}) < len(ids) else []
+    problems += [f"category id {i!r} is not a number" for i in ids if type(i) is not int]
+    problems += [f"isthing is {c['isthing']!r}" for c in found if c.get("isthing", 1) not in (0, 1)]
     if problems:
         raise ValueError(f"{path}: {'; '.join(problems[:3])}; correct the categories")
     labels = tuple(
-        classes.label(i, c["name"], bool(c.get("isthing", 1)), color=_color(c.get("color")), number=int(c["id"]))
+        classes.label(i, c["name"], bool(c.get("isthing", 1)), color=_color(c.get("color")), number=c["id"])
         for i, c in enumerate(found)
     )
-    return CocoJson(folder, chosen, labels, {int(c["id"]): i for i, c in enumerate(found)}, str(path))
+    return labels, {c["id"]: i for i, c in enumerate(found)}
 
 
 def _keys(chosen: config.Format) -> tuple[str, ...]:
@@ -252,7 +273,8 @@ def _keys(chosen: config.Format) -> tuple[str, ...]:
 
 
 def _color(color: files.Json) -> str:
-    return "#" + bytes(color).hex() if isinstance(color, list) and len(color) == 3 else ""
+    good = isinstance(color, list) and len(color) == 3 and all(type(c) is int and 0 <= c <= 255 for c in color)
+    return "#" + bytes(color).hex() if good else ""
 
 
 def open_panoptic(folder: Path, source: config.Source, key: str) -> CocoJson:

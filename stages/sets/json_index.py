@@ -36,8 +36,11 @@ def read(path: Path) -> Index:
     seen = set[str]()
     try:
         with path.open("rb") as file:
-            for key, value, begin, length in _entries(_Stream(file)):
+            for key, value, begin, written in _entries(_Stream(file)):
                 seen.add(key)
+                if key in ("images", "categories"):
+                    # Again from the bytes, for texts that are not ASCII.
+                    value = json.loads(written.encode("latin-1"))
                 if key == "images":
                     if value["id"] in index.images:
                         raise ValueError(f"image id {value['id']} occurs twice")
@@ -45,27 +48,28 @@ def read(path: Path) -> Index:
                 elif key == "categories":
                     index.categories.append(value)
                 elif key == "annotations":
-                    index.places.setdefault(value["image_id"], array("q")).extend((begin, length))
+                    index.places.setdefault(value["image_id"], array("q")).extend((begin, len(written)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{name}: not COCO's JSON ({type(error).__name__}: {error}); restore the file") from error
     if lacks := [key for key in ("images", "annotations", "categories") if key not in seen]:
         raise ValueError(f"{name}: not COCO's JSON, it has no entries in {', '.join(lacks)}; restore the file")
-    # Names are decoded as Latin-1 first, byte by byte.
-    for category in index.categories:
-        category["name"] = str(category.get("name")).encode("latin-1").decode("utf-8", "replace")
-    for image in index.images.values():
-        image["file_name"] = str(image["file_name"]).encode("latin-1").decode("utf-8", "replace")
     return index
 
 
 def entries(path: Path, places: list[int]) -> list[files.Json]:
-    """Return the entries of a file at places, begins and lengths alternating."""
-    with path.open("rb") as file:
-        result = []
-        for begin, length in zip(places[::2], places[1::2], strict=True):
-            file.seek(begin)
-            result.append(json.loads(file.read(length)))
-        return result
+    """Return the entries of a file at places, begins and lengths alternating.
+
+    Raises ValueError, naming the file, for an entry that is not UTF-8, or a file that has changed.
+    """
+    try:
+        with path.open("rb") as file:
+            result = []
+            for begin, length in zip(places[::2], places[1::2], strict=True):
+                file.seek(begin)
+                result.append(json.loads(file.read(length)))
+            return result
+    except ValueError as error:
+        raise ValueError(f"{files.printable(path)}: an annotation can't be read ({error}); restore the file") from error
 
 
 class _Stream:
@@ -110,8 +114,8 @@ class _Stream:
         self._at += 1
         return found
 
-    def value(self) -> tuple[files.Json, int, int]:
-        """Consume a value, and return it with its place and its length in bytes."""
+    def value(self) -> tuple[files.Json, int, str]:
+        """Consume a value, and return it with its place in the file and its bytes."""
         self.next_character()
         while True:
             try:
@@ -124,12 +128,12 @@ class _Stream:
             if end == len(self._text) and not self._ended and self._more():
                 continue
             begin = self._before + self._at
-            length, self._at = end - self._at, end
-            return value, begin, length
+            written, self._at = self._text[self._at : end], end
+            return value, begin, written
 
 
-def _entries(stream: _Stream) -> Iterator[tuple[str, files.Json, int, int]]:
-    """Yield each entry of the lists in a JSON object: key, value, place and length."""
+def _entries(stream: _Stream) -> Iterator[tuple[str, files.Json, int, str]]:
+    """Yield each entry of the lists in a JSON object: key, value, place in the file and bytes."""
     stream.expect("{")
     while True:
         key, _, _ = stream.value()

@@ -334,6 +334,24 @@ def test_ade20k_full_with_a_table(tmp_path: Path) -> None:
         assert bool(here[0]) == bool(segment.name)
 
 
+def test_the_last_digit_of_red_says_nothing_in_ade20k_full(tmp_path: Path) -> None:
+    root = sets.ade20k_full(tmp_path / "set")
+    rows = [f'"{name}",{short},,1' for short, name in sets.FULL_NAMES.items()]
+    folder = table(tmp_path, "\n".join(["source,target,crowd,isthing", *rows]))
+    cfg = config.Data(sources={"a": config.Source(taxonomy="mine")}, workers=1)
+    convert.build(root, tmp_path / "a", tmp_path / "data.json", folder, cfg)
+    for path in root.rglob("*_seg.png"):
+        rewrite(path, put_red)
+    convert.build(root, tmp_path / "b", tmp_path / "data.json", folder, cfg)
+    for name in ("train/panoptic.json", "val/panoptic.json"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
+
+
+def put_red(pixels: Any) -> Any:
+    pixels[::2, :, 0] += 5
+    return pixels
+
+
 def test_ade20k_full_whose_classes_nobody_names(tmp_path: Path) -> None:
     root = sets.ade20k_full(tmp_path / "set")
     path = next(root.rglob("ADE_train_00000000_seg.png"))
@@ -376,6 +394,15 @@ COCO_FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "pictures outside": (lambda c: c["images"][0].update(file_name="../a.jpg"), "expected a bare name"),
     "the same picture twice": (lambda c: c["images"].append(c["images"][0]), "image id 100 occurs twice"),
+    "other categories than the other split's": (
+        lambda c: c["categories"][1].update(name="bicycle"),
+        r"category 3 is not as in .*; use files of one release",
+    ),
+    "isthing that is no number": (lambda c: c["categories"][0].update(isthing="no"), "isthing is 'no'"),
+    "ids that are text": (lambda c: c["categories"][0].update(id="1"), "category id '1' is not a number"),
+    "a category that is a number": (lambda c: c["categories"].append(7), "category 7, expected an object"),
+    "a picture without a name": (lambda c: c["images"][0].pop("file_name"), "image 100 has no file_name"),
+    "a picture that is a list": (lambda c: c["images"].append([]), "not COCO's JSON .*restore the file"),
     "no size": (lambda c: c["images"][0].pop("width"), r"image 100 has height and width \(40, None\)"),
     "two annotations": (
         lambda c: c["annotations"].append(c["annotations"][0]),
@@ -406,6 +433,8 @@ def test_a_json_is_read_in_blocks_of_any_size(tmp_path: Path, monkeypatch: pytes
     path = sets.coco_instances(tmp_path / "set") / "annotations/instances_train2017.json"
     content = json.loads(path.read_text())
     content["categories"][0]["name"] = "Straßenmüll 垃圾"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert json_index.read(path).categories[0]["name"] == "Straßenmüll 垃圾"
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     whole = json_index.read(path)
     assert whole.categories[0]["name"] == "Straßenmüll 垃圾"
