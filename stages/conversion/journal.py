@@ -16,19 +16,31 @@ from stages.conversion import picture, picture_decoding, records
 from stages.conversion.records import Record
 from stages.foundation import files, panoptic_ids, picture_files
 from stages.foundation.coco_types import Category
-from stages.sets import formats
+from stages.sets import classes, formats, raw_set
 from stages.vistas import reader
 
 FILE_NAME = "records.jsonl"
-_CODE = (picture, png, reader, picture_decoding, records, rle, files, panoptic_ids, picture_files, *formats.MODULES)
+_CODE = (
+    picture,
+    png,
+    reader,
+    picture_decoding,
+    records,
+    rle,
+    files,
+    panoptic_ids,
+    picture_files,
+    raw_set,
+    *formats.MODULES,
+)
 """Modules whose code decides what a picture becomes."""
 
 
 def fingerprint(work: Sequence[picture.Work], settings: picture.Settings, categories: Sequence[Category]) -> str:
     """Return the SHA-256 of code, parameters, classes, and each input file's path, size and time of change."""
     digest = hashlib.sha256(f"{json.dumps(categories)} {settings}".encode())
-    for module in _CODE:
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for path in (*(Path(str(module.__file__)) for module in _CODE), *sorted(classes.FOLDER.glob("*.csv"))):
+        digest.update(path.read_bytes())
     for item in work:
         digest.update(repr(item).encode())
         scene = item.scene if isinstance(item, picture.Task) else None
