@@ -63,8 +63,11 @@ def tao_wheel() -> None:
 
 def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command with this environment's programs first on PATH; never raises."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    full = {**os.environ, "PATH": path, **env}
+    # uv is there where `make env` had to install it.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(REPO / ".tools/bin")])
+    # Tests run in `make test`, whose flags are not meant for the `make` that a test runs.
+    outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    full = {**outer, "PATH": path, **env}
     return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, check=False)
 
 

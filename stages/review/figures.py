@@ -200,7 +200,7 @@ def changes(
         old, new = lock.flat(before.get(stem, {})), lock.flat(after.get(stem, {}))
         is_same_machine = not (old and new) or same_machine(before[stem], after[stem])
         for key in {**new, **old}:
-            if key.startswith("host.") or not any(_number(side.get(key)) for side in (old, new)):
+            if key.startswith(("host.", "built.")) or not any(_number(side.get(key)) for side in (old, new)):
                 continue
             place, figure, of = _figure(stem, key)
             one, other = (side.get(key) if _number(side.get(key)) else None for side in (old, new))

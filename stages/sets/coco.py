@@ -134,6 +134,9 @@ class CocoJson:
         except (KeyError, TypeError, ValueError) as error:
             found = f"segments_info of {path.name} can't be read ({type(error).__name__}: {error})"
             raise ValueError(f"{files.printable(json_path)}: {found}; restore the file") from error
+        if len(infos) < len(entry["segments_info"]):
+            found = f"segments_info of {path.name} has an id twice"
+            raise ValueError(f"{files.printable(json_path)}: {found}; restore the file")
         present = set(ids.tolist()) - {0}
         if present != infos.keys():
             only = (

@@ -48,7 +48,7 @@ MODULES: Final = (ade20k, ade20k_full, bdd100k, cityscapes, classes, coco, idd, 
 def found_in(folder: layouts.Folder) -> list[Format]:
     """Return the formats of which a folder, on the disk or in an archive, has every part."""
     own = [Format.vistas] if reader.lies_at(folder) else [Format.vistas_labels] if _labels_alone(folder) else []
-    return own + [Format[layout.format] for layout in layouts.complete(folder) if Format[layout.format] in _OPEN]
+    return own + [Format[layout.format] for layout in layouts.complete(folder)]
 
 
 def lies_at(folder: layouts.Folder) -> bool:

@@ -322,7 +322,10 @@ def test_ctrl_c_leaves_whole_files(built: Path, video: Path, tmp_path: Path) -> 
     ("source", "message"),
     [
         ("nowhere.mp4", "nowhere.mp4 not found; give SOURCE a picture, a folder of pictures, a video"),
-        ("http://127.0.0.1:9/none.mp4", "can't be opened; check that the camera is there, or that the URL is right"),
+        (
+            "http://127.0.0.1:9/none.mp4",
+            "can't be opened; check that the camera is there, or that URL and server are right",
+        ),
     ],
 )
 def test_what_can_not_be_read_is_said(source: str, message: str) -> None:

@@ -384,6 +384,10 @@ COCO_FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
         lambda c: c["annotations"][0]["segments_info"].pop(),
         r"000100\.png: ids \[\d+\] only in the PNG",
     ),
+    "a segment twice": (
+        lambda c: c["annotations"][0]["segments_info"].append(c["annotations"][0]["segments_info"][0]),
+        r"panoptic_val2017\.json: segments_info of 000000000100\.png has an id twice",
+    ),
     "annotations of an unknown picture": (
         lambda c: c["annotations"][0].update(image_id=7),
         r"annotations of images \[7\], which the file does not list",
