@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.doctor import host, project
-from tests.conftest import must, run
+from tests.conftest import REPO, must, run
 from tests.support import project as small
 from tests.support import servers
 
@@ -25,7 +25,8 @@ def ask(folder: Path, check: str, **env: str) -> Found:
 
 def examine(folder: Path, *command: str, path: str = "", **env: str) -> tuple[int, Found]:
     """Run doctor in a folder; returns the exit status and its lines by name."""
-    own = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # uv is there where `make env` had to install it.
+    own = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(REPO / ".tools/bin")])
     clean = {"PATH": path or own, "PYTHONPATH": str(folder), "HOME": str(folder), **env}
     command = (*(command or ("python", "-m", "stages.commands.doctor")), "--json")
     done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
