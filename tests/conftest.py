@@ -61,12 +61,15 @@ def tao_wheel() -> None:
         importlib.import_module("nvidia_tao_pytorch.cv.mask2former.model.pl_model")
 
 
+OUTER_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "JOBS")
+
+
 def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command with this environment's programs first on PATH; never raises."""
     # uv is there where `make env` had to install it.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(REPO / ".tools/bin")])
-    # Tests run in `make test`, whose flags are not meant for the `make` that a test runs.
-    outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    # Tests run in `make test`, whose flags and values are not meant for the `make` that a test runs.
+    outer = {name: value for name, value in os.environ.items() if name not in OUTER_MAKE}
     full = {**outer, "PATH": path, **env}
     return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, check=False)
 
