@@ -147,13 +147,8 @@ def main() -> None:
         _check_profile(name, cfg)
         stages = [f"{stage}@{name}" for stage in device.METRICS]
         with dvc_project.opened() as repo:
-            graph = pipeline_state.makers(repo, str(device.graph_folder(cfg.targets[name])))
-            stale = pipeline_state.changes(repo, [*graph, "evaluate"], ancestors=True)
-        if stale:
-            stage, words = next(iter(stale.items()))
-            raise RuntimeError(
-                f"{stage} is out of date ({'; '.join(words[:2])}); run `make all`, then adopt the engine"
-            )
+            graph = device.graph_folder(cfg.targets[name])
+            pipeline_state.require_fresh(repo, graph, "adopt the engine")
         check(folder, name, cfg)
         for path in device.outputs(name):
             with files.atomic_write(path) as draft:

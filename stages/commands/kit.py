@@ -53,11 +53,7 @@ def build(out: Path, name: str, cfg: config.Config) -> None:
     """
     target = config.find_target(cfg, name)
     with dvc_project.opened() as repo:
-        graph = pipeline_state.makers(repo, str(device.graph_folder(target)))
-        stale = pipeline_state.changes(repo, [*graph, "evaluate"], ancestors=True)
-    if stale:
-        stage, words = next(iter(stale.items()))
-        raise RuntimeError(f"{stage} is out of date ({'; '.join(words[:2])}); run `make all`, then make the kit")
+        pipeline_state.require_fresh(repo, device.graph_folder(target), "make the kit")
     commit, dirty = build_record.git_state()
     # DVC's outputs may be links into its cache.
     with files.atomic_write(out) as draft, tarfile.open(draft, "w", dereference=True) as tar:

@@ -5,6 +5,7 @@ and parameters alone, and needs no data. `repo` is that of stages/foundation/dvc
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -17,9 +18,14 @@ def order(repo: Any, goal: str) -> list[str]:
     return [stage.addressing for stage in nodes if stage.cmd]
 
 
-def makers(repo: Any, path: str) -> list[str]:
-    """Return the names of the stages with the output `path`: one, or none."""
-    return [stage.addressing for stage in repo.index.graph for out in stage.outs if out.def_path == path]
+def require_fresh(repo: Any, graph: Path, then: str) -> None:
+    """Raise RuntimeError where the stage that writes the folder `graph`, `evaluate` or one before them is out of date.
+
+    `then` says what to do after `make all`.
+    """
+    writers = [stage.addressing for stage in repo.index.graph for out in stage.outs if out.def_path == str(graph)]
+    for stage, words in changes(repo, [*writers, "evaluate"], ancestors=True).items():
+        raise RuntimeError(f"{stage} is out of date ({'; '.join(words[:2])}); run `make all`, then {then}")
 
 
 def changes(repo: Any, names: Iterable[str] | None = None, ancestors: bool = False) -> dict[str, list[str]]:

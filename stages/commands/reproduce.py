@@ -51,7 +51,7 @@ def state(repo: Any, name: str, target: Elsewhere, metrics: Path) -> str:
         return f"{name}: {stage.addressing} has never run: {target.reason}"
     if stale := pipeline_state.changes(repo, target.stages):
         reasons = [f"{key}: {words}" for key, all_words in stale.items() for words in all_words]
-        if all(words.endswith(" deleted") for words in reasons):
+        if all(words.endswith((" deleted", " not in cache")) for words in reasons):
             return f"{name}: built elsewhere, not in this workspace; `make pull` brings it if it was pushed"
         return f"{name}: stale ({'; '.join(reasons[:3])}): {target.reason}"
     benchmark = metrics / f"benchmark_{name}.json"
