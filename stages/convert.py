@@ -42,7 +42,10 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     things = frozenset(c["id"] for c in categories if c["isthing"])
     summary: dict[str, object] = {"classes": len(categories), "things": len(things)}
     statistics: dict[str, object] = {
-        "sources": {n: {"version": s.version, "root": str(s.root)} for n, s in found.items()}
+        "sources": {
+            name: {"version": source.version, "root": str(source.root), **taxonomy.coverage(rows[name], categories)}
+            for name, source in found.items()
+        }
     }
     with files.atomic_write(out, keep=True) as draft:
         draft.mkdir(exist_ok=True)

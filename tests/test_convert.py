@@ -140,6 +140,38 @@ def test_statistics_count_what_is_there(coco: Path) -> None:
     assert found["sources"]["vistas"]["version"] == "v2.0"
 
 
+@pytest.mark.parametrize("max_edge_px", [0, 64])
+def test_statistics_count_what_each_source_labels(tmp_path: Path, max_edge_px: int) -> None:
+    whole = "source,target\ncar,car\ncars,void\nroad,road\nlane,lane\nvoid,void\n"
+    united = "source,target,union\ncar,car\ncars,void\nroad,void,road; lane\nlane,void,road; lane\nvoid,void\n"
+    for name, content_ in (("a", whole), ("b", united)):
+        write_set(tmp_path / "sets" / name, training=2, validation=1)
+        (tmp_path / f"{name}.csv").write_text(content_)
+    for path in (tmp_path / "sets").glob("*/training/*/*"):
+        write_png(path, cv2.imread(str(path), cv2.IMREAD_UNCHANGED).repeat(2, 0).repeat(2, 1))
+    sources = {name: config.Source(root=name, taxonomy=name) for name in ("a", "b")}
+    cfg = config.Data(sources=sources, max_edge_px=max_edge_px)
+    build(tmp_path / "sets", tmp_path / "coco", cfg, tmp_path)
+    found = files.read_json(tmp_path / "coco/statistics.json")
+    assert found["sources"]["b"]["classes_never_labelled"] == ["road", "lane"]
+    assert found["sources"]["a"]["classes_never_labelled"] == []
+    for name in ("a", "b"):
+        counts = found["train"]["by_source"][name]
+        maps = [
+            cv2.imread(str(tmp_path / "coco/train/semantic" / f"{i['source']}_{i['key']}.png"), cv2.IMREAD_UNCHANGED)
+            for i in images(tmp_path / "coco")
+            if i["source"] == name
+        ]
+        assert (counts["images"], counts["pixels"]) == (2, sum(m.size for m in maps))
+        assert counts["void_pixels"] == sum((m == 0).sum() for m in maps)
+        pixels = {c: sum(int((m == i).sum()) for m in maps) for i, c in enumerate(("car", "road", "lane"), start=1)}
+        assert counts["pixels_by_class"] == pixels
+    by_source = found["train"]["by_source"]
+    roads = [by_source["a"]["pixels_by_class"][c] for c in ("road", "lane")]
+    assert by_source["b"]["void_pixels_of_unions"] == sum(roads) > 0
+    assert by_source["a"]["void_pixels_of_unions"] == 0
+
+
 def test_own_panoptic_pngs_are_used_where_they_say_the_same(coco: Path, vistas_set: Path) -> None:
     for entry in panoptic.read(coco / "val").entries:
         original = vistas_set / "validation/v2.0/panoptic" / entry.png.name

@@ -53,6 +53,8 @@ class ValueTables:
     """Value -> whether its segment is a crowd; bool [N]."""
     dropped: npt.NDArray[np.bool_]
     """Value -> whether its label is `drop` in the taxonomy; bool [N]."""
+    unions: npt.NDArray[np.bool_]
+    """Value -> whether its label covers several classes in the taxonomy, and is void; bool [N]."""
     merged: npt.NDArray[np.uint16]
     """Value -> the value of its segment, which all values of a stuff class share; uint16 [N]."""
     ids: npt.NDArray[np.int32]
@@ -122,6 +124,8 @@ class _Segments:
     """Value of the raster -> category_id, 0 for void and groups; uint8 [N]."""
     dropped: int = 0
     """Number of segments whose label is `drop` in the taxonomy."""
+    union_px: int = 0
+    """Pixels whose label covers several classes in the taxonomy and is void."""
     small: int = 0
     """Number of objects below data.min_segment_px."""
 
@@ -136,6 +140,7 @@ def value_tables(mappings: tuple[LabelMapping, ...], things: frozenset[int], ras
     categories = np.array([m.category_id for m in mappings] + [0], np.int32)[raster.labels]
     groups = np.array([m.iscrowd for m in mappings] + [False], np.bool_)[raster.labels]
     dropped = np.array([m.dropped for m in mappings] + [False], np.bool_)[raster.labels]
+    unions = np.array([m.union for m in mappings] + [False], np.bool_)[raster.labels]
     is_thing = np.isin(categories, list(things))
     merged = np.arange(len(categories), dtype=np.uint16)
     stuff = np.flatnonzero((categories > 0) & ~is_thing)
@@ -144,7 +149,7 @@ def value_tables(mappings: tuple[LabelMapping, ...], things: frozenset[int], ras
     merged[stuff] = first[categories[stuff]]
     ids = np.where(categories > 0, merged.astype(np.int32) + 1, 0)
     classes = np.where(groups, 0, categories).astype(np.uint8)
-    return ValueTables(categories, groups | (raster.crowds & is_thing), dropped, merged, ids, classes)
+    return ValueTables(categories, groups | (raster.crowds & is_thing), dropped, unions, merged, ids, classes)
 
 
 def convert(task: Task, settings: Settings) -> Record:
@@ -221,6 +226,7 @@ def convert(task: Task, settings: Settings) -> Record:
         "segments": segments.infos,
         "counts": {
             "dropped": segments.dropped,
+            "union_px": segments.union_px,
             "small": segments.small,
             "lost": lost,
             "turned": int(decoded.orientation != 1),
@@ -251,6 +257,7 @@ def _select(segments: list[rle.Segment], tables: ValueTables, settings: Settings
         value = segment.value
         category_id, iscrowd = int(tables.categories[value]), bool(tables.crowds[value])
         result.dropped += int(tables.dropped[value])
+        result.union_px += segment.area * int(tables.unions[value])
         if not category_id:
             continue
         info: SegmentRecord = {

@@ -50,4 +50,5 @@ class Record(TypedDict, total=False):
     """File name of both PNGs."""
     segments: list[SegmentRecord]
     counts: dict[str, int]
-    """Counts for stages/conversion/statistics.py: dropped, small, lost, turned and rewritten, and the set's own."""
+    """Counts for stages/conversion/statistics.py: dropped, union_px, small, lost, turned and rewritten, and the set's
+    own."""

@@ -1,7 +1,8 @@
 """Counts the images, segments and pixels of a split, by class and by size."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from stages.conversion.records import Record
 from stages.foundation.coco_types import Category
@@ -15,13 +16,24 @@ OVERLAPS = ("objects_hidden_by_others", "object_pixels_under_others")
 """Counts of the formats whose objects may overlap: what is lost, since a pixel has one segment."""
 
 
+@dataclass
+class _SourceCounts:
+    """The counts of a source in a split."""
+
+    images: int = 0
+    pixels: int = 0
+    void_by_union: int = 0
+    by_class: Counter[int] = field(default_factory=Counter)
+    """category_id -> pixels."""
+
+
 class Statistics:
     """The counts of a split. Records are added one by one."""
 
-    def __init__(self, categories: Sequence[Category]) -> None:
+    def __init__(self, categories: Sequence[Category], sources: Iterable[str]) -> None:
         self._categories = categories
+        self._by_source = {source: _SourceCounts() for source in sorted(sources)}
         self._counts: Counter[str] = Counter()
-        self._sources: Counter[str] = Counter()
         self._images: Counter[int] = Counter()
         self._segments: Counter[int] = Counter()
         self._pixels: Counter[int] = Counter()
@@ -38,11 +50,15 @@ class Statistics:
         image, segments = record["image"], record["segments"]
         self._counts.update(images=1, segments=len(segments), pixels=image["height"] * image["width"])
         self._counts.update(record["counts"])
-        self._sources[image["source"]] += 1
+        source = self._by_source[image["source"]]
+        source.images += 1
+        source.pixels += image["height"] * image["width"]
+        source.void_by_union += record["counts"]["union_px"]
         self._images.update({segment["category_id"] for segment in segments})
         for segment in segments:
             self._segments[segment["category_id"]] += 1
             self._pixels[segment["category_id"]] += segment["area"]
+            source.by_class[segment["category_id"]] += segment["area"]
             self._counts["crowds"] += segment["iscrowd"]
             if "segmentation" in segment:
                 self._counts["instances"] += 1
@@ -67,7 +83,7 @@ class Statistics:
         pixels = self._counts["pixels"]
         return {
             **self.summary(),
-            "images_by_source": dict(sorted(self._sources.items())),
+            "images_by_source": {name: source.images for name, source in self._by_source.items() if source.images},
             "void_pct": round(100 * (1 - self._pixels.total() / pixels), 3) if pixels else 0.0,
             "segments_of_dropped_classes": self._counts["dropped"],
             "segments_below_min_segment_px": self._counts["small"],
@@ -92,6 +108,16 @@ class Statistics:
                 }
                 for category in self._categories
             ],
+            "by_source": {
+                name: {
+                    "images": source.images,
+                    "pixels": source.pixels,
+                    "void_pixels": source.pixels - source.by_class.total(),
+                    "void_pixels_of_unions": source.void_by_union,
+                    "pixels_by_class": {c["name"]: source.by_class[c["id"]] for c in self._categories},
+                }
+                for name, source in self._by_source.items()
+            },
             "empty_images": self.empty,
             "skipped_images": self.skipped,
         }

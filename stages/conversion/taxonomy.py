@@ -9,6 +9,8 @@ target   name of the class that it becomes; `void`: its pixels belong to no clas
 crowd    `crowd` where the label marks a group of objects of the class: its segments get iscrowd 1
 isthing  1 for a thing, 0 for stuff; empty: `instances` of the config
 color    #RRGGBB of the class; empty: the color of the config
+union    where the target is `void`: two or more classes, separated by semicolons, that the label does not tell apart, such
+         as a road and its markings; its pixels are counted in statistics.json
 """
 
 import logging
@@ -25,7 +27,9 @@ log = logging.getLogger(__name__)
 
 MAX_CLASSES = 254
 VOID, DROP, CROWD = "void", "drop", "crowd"
-COLUMNS = ("source", "target", "crowd", "isthing", "color")
+COLUMNS = ("source", "target", "crowd", "isthing", "color", "union")
+SEPARATOR = ";"
+"""Between the classes of a union."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Row:
     crowd: bool = False
     isthing: int | None = None
     color: tuple[int, ...] | None = None
+    union: tuple[str, ...] = ()
+    """Classes that the label does not tell apart; the target is void."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class LabelMapping:
     """True if the label marks groups of objects."""
     dropped: bool = False
     """True if the table's target is `drop`."""
+    union: bool = False
+    """True if the label is void because it covers several classes."""
 
 
 def read(path: Path, labels: Sequence[Label]) -> list[Row]:
@@ -116,7 +124,21 @@ def _row(texts: dict[str, str], where: str) -> Row:
             raise ValueError(f"{where}: color is {texts['color']!r}, expected #RRGGBB or nothing; correct the line")
         color = tuple(bytes.fromhex(digits))
     isthing = int(texts["isthing"]) if texts["isthing"] else None
-    return Row(where, texts["source"], texts["target"], texts["crowd"] == CROWD, isthing, color)
+    union = _union(texts, where) if texts["union"] else ()
+    return Row(where, texts["source"], texts["target"], texts["crowd"] == CROWD, isthing, color, union)
+
+
+def _union(texts: dict[str, str], where: str) -> tuple[str, ...]:
+    classes = tuple(name.strip() for name in texts["union"].split(SEPARATOR))
+    if texts["target"] != VOID:
+        raise ValueError(
+            f"{where}: union with the target {texts['target']!r}, expected {VOID!r}: pixels of a union have no class; "
+            "correct the line"
+        )
+    if len(set(classes)) < max(2, len(classes)) or {"", VOID, DROP} & set(classes):
+        expected = f"two or more different classes, with {SEPARATOR!r} between them"
+        raise ValueError(f"{where}: union is {texts['union']!r}, expected {expected}; correct the line")
+    return classes
 
 
 def as_evaluated(labels: Sequence[Label], where: str) -> list[Row]:
@@ -132,8 +154,8 @@ def build(
     `sets` has the labels of each source and its rows, both in id order. Classes with the same name are one category.
 
     Raises ValueError, naming the line: labels of one set have the same name; a class is a thing in one source and stuff
-    in another; a crowd belongs to stuff, or to a class that no other row has as its target; there are more classes than
-    TAO's 8-bit masks hold.
+    in another; a crowd belongs to stuff, or to a class that no other row has as its target; a union names a class that
+    differs only by spelling from one that there is; there are more classes than TAO's 8-bit masks hold.
     """
     classes: dict[str, Category] = {}
     first_rows: dict[str, str] = {}
@@ -172,12 +194,18 @@ def build(
     for category_id, category in enumerate(categories, start=1):
         category["id"] = category_id
     by_name = {c["name"]: c for c in categories}
+    for row in (row for _, rows in sets.values() for row in rows):
+        # Classes of a union that no source has are right: a set may be used alone.
+        for name in row.union:
+            if name not in by_name and (found := names.similar(name, by_name)):
+                problem = f"{name!a} of the union differs only by spelling from the class {found[0]!a}"
+                raise ValueError(f"{row.where}: {problem} ({first_rows[found[0]]}); write it alike")
     return categories, {source: tuple(_mapping(row, by_name) for row in rows) for source, (_, rows) in sets.items()}
 
 
 def _mapping(row: Row, by_name: dict[str, Category]) -> LabelMapping:
     if row.target in (VOID, DROP):
-        return LabelMapping(0, dropped=row.target == DROP)
+        return LabelMapping(0, dropped=row.target == DROP, union=bool(row.union))
     found = by_name.get(row.target)
     if found is None:
         hint = names.hint(row.target, by_name)
@@ -187,3 +215,18 @@ def _mapping(row: Row, by_name: dict[str, Category]) -> LabelMapping:
     if row.crowd and not found["isthing"]:
         raise ValueError(f"{row.where}: a crowd of {row.target!r}, which is stuff and has no crowds; correct the line")
     return LabelMapping(found["id"], iscrowd=row.crowd)
+
+
+def coverage(rows: Sequence[Row], categories: Sequence[Category]) -> dict[str, list[str]]:
+    """Return the classes, by name, that a source with these rows does not label everywhere.
+
+    `classes_never_labelled` are those that no label becomes. `classes_partly_labelled` are those that a label becomes,
+    while another label covers them together with other classes.
+    """
+    targets = {row.target for row in rows if not row.crowd}
+    united = {name for row in rows for name in row.union}
+    classes = [category["name"] for category in categories]
+    return {
+        "classes_never_labelled": [name for name in classes if name not in targets],
+        "classes_partly_labelled": [name for name in classes if name in targets and name in united],
+    }

@@ -69,6 +69,57 @@ def test_errors_name_the_line(tmp_path: Path, lines: list[str], words: list[str]
     assert [w for w in words if w not in str(caught.value)] == []
 
 
+UNION_HEADER = "source,target,crowd,isthing,color,union"
+
+
+@pytest.mark.parametrize(
+    ("road", "words"),
+    [
+        ("road,road,,,,lane; road", ["'road'", "expected 'void'", "pixels of a union have no class"]),
+        ("road,drop,,,,lane; road", ["'drop'", "expected 'void'"]),
+        ("road,void,,,,lane", ["union is 'lane'", "two or more different classes, with ';' between them"]),
+        ("road,void,,,,lane; lane", ["two or more different classes"]),
+        ("road,void,,,,lane; road;", ["two or more different classes"]),
+        ("road,void,,,,lane; void", ["two or more different classes"]),
+        ("road,void,,,,lane; Car", ["'Car' of the union differs only by spelling from the class 'car'", "csv:2)"]),
+    ],
+)
+def test_errors_of_unions_name_the_line(tmp_path: Path, road: str, words: list[str]) -> None:
+    path = table(tmp_path, "car,car", "cars,void", road, header=UNION_HEADER)
+    with pytest.raises(ValueError, match=r"table\.csv:4: ") as caught:
+        taxonomy.build({"set": (LABELS, taxonomy.read(path, LABELS))})
+    assert [w for w in words if w not in str(caught.value)] == []
+
+
+def test_a_union_is_void_and_its_classes_are_labelled_in_part(tmp_path: Path) -> None:
+    first = taxonomy.read(table(tmp_path, "car,car", "cars,car,crowd", "road,road"), LABELS)
+    path = table(tmp_path, "car,car", "cars,void,,,,car; bus", "road,void,,,,road; lane", header=UNION_HEADER)
+    second = taxonomy.read(path, LABELS)
+    categories, targets = taxonomy.build({"a": (LABELS, first), "b": (LABELS, second)})
+    assert [c["name"] for c in categories] == ["car", "road"]
+    assert targets["b"][1:] == (taxonomy.LabelMapping(0, union=True),) * 2
+    assert taxonomy.coverage(first, categories) == {"classes_never_labelled": [], "classes_partly_labelled": []}
+    assert taxonomy.coverage(second, categories) == {
+        "classes_never_labelled": ["road"],
+        "classes_partly_labelled": ["car"],
+    }
+
+
+def test_classes_that_differ_only_by_spelling_are_a_warning_with_both_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sets = {}
+    for name, target in (("a", "trash can"), ("b", "trash-can"), ("c", "trash can")):
+        (tmp_path / name).mkdir()
+        path = table(tmp_path / name, "car,car", f"cars,{target}", "road,void")
+        sets[name] = (LABELS, taxonomy.read(path, LABELS))
+    taxonomy.build(sets)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"'trash can' ({tmp_path}/a/table.csv:3)" in message
+    assert f"'trash-can' ({tmp_path}/b/table.csv:3)" in message
+    assert "two classes" in message
+
+
 def test_other_columns_and_missing_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"table\.csv:1: columns .*'colour'"):
         taxonomy.read(table(tmp_path, header="source,target,colour"), LABELS)
