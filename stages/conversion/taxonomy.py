@@ -9,8 +9,8 @@ target   name of the class that it becomes; `void`: its pixels belong to no clas
 crowd    `crowd` where the label marks a group of objects of the class: its segments get iscrowd 1
 isthing  1 for a thing, 0 for stuff; empty: `instances` of the config
 color    #RRGGBB of the class; empty: the color of the config
-union    where the target is `void`: two or more classes, separated by semicolons, that the label does not tell apart, such
-         as a road and its markings; its pixels are counted in statistics.json
+union    where the target is `void`: two or more classes, separated by semicolons, that the label does not tell apart,
+         such as a road and its markings; its pixels are counted in statistics.json
 """
 
 import logging

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,68 @@ def test_a_broken_config_is_named(tmp_path: Path, content: str, words: str) -> N
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=rf"config\.json.*: .*{words}"):
         labels.load(tmp_path / "config.json")
+
+
+def labels_of(name: str) -> tuple[labels.Label, ...]:
+    """The labels that a table has lines for; things by its column isthing."""
+    with (TABLES / f"{name}.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    return tuple(
+        labels.Label(i, line["source"], "", line["isthing"] == "1", True, (0, 0, 0)) for i, line in enumerate(lines)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "things", "stuff"),
+    [
+        ("ade150", 150, 100, 50),
+        ("coco133", 133, 80, 53),
+        ("merged222_v2_0", 124, 72, 52),
+        ("cityscapes19_cityscapes", 34, 8, 11),
+        ("cityscapes19_bdd100k", 40, 8, 11),
+        ("cityscapes19_idd", 40, 8, 10),
+        ("cityscapes19_voc", 21, 5, 0),
+    ],
+)
+def test_tables_of_other_sets(name: str, count: int, things: int, stuff: int) -> None:
+    found = labels_of(name)
+    assert len({label.name for label in found}) == count
+    categories, _ = taxonomy.build({"set": (found, taxonomy.read(TABLES / f"{name}.csv", found))})
+    assert [c["isthing"] for c in categories] == [1] * things + [0] * stuff
+
+
+@pytest.mark.parametrize("target", ["cityscapes19", "vistas_v2_0"])
+@pytest.mark.parametrize("source", ["ade150", "coco133", "cityscapes"])
+def test_tables_onto_other_classes(target: str, source: str) -> None:
+    own = labels_of("cityscapes19_cityscapes" if source == "cityscapes" else source)
+    onto = taxonomy.read(
+        TABLES / f"{target}_v2_0.csv" if target == "cityscapes19" else TABLES / f"{target}.csv", labels.LABELS
+    )
+    rows = taxonomy.read(TABLES / f"{target}_{source}.csv", own)
+    alone, _ = taxonomy.build({"vistas": (labels.LABELS, onto)})
+    both, _ = taxonomy.build({"vistas": (labels.LABELS, onto), "other": (own, rows)})
+    assert both == alone
+    names = {c["name"] for c in alone}
+    assert [row.where for row in rows if not {*row.union} <= names] == []
+
+
+@pytest.mark.parametrize("ade", ["merged222_ade150", "merged222_strict_ade150"])
+def test_the_merged_set_has_222_classes(ade: str) -> None:
+    own = labels_of("ade150")
+    rows = taxonomy.read(TABLES / f"{ade}.csv", own)
+    vistas = taxonomy.read(TABLES / "merged222_v2_0.csv", labels.LABELS)
+    categories, _ = taxonomy.build({"vistas": (labels.LABELS, vistas), "ade20k": (own, rows)})
+    assert len({c["name"] for c in categories}) == 222
+    assert sum(c["isthing"] for c in categories) == 147
+    assert [row.source for row in vistas if row.source != row.target or row.isthing is None] == []
+    assert len({row.target for row in rows if row.target.startswith("New-")}) == 98
+    # The name ends with a blank in the set that this merge was made for.
+    assert "New-buffet-counter-sideboard " in {row.target for row in rows}
+    by_source = {row.source: row for row in rows}
+    assert {by_source[name].target for name in ("stairs", "stairway", "step")} == {"New-stairs"}
+    if ade == "merged222_ade150":
+        assert sum(not row.target.startswith("New-") for row in rows) == 49
+        assert by_source["road"].target == "construction--flat--road"
+        assert all(row.isthing is not None for row in rows)
+    else:
+        assert "marking--continuous--solid" in by_source["road"].union
