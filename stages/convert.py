@@ -4,6 +4,7 @@ Each split, train and val, gets a folder with
   panoptic.json    segments of each picture, with their ids as colours in panoptic/*.png
   instances.json   things only, masks as compressed run lengths
   semantic.jsonl   a line for each picture, with its classes in semantic/*.png (8-bit grey, 0 = ignore)
+  sources.json     for each source its format and the category_ids that it labels everywhere, and in part
   images/          only pictures that were rewritten: scaled, turned, or decoded differently by TAO than by the engines
 and both splits share label_map.json and statistics.json. File names in the JSON files are relative to the split's
 folder. Formats: cocodataset.org/#format-data, and TAO's data loaders.
@@ -41,11 +42,25 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     categories, mappings = taxonomy.build({name: (found[name].labels, rows[name]) for name in found})
     things = frozenset(c["id"] for c in categories if c["isthing"])
     summary: dict[str, object] = {"classes": len(categories), "things": len(things)}
+    coverage = {name: taxonomy.coverage(rows[name], categories) for name in found}
     statistics: dict[str, object] = {
         "sources": {
-            name: {"version": source.version, "root": str(source.root), **taxonomy.coverage(rows[name], categories)}
+            name: {
+                "version": source.version,
+                "root": str(source.root),
+                "classes_never_labelled": [c["name"] for c in coverage[name].never],
+                "classes_partly_labelled": [c["name"] for c in coverage[name].partly],
+            }
             for name, source in found.items()
         }
+    }
+    labelled = {
+        name: {
+            "format": source.format.value,
+            "category_ids_everywhere": [c["id"] for c in coverage[name].everywhere],
+            "category_ids_partly": [c["id"] for c in coverage[name].partly],
+        }
+        for name, source in found.items()
     }
     with files.atomic_write(out, keep=True) as draft:
         draft.mkdir(exist_ok=True)
@@ -67,6 +82,7 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
                 if raw.format is config.Format.vistas
             }
             counted = split.convert(name, work, settings, categories, masks, cfg)
+            files.write_json(draft / name / "sources.json", labelled)
             summary[name], statistics[name] = counted.summary(), counted.content()
             log.info("%s: %s", name, summary[name])
         files.write_json(draft / "statistics.json", statistics)

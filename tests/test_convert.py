@@ -155,6 +155,11 @@ def test_statistics_count_what_each_source_labels(tmp_path: Path, max_edge_px: i
     found = files.read_json(tmp_path / "coco/statistics.json")
     assert found["sources"]["b"]["classes_never_labelled"] == ["road", "lane"]
     assert found["sources"]["a"]["classes_never_labelled"] == []
+    for split in ("train", "val"):
+        assert files.read_json(tmp_path / "coco" / split / "sources.json") == {
+            "a": {"format": "vistas", "category_ids_everywhere": [1, 2, 3], "category_ids_partly": []},
+            "b": {"format": "vistas", "category_ids_everywhere": [1], "category_ids_partly": []},
+        }
     for name in ("a", "b"):
         counts = found["train"]["by_source"][name]
         maps = [

@@ -29,7 +29,7 @@ def convert(
     `masks` has an empty object for each source in Vistas layout; the masks of the split are added to it. Raises as
     convert.build does.
     """
-    path, counted = settings.folder / journal.FILE_NAME, Statistics(categories, settings.tables)
+    path, counted = settings.folder / journal.FILE_NAME, Statistics(categories, settings.sources)
     done = journal.resume(path, journal.fingerprint(work, settings, categories))
     for folder in ("panoptic", "semantic"):
         (settings.folder / folder).mkdir(exist_ok=True)

@@ -217,16 +217,24 @@ def _mapping(row: Row, by_name: dict[str, Category]) -> LabelMapping:
     return LabelMapping(found["id"], iscrowd=row.crowd)
 
 
-def coverage(rows: Sequence[Row], categories: Sequence[Category]) -> dict[str, list[str]]:
-    """Return the classes, by name, that a source with these rows does not label everywhere.
+@dataclass(frozen=True)
+class Coverage:
+    """What a source labels of the classes."""
 
-    `classes_never_labelled` are those that no label becomes. `classes_partly_labelled` are those that a label becomes,
-    while another label covers them together with other classes.
-    """
+    everywhere: tuple[Category, ...]
+    """Classes whose every pixel has them: a label becomes the class, and no other label covers it with others."""
+    partly: tuple[Category, ...]
+    """Classes that a label becomes, while another label covers them together with other classes."""
+    never: tuple[Category, ...]
+    """Classes that no label becomes."""
+
+
+def coverage(rows: Sequence[Row], categories: Sequence[Category]) -> Coverage:
+    """Return which classes a source with these rows labels."""
     targets = {row.target for row in rows if not row.crowd}
     united = {name for row in rows for name in row.union}
-    classes = [category["name"] for category in categories]
-    return {
-        "classes_never_labelled": [name for name in classes if name not in targets],
-        "classes_partly_labelled": [name for name in classes if name in targets and name in united],
-    }
+    return Coverage(
+        tuple(c for c in categories if c["name"] in targets - united),
+        tuple(c for c in categories if c["name"] in targets & united),
+        tuple(c for c in categories if c["name"] not in targets),
+    )

@@ -99,11 +99,9 @@ def test_a_union_is_void_and_its_classes_are_labelled_in_part(tmp_path: Path) ->
     categories, targets = taxonomy.build({"a": (LABELS, first), "b": (LABELS, second)})
     assert [c["name"] for c in categories] == ["car", "road"]
     assert targets["b"][1:] == (taxonomy.LabelMapping(0, union=True),) * 2
-    assert taxonomy.coverage(first, categories) == {"classes_never_labelled": [], "classes_partly_labelled": []}
-    assert taxonomy.coverage(second, categories) == {
-        "classes_never_labelled": ["road"],
-        "classes_partly_labelled": ["car"],
-    }
+    car, road = categories
+    assert taxonomy.coverage(first, categories) == taxonomy.Coverage((car, road), (), ())
+    assert taxonomy.coverage(second, categories) == taxonomy.Coverage((), (car,), (road,))
 
 
 def test_classes_that_differ_only_by_spelling_are_a_warning_with_both_lines(
@@ -193,8 +191,8 @@ def labels_of(name: str) -> tuple[labels.Label, ...]:
 @pytest.mark.parametrize(
     ("name", "count", "things", "stuff"),
     [
-        ("ade150", 150, 100, 50),
-        ("coco133", 133, 80, 53),
+        ("ade20k", 150, 100, 50),
+        ("coco_panoptic", 133, 80, 53),
         ("merged222_v2_0", 124, 72, 52),
         ("cityscapes19_cityscapes", 34, 8, 11),
         ("cityscapes19_bdd100k", 40, 8, 11),
@@ -210,7 +208,7 @@ def test_tables_of_other_sets(name: str, count: int, things: int, stuff: int) ->
 
 
 @pytest.mark.parametrize("target", ["cityscapes19", "vistas_v2_0"])
-@pytest.mark.parametrize("source", ["ade150", "coco133", "cityscapes"])
+@pytest.mark.parametrize("source", ["ade20k", "coco_panoptic", "cityscapes"])
 def test_tables_onto_other_classes(target: str, source: str) -> None:
     own = labels_of("cityscapes19_cityscapes" if source == "cityscapes" else source)
     onto = taxonomy.read(
@@ -224,9 +222,9 @@ def test_tables_onto_other_classes(target: str, source: str) -> None:
     assert [row.where for row in rows if not {*row.union} <= names] == []
 
 
-@pytest.mark.parametrize("ade", ["merged222_ade150", "merged222_strict_ade150"])
+@pytest.mark.parametrize("ade", ["merged222_ade20k", "merged222_strict_ade20k"])
 def test_the_merged_set_has_222_classes(ade: str) -> None:
-    own = labels_of("ade150")
+    own = labels_of("ade20k")
     rows = taxonomy.read(TABLES / f"{ade}.csv", own)
     vistas = taxonomy.read(TABLES / "merged222_v2_0.csv", labels.LABELS)
     categories, _ = taxonomy.build({"vistas": (labels.LABELS, vistas), "ade20k": (own, rows)})
@@ -238,7 +236,7 @@ def test_the_merged_set_has_222_classes(ade: str) -> None:
     assert "New-buffet-counter-sideboard " in {row.target for row in rows}
     by_source = {row.source: row for row in rows}
     assert {by_source[name].target for name in ("stairs", "stairway", "step")} == {"New-stairs"}
-    if ade == "merged222_ade150":
+    if ade == "merged222_ade20k":
         assert sum(not row.target.startswith("New-") for row in rows) == 49
         assert by_source["road"].target == "construction--flat--road"
         assert all(row.isthing is not None for row in rows)
