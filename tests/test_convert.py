@@ -755,7 +755,7 @@ def test_killed_and_started_again_it_goes_on_and_ends_with_the_same_bytes(
         path.parent.mkdir()
     build(slow_set, whole, config.Data())
     out.mkdir()
-    (out / "old").touch()
+    (out / "statistics.json").touch()
     process = start(command(slow_set, out, workers=workers), out.parent, start_new_session=True)
     written = out.parent / ".coco.draft/train" / journal.FILE_NAME
     while not written.exists() or written.read_bytes().count(b"\n") < 6:
@@ -763,7 +763,7 @@ def test_killed_and_started_again_it_goes_on_and_ends_with_the_same_bytes(
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert [p.name for p in out.iterdir()] == ["old"]
+    assert [p.name for p in out.iterdir()] == ["statistics.json"]
     done = written.read_bytes().count(b"\n") - 1
     assert 5 <= done < 48
     with written.open("a") as file:
@@ -773,6 +773,27 @@ def test_killed_and_started_again_it_goes_on_and_ends_with_the_same_bytes(
     assert again.returncode == 0
     assert f"train: {done} of 48 pictures were converted by an interrupted run" in messages
     assert content(out) == content(whole)
+
+
+def test_of_two_at_once_the_second_is_refused(slow_set: Path, tmp_path: Path) -> None:
+    """Both wrote to one draft before, and the result was a mixture of the two."""
+    whole, out = tmp_path / "whole/coco", tmp_path / "two/coco"
+    for path in (whole, out):
+        path.parent.mkdir()
+    build(slow_set, whole, config.Data())
+    first = start(command(slow_set, out), out.parent)
+    written = out.parent / ".coco.draft/train" / journal.FILE_NAME
+    while not written.exists() or written.read_bytes().count(b"\n") < 2:
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = start(command(slow_set, out, min_segment_px=5), out.parent)
+    _, messages = second.communicate()
+    assert second.returncode == 1
+    assert f"{out} is being written by process {first.pid} (convert) on " in messages.splitlines()[-1]
+    first.communicate()
+    assert first.returncode == 0
+    assert content(out) == content(whole)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["coco", "m.json", "params.yaml"]
 
 
 def test_other_work_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

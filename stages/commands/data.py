@@ -67,7 +67,7 @@ def _folder(src: Path, out: Path, on_error: config.OnError, source: config.Sourc
             Path(folder).chmod(Path(folder).stat().st_mode | stat.S_IRWXU)
         tracking.add(out, new=False)
         return text
-    with tracking.removed_on_failure(out):
+    with tracking.made_new(out):
         with files.atomic_write(out) as draft:
             # `dvc add --out` would leave a second copy of each file in the cache (DVC 3.67). The source's modes are not
             # kept, because DVC and users must be able to delete files from the copied folders.
@@ -86,7 +86,7 @@ def _archive(src: Path, out: Path, on_error: config.OnError, source: config.Sour
         top = layouts.top(whole, formats.lies_at)
         _require_set(src, top if formats.lies_at(top) else whole, source, "unpack the archive and give SRC its {}")
         _check_room(sum(info.file_size for info in content.filelist), (out.parent, tracking.cache(out)))
-        with tracking.removed_on_failure(out):
+        with tracking.made_new(out):
             with files.atomic_write(out) as draft:
                 archives.unpack(content, layouts.path(top), draft)
                 try:

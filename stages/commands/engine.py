@@ -5,6 +5,7 @@ what it needs. Needs Python 3.10 or newer with NumPy, OpenCV and the builder, an
 file over into the workspace.
 """
 
+import contextlib
 import importlib.util
 import os
 import shlex
@@ -71,13 +72,25 @@ def require(paths: Iterable[Path], name: str) -> None:
             )
 
 
+def require_former(out: Path, member: str) -> None:
+    """Raise ValueError if there is a file `out` that is no tar file with the file `member`, so not an earlier one."""
+    if not os.path.lexists(out):
+        return
+    with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(out) as tar:
+        if member in tar.getnames():
+            return
+    raise ValueError(f"{files.printable(out)} is there, and this command did not write it; give OUT another name")
+
+
 def build(name: str, cfg: config.Config, out: Path) -> None:
     """Build, verify and time the engine of target `name`; pack it with its figures into the tar file `out`.
 
     Raises RuntimeError where this host is not what the target needs, or the engine is not as accurate as required; then
-    nothing is packed.
+    nothing is packed. Raises ValueError where `out` is another file.
     """
     target = config.find_target(cfg, name)
+    built, maps, *metrics = outputs(name)
+    require_former(out, str(metrics[0]))
     manifest.check_host(name, target)
     manifest.check_run_host(name, target)
     folders = [graph_folder(target), COCO, PREDICTIONS]
@@ -88,7 +101,6 @@ def build(name: str, cfg: config.Config, out: Path) -> None:
         pull(sorted({path.parent for path in pictures}))
     require(pictures, name)
 
-    built, maps, *metrics = outputs(name)
     engine.build(graph_folder(target), built, name, target, Path(".timing_cache") / name, metrics[0])
     verify.build(built, PREDICTIONS, COCO, maps, metrics[1], name, cfg)
     benchmark.build(built, None, COCO, metrics[2], name, cfg)

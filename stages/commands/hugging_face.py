@@ -15,7 +15,8 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
     """Write the network of checkpoint/model.pth and checkpoint/spec.yaml to the folder `out`.
 
     label_map: the label_map.json of the checkpoint's set, which names the classes. Raises FileNotFoundError if a file
-    is missing, ValueError if the checkpoint is not of a Mask2Former or transformers can't compute its network.
+    is missing, ValueError if the checkpoint is not of a Mask2Former, transformers can't compute its network, or `out`
+    has files that no earlier run wrote.
     """
     from safetensors.torch import save_file
 
@@ -39,7 +40,7 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{spec_path}: has no {error}; use the spec that train wrote") from error
     compatibility.check_spec(str(spec_path), spec["model"])
-    with files.atomic_write(out) as draft:
+    with files.atomic_write(out, recorded=True) as draft:
         draft.mkdir()
         tensors = state_dict.to_hugging_face(state)
         save_file(tensors, draft / hugging_face_folder.SAFETENSORS, metadata={"format": "pt"})

@@ -34,10 +34,11 @@ _CATEGORY = {"id", "name", "isthing", "color"}
 def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config.Config) -> int:
     """Write the results for each picture of `source`, a file or a folder, to `out`; return the number of pictures.
 
-    `checkpoint` is the folder that train wrote. An existing `out` is replaced as a whole once the results are complete.
-    Raises ValueError for a source of another kind, for a label map of other classes than the checkpoint's, for two
-    pictures whose names differ only by the suffix, for an `out` that contains the source or is a file, and if no
-    picture can be read. Raises OSError if a file can't be read or written.
+    `checkpoint` is the folder that train wrote. An `out` that an earlier run wrote is replaced as a whole once the
+    results are complete. Raises ValueError for a source of another kind, for a label map of other classes than the
+    checkpoint's, for two pictures whose names differ only by the suffix, for an `out` that contains the source, has
+    files that no earlier run wrote or is a file, and if no picture can be read. Raises OSError if a file can't be read
+    or written.
     """
     pictures = open_source(source)
     if not isinstance(pictures, PictureFiles):
@@ -74,7 +75,7 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
     modes = tuple(config.Mode) if cfg.model.mode is config.Mode.panoptic else (cfg.model.mode,)
     images: list[dict[str, int | str]] = []
     results: list[average_precision.Result] = []
-    with files.atomic_write(out) as draft:
+    with files.atomic_write(out, recorded=True) as draft:
         writer = panoptic.Writer(draft, categories)
         for name in ("overlays", "semantic"):
             (draft / name).mkdir()

@@ -49,9 +49,11 @@ def contents(target: config.Target) -> list[Path]:
 def build(out: Path, name: str, cfg: config.Config) -> None:
     """Write the kit for target `name` to the tar file `out`.
 
-    Raises RuntimeError where a part of it is out of date, so that no engine is built from it in vain.
+    Raises RuntimeError where a part of it is out of date, so that no engine is built from it in vain, and ValueError
+    where `out` is another file.
     """
     target = config.find_target(cfg, name)
+    device.require_former(out, build_record.KIT)
     with dvc_project.opened() as repo:
         pipeline_state.require_fresh(repo, device.graph_folder(target), "make the kit")
     commit, dirty = build_record.git_state()

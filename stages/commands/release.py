@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stages import config
 from stages.commands import pipeline_state
-from stages.foundation import command_line, dvc_project, files, git
+from stages.foundation import command_line, dvc_project, files, git, locks
 from stages.releases import card, manifest, pictures, source
 from stages.releases.manifest import Json
 
@@ -41,14 +41,16 @@ def build(root: Path, version: str, with_pictures: bool) -> list[str]:
         _require_up_to_date(root)
         content = manifest.derive(at, version, git.text(root, "show", "-s", "--format=%cI", commit))
         tags = _tags(content["artifacts"], version)
-    with files.atomic_write(folder) as draft:
-        draft.mkdir()
-        columns = pictures.write(draft / "pictures", _sets(root), PICTURES) if with_pictures else []
-        names = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*.jpg"))
-        (draft / "README.md").write_text(card.render(content, names, columns), encoding="utf-8")
-        hashes = {name: files.sha256(draft / name) for name in ("README.md", *names)}
-        files.write_json(draft / "manifest.json", content | {"columns": columns, "files": hashes})
-    _record(root, folder, commit, version, tags)
+    with locks.held(folder):
+        _require_free(root, folder, tags)  # Again, since another process may have made it.
+        with files.atomic_write(folder) as draft:
+            draft.mkdir()
+            columns = pictures.write(draft / "pictures", _sets(root), PICTURES) if with_pictures else []
+            names = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*.jpg"))
+            (draft / "README.md").write_text(card.render(content, names, columns), encoding="utf-8")
+            hashes = {name: files.sha256(draft / name) for name in ("README.md", *names)}
+            files.write_json(draft / "manifest.json", content | {"columns": columns, "files": hashes})
+        _record(root, folder, commit, version, tags)
     return tags
 
 

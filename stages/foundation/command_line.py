@@ -7,6 +7,7 @@ A stage's module ends with
 """
 
 import argparse
+import errno
 import logging
 import os
 import subprocess
@@ -28,6 +29,7 @@ USER_ERRORS: tuple[type[Exception], ...] = (
     subprocess.CalledProcessError,
 )
 """Exceptions that are printed as one line. cv2.error is one too, where OpenCV is loaded."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 BUGS = (NotImplementedError, RecursionError)
 """Kinds of RuntimeError that a user can't cause. They keep their traceback."""
 
@@ -64,7 +66,8 @@ def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...]
 def message(error: Exception) -> str:
     """Return the message of an exception for the user, or the name of its class if it has no message."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{files.printable(os.fsdecode(error.filename))}: {error.strerror}"
+        step = "; make room there and run the command again" if error.errno in _FULL else ""
+        return f"{files.printable(os.fsdecode(error.filename))}: {error.strerror}{step}"
     if isinstance(error, subprocess.CalledProcessError):
         said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
         return f"{error} {said or ''}".strip()

@@ -9,38 +9,89 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.foundation import locks, ownership
+
 Json = Any
 """A parsed JSON or YAML value of a structure that its reader knows, or that it checks by catching exceptions."""
 
 
 @contextmanager
-def atomic_write(out: Path, keep: bool = False) -> Iterator[Path]:
+def atomic_write(out: Path, keep: bool = False, recorded: bool = False) -> Iterator[Path]:
     """Yield a path beside `out` to write a file or a folder to; move it to `out` if the block succeeds.
 
     On an exception the draft is deleted and `out` stays as it was. With `keep` the draft stays too, so that a later run
-    can continue it. A killed process leaves the former output, or none.
+    can continue it. A killed process leaves the former output, or none. Only one process at a time writes `out`.
+
+    With `recorded` the folder `out` gets a record of its files (stages.foundation.ownership). Use it where a user
+    chooses the folder. What is there already is replaced only if all of it is in such a record.
+
+    Raises locks.LockedError if another process writes `out`, and ValueError if `out` has what we did not write. The
+    system's error for a write that failed, such as on a full disk, names `out` if it names no file.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_symlink() and out.is_dir():
+        out = out.resolve()
     draft = out.with_name(f".{out.name}.draft")
     # A folder can't replace a folder with files in one step. It takes two moves, and a kill can happen between them.
     old = out.with_name(f".{out.name}.old")
-    if old.exists() and not out.exists():
-        old.replace(out)
-    if not keep:
-        _remove(draft)
-    try:
-        yield draft
-        if draft.is_dir():
-            _remove(old)
-            if out.exists():
-                out.replace(old)
-            draft.replace(out)
-            _remove(old)
-        else:
-            draft.replace(out)
-    finally:
+    with locks.held(out):
+        if old.exists() and not out.exists():
+            old.replace(out)
+        if recorded:
+            _require_recorded(out)
         if not keep:
             _remove(draft)
+        try:
+            yield draft
+            if draft.is_dir():
+                if recorded:
+                    _require_recorded(out)  # Again, since the block may have taken hours.
+                    ownership.record(draft)
+                else:
+                    _require_former(out, draft)
+                _remove(old)
+                if out.exists():
+                    out.replace(old)
+                draft.replace(out)
+                _remove(old)
+            elif out.is_dir():
+                raise ValueError(f"{printable(out)} is a folder, expected a file or nothing there; choose another name")
+            else:
+                draft.replace(out)
+        except OSError as error:
+            # A write to an open file fails without the file's name.
+            if error.errno is not None and error.filename is None:
+                error.filename = str(out)
+            raise
+        finally:
+            if not keep:
+                _remove(draft)
+
+
+def _require_recorded(out: Path) -> None:
+    """Raise ValueError if `out` is a file, or a folder with a file that we did not write."""
+    _require_folder(out)
+    if out.is_dir() and (found := ownership.Record(out).foreign()):
+        raise ValueError(
+            f"{printable(out)} has {printable(found)}, which this command did not write, and would be "
+            "replaced as a whole; choose a new or an empty folder, or delete that one yourself"
+        )
+
+
+def _require_former(out: Path, draft: Path) -> None:
+    """Raise ValueError if `out` is a file, or a folder without any of the names in `draft`: no earlier output."""
+    _require_folder(out)
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    names = {path.name for path in draft.iterdir()}
+    if there and there.isdisjoint(names):
+        raise ValueError(
+            f"{printable(out)} has {printable(min(there))} and none of {', '.join(sorted(names))}, so it is no earlier "
+            "output, and would be replaced as a whole; choose another folder, or delete that one yourself"
+        )
+
+
+def _require_folder(out: Path) -> None:
+    if os.path.lexists(out) and not out.is_dir():
+        raise ValueError(f"{printable(out)} is a file, expected a folder or nothing there; choose another name")
 
 
 def _remove(path: Path) -> None:

@@ -93,6 +93,11 @@ class FrameSource(ABC):
         """
         self._stopped = threading.Event()
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the picture files; empty for other sources."""
+        return []
+
     def no_frames(self) -> str:
         """Return the error message for a source that yielded no frame."""
         why = "none came before the end" if self.live else f"{self.skipped} could not be read"
@@ -177,6 +182,11 @@ class PictureFiles(FrameSource):
         """`text` is the file or the folder as the user gave it, and `paths` are its pictures."""
         super().__init__(text)
         self.paths = paths
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the files."""
+        return [path.name for path in self.paths]
 
     def __iter__(self) -> Iterator[SourceFrame]:
         for path in self.paths:

@@ -12,11 +12,11 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from stages.foundation import files
+from stages.foundation import files, locks, ownership
 from stages.foundation.coco_types import Category
 from stages.inference import frames
 from stages.inference.segments import Segments
-from stages.media import file_names
+from stages.media import file_names, video_files
 from stages.media.frame_sources import FrameSource, SourceFrame
 
 log = logging.getLogger(__name__)
@@ -96,18 +96,25 @@ class _VideoWriter:
     def close(self) -> None:
         """Finish the file. Raises RuntimeError if it is incomplete.
 
-        OpenCV's writer reports no errors, such as a full disk, so the file's length and rate are read back.
+        OpenCV's writer reports no errors, such as a full disk, so the file is read back: its length and its rate, that
+        all parts of it are there, and its first and its last frame.
         """
         self._writer.release()
-        with file_names.descriptor_path(self._draft) as name:
-            reader = cv2.VideoCapture(name)
-            count, rate = reader.get(cv2.CAP_PROP_FRAME_COUNT), reader.get(cv2.CAP_PROP_FPS)
-            reader.release()
+        count, rate, missing = 0.0, 0.0, video_files.damage(self._draft)
+        if not missing:
+            with file_names.descriptor_path(self._draft) as name:
+                reader = cv2.VideoCapture(name)
+                count, rate = reader.get(cv2.CAP_PROP_FRAME_COUNT), reader.get(cv2.CAP_PROP_FPS)
+                for position in sorted({0, int(count) - 1}):
+                    reader.set(cv2.CAP_PROP_POS_FRAMES, position)
+                    if not reader.read()[0]:
+                        missing = f"frame {position} can't be read"
+                reader.release()
         # OpenCV's readers other than FFmpeg compute the count from the duration and may be off by 1.
-        if abs(count - self.written) > 1 or abs(rate - self.rate) > RATE_TOLERANCE * self.rate:
+        if missing or abs(count - self.written) > 1 or abs(rate - self.rate) > RATE_TOLERANCE * self.rate:
             raise RuntimeError(
                 f"{files.printable(self._draft)} could not be written whole: expected {self.written} frames, "
-                f"{self.rate:g} a second, found {max(0, count):g}, {max(0, rate):g} a second; is the disk full?"
+                f"{self.rate:g} a second, found {missing or f'{count:g}, {rate:g} a second'}; is the disk full?"
             )
 
 
@@ -121,7 +128,9 @@ class Recording:
     def __init__(self, folder: Path, source: FrameSource) -> None:
         """Create the folder. Picture files get one PNG each; other sources get a video.
 
-        Raises ValueError if the source's own files are in the folder, or if it is a file or its name is too long.
+        Raises ValueError if the source's own files are in the folder, if a file there that we did not write has the
+        name of one that this run writes, and if the folder is a file or its name is too long. Raises LockedError if
+        another process writes there.
         """
         file_names.check_folder(folder)
         given = Path(source.text)
@@ -133,10 +142,21 @@ class Recording:
         self._folder, self._source = folder, source
         # Drafts lie beside their destinations, so an earlier run's files stay until this run's are complete.
         self._drafts = {name: folder / f".part.{name}" for name in (VIDEO_NAME, SEGMENTS_NAME, PICTURE_DRAFT)}
-        for draft in self._drafts.values():
-            draft.unlink(missing_ok=True)
-        self._lines = self._drafts[SEGMENTS_NAME].open("w", encoding="utf-8")
         self._first: SourceFrame | None = None
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._remove_folder)
+            stack.enter_context(locks.held(folder / SEGMENTS_NAME))
+            self._record = ownership.Record(folder)
+            for name in (
+                SEGMENTS_NAME,
+                *([] if source.still else [VIDEO_NAME]),
+                *map(file_names.png_name, source.names),
+            ):
+                self._require_ours(name)
+            for draft in self._drafts.values():
+                draft.unlink(missing_ok=True)
+            self._lines = self._drafts[SEGMENTS_NAME].open("w", encoding="utf-8")
+            self._opened = stack.pop_all()
         self._video: _VideoWriter | None = None
         self._latest_s, self._offset_s, self._max_offset_s = -math.inf, 0.0, 0.0
         """Seconds, for a recorded video: the latest presentation time, the offset of that frame in the overlay, and the
@@ -155,7 +175,7 @@ class Recording:
         if self._source.still:
             draft = self._drafts[PICTURE_DRAFT]
             draft.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())
-            draft.replace(self._folder / file_names.png_name(frame.name))
+            self._move(PICTURE_DRAFT, file_names.png_name(frame.name))
         else:
             if self._video is None:
                 self._video = _VideoWriter(self._drafts[VIDEO_NAME], (bgr.shape[1], bgr.shape[0]), self._source.fps)
@@ -187,22 +207,40 @@ class Recording:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the files and move them into place. Raises OSError or RuntimeError if they could not be written."""
-        try:
-            self._lines.close()
-            if self._video is not None:
-                self._video.close()
-            if self._first is None:
-                return
-            if self._video is not None:
-                self._drafts[VIDEO_NAME].replace(self._folder / VIDEO_NAME)
-                self._warn_of_offsets()
-            self._drafts[SEGMENTS_NAME].replace(self._folder / SEGMENTS_NAME)
-        finally:
-            for draft in self._drafts.values():
-                draft.unlink(missing_ok=True)
-            if self._first is None and self._created:
-                with contextlib.suppress(OSError):
-                    self._folder.rmdir()
+        with self._opened:
+            try:
+                self._lines.close()
+                if self._video is not None:
+                    self._video.close()
+                if self._first is None:
+                    return
+                if self._video is not None:
+                    self._move(VIDEO_NAME, VIDEO_NAME)
+                    self._warn_of_offsets()
+                self._move(SEGMENTS_NAME, SEGMENTS_NAME)
+            finally:
+                for draft in self._drafts.values():
+                    draft.unlink(missing_ok=True)
+
+    def _move(self, draft_name: str, name: str) -> None:
+        """Move a draft into place. Raises ValueError if a file that we did not write has come there."""
+        self._require_ours(name)
+        draft = self._drafts[draft_name]
+        self._record.add(name, draft.stat().st_size)
+        draft.replace(self._folder / name)
+
+    def _require_ours(self, name: str) -> None:
+        if not self._record.owns(name):
+            raise ValueError(
+                f"{files.printable(self._folder / name)} is there, and this command did not write it; give OUT another "
+                "folder, or move that file away"
+            )
+
+    def _remove_folder(self) -> None:
+        """Remove the folder if this run created it and wrote no frame."""
+        if self._first is None and self._created:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
 
     def _warn_of_offsets(self) -> None:
         """Log a warning if frames of a recorded video are not at their own times in the overlay."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.foundation import locks
+
 
 def cache(out: Path) -> Path:
     """Return the folder of DVC's cache if DVC can track `out`. Changes nothing.
@@ -46,14 +48,20 @@ def cache(out: Path) -> Path:
 
 
 @contextmanager
-def removed_on_failure(out: Path) -> Iterator[None]:
-    """Remove `out` and its .dvc file, which the block makes, if the block fails or is interrupted at any moment."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        Path(f"{out}.dvc").unlink(missing_ok=True)
-        raise
+def made_new(out: Path) -> Iterator[None]:
+    """Remove `out` and its .dvc file, which the block makes, if the block fails or is interrupted at any moment.
+
+    Raises LockedError if another process makes `out`, and FileExistsError if one has made it before this one could.
+    """
+    with locks.held(out):
+        if os.path.lexists(out) or os.path.lexists(f"{out}.dvc"):
+            raise FileExistsError(f"{out} was made by another command meanwhile; remove it or choose another NAME")
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            Path(f"{out}.dvc").unlink(missing_ok=True)
+            raise
 
 
 def add(out: Path, new: bool) -> None:

@@ -1,10 +1,11 @@
 """adopt: files that are no engine. Engines of the real pipeline: tests/project/test_pipeline.py."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from stages.commands import adopt
+from stages.commands import adopt, engine
 
 
 @pytest.mark.parametrize("content", [b"", b"# a page of text\n" * 99, b"PK\x03\x04" + bytes(600)])
@@ -15,3 +16,14 @@ def test_what_is_no_tar_file_is_one_line(tmp_path: Path, content: bytes) -> None
         adopt.unpack(file, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith("expected the file that `make engine` wrote")
+
+
+def test_a_file_of_the_users_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "taxes.tar"
+    engine.require_former(out, "kit.json")
+    out.write_text("mine")
+    with pytest.raises(ValueError, match=r"taxes\.tar is there, and this command did not write it; give OUT"):
+        engine.require_former(out, "kit.json")
+    with tarfile.open(out, "w") as tar:
+        tar.add(__file__, "kit.json")
+    engine.require_former(out, "kit.json")

@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 from stages import config
 from stages.coco import panoptic
 from stages.commands import infer
-from stages.foundation import files, picture_files
+from stages.foundation import files, ownership, picture_files
 from stages.media.drawing import Painter
 from stages.reference import tao_model
 from stages.tao import spec, wheel
@@ -109,7 +109,7 @@ def test_a_network_of_one_mode_writes_that_alone(
     cfg.model.mode = cfg.deploy.mode = config.Mode.semantic
     out = tmp_path / "out"
     infer.build(checkpoint, tmp_path / "label_map.json", str(source), out, cfg)
-    assert sorted(p.name for p in out.iterdir()) == ["images.json", "overlays", "semantic"]
+    assert sorted(p.name for p in out.iterdir()) == [".written", "images.json", "overlays", "semantic"]
 
 
 def test_pictures_that_can_not_be_read(
@@ -120,14 +120,36 @@ def test_pictures_that_can_not_be_read(
     (broken / "a.png").write_bytes(b"no picture")
     out.mkdir()
     (out / "former").write_text("kept")
+    ownership.record(out)
     with pytest.raises(ValueError, match="no picture to work on"):
         infer.build(checkpoint, label_map, str(broken), out, cfg)
-    assert [p.name for p in out.iterdir()] == ["former"]
+    assert (out / "former").read_text() == "kept"
     (source / "z.png").write_bytes(b"no picture")
     assert infer.build(checkpoint, label_map, str(source), out, cfg) == 2
     assert "z.png" in caplog.text
     assert "1 of 3 pictures could not be read and are left out" in caplog.text
     assert not (out / "former").exists()
+
+
+def test_files_of_the_user_in_out_are_never_deleted(
+    tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config
+) -> None:
+    label_map, out = tmp_path / "label_map.json", tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"out has thesis\.tex, which this command did not write.*a new or an empty"):
+        infer.build(checkpoint, label_map, str(source), out, cfg)
+    assert [p.name for p in out.iterdir()] == ["thesis.tex"]
+    (out / "thesis.tex").unlink()
+    infer.build(checkpoint, label_map, str(source), out, cfg)
+    # Results of a run before are replaced, also of pictures that are gone.
+    (source / "ü.png").unlink()
+    infer.build(checkpoint, label_map, str(source), out, cfg)
+    assert [p.name for p in (out / "overlays").iterdir()] == ["a b.png"]
+    (out / "overlays" / "a b.png").write_text("corrected by hand")
+    with pytest.raises(ValueError, match=r"out has overlays/a b\.png, which this command did not write"):
+        infer.build(checkpoint, label_map, str(source), out, cfg)
+    assert (out / "overlays" / "a b.png").read_text() == "corrected by hand"
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config) -> None:

@@ -24,6 +24,7 @@ from onnx import TensorProto, helper
 from stages import config, engine
 from stages.commands import predict
 from stages.engines import loading
+from stages.foundation import ownership
 from stages.inference import description
 from stages.inference.segments import Segments
 from stages.media import frame_sources, recording
@@ -101,6 +102,11 @@ def lines(folder: Path) -> list[dict]:  # type: ignore[type-arg]
     return [json.loads(line) for line in (folder / recording.SEGMENTS_NAME).read_text().splitlines()]
 
 
+def shown(folder: Path) -> list[str]:
+    """Return the names in an output folder but for the record of its files."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ownership.NAME)
+
+
 def frames_of(path: Path) -> int:
     capture = cv2.VideoCapture(str(path))
     count = 0
@@ -154,7 +160,7 @@ def test_a_video_becomes_a_video(built: Path, video: Path, tmp_path: Path) -> No
     cars = [line["segments"][0]["area_px"] for line in lines(tmp_path)]
     assert cars == sorted(cars)
     assert cars[-1] > 2 * cars[0]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [recording.VIDEO_NAME, recording.SEGMENTS_NAME]
+    assert shown(tmp_path) == [recording.VIDEO_NAME, recording.SEGMENTS_NAME]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7])
@@ -238,10 +244,11 @@ def test_a_draft_of_a_killed_run_is_not_taken_for_its_video(built: Path, tmp_pat
     out = tmp_path / "out"
     out.mkdir()
     (out / recording.VIDEO_NAME).write_text("whole")
+    ownership.record(out)
     (out / f".part.{recording.VIDEO_NAME}").write_text("half")
     predict.build(built, frame_sources.open_source(str(tmp_path / "a.png")), out)
     assert (out / recording.VIDEO_NAME).read_text() == "whole"
-    assert sorted(p.name for p in out.iterdir()) == ["a.png.png", recording.VIDEO_NAME, recording.SEGMENTS_NAME]
+    assert shown(out) == ["a.png.png", recording.VIDEO_NAME, recording.SEGMENTS_NAME]
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -413,11 +420,12 @@ def former(tmp_path: Path) -> Path:
     out.mkdir()
     for name in (recording.VIDEO_NAME, recording.SEGMENTS_NAME):
         (out / name).write_text(f"former {name}")
+    ownership.record(out)
     return out
 
 
 def assert_former(out: Path) -> None:
-    assert sorted(p.name for p in out.iterdir()) == [recording.VIDEO_NAME, recording.SEGMENTS_NAME]
+    assert shown(out) == [recording.VIDEO_NAME, recording.SEGMENTS_NAME]
     for name in (recording.VIDEO_NAME, recording.SEGMENTS_NAME):
         assert (out / name).read_text() == f"former {name}"
 
@@ -671,11 +679,58 @@ def test_a_picture_whose_name_is_not_utf_8(built: Path, tmp_path: Path) -> None:
         out = tmp_path / os.fsdecode(b"run-\xe9")
         text = (out / recording.SEGMENTS_NAME).read_text(encoding="utf-8")
         assert json.loads(text)["picture"].encode() == rb"caf\xe9" + b"\n.png"
-        assert sorted(os.fsencode(p.name) for p in out.iterdir()) == [name + b".png", recording.SEGMENTS_NAME.encode()]
+        assert list(map(os.fsencode, shown(out))) == [name + b".png", recording.SEGMENTS_NAME.encode()]
         shutil.rmtree(out)
     # A line for the one that is skipped, one for the folder's other files, and the last.
     assert rb"bad\xff.jpg" in done.stderr
     assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
+def test_files_of_the_user_in_out_are_never_replaced(built: Path, video: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(16)[..., ::-1])
+    cases = {recording.VIDEO_NAME: video, recording.SEGMENTS_NAME: video, "a.png.png": tmp_path / "a.png"}
+    for name, source in cases.items():
+        out = tmp_path / f"of {name}"
+        out.mkdir()
+        (out / name).write_text("mine")
+        (out / "notes.txt").write_text("mine too")
+        done = command("--engine", built, "--source", source, "--out", out, cwd=tmp_path)
+        assert done.returncode == 1
+        (line,) = done.stderr.decode().splitlines()
+        assert line.startswith(f"{out / name} is there, and this command did not write it; give OUT another")
+        assert {p.name: p.read_text() for p in out.iterdir()} == {name: "mine", "notes.txt": "mine too"}
+        # What a run wrote, the next one replaces, but not what the user put there instead.
+        (out / name).unlink()
+        for _ in range(2):
+            predict.build(built, frame_sources.open_source(str(source)), out)
+        (out / name).write_text("mine again")
+        with pytest.raises(ValueError, match="this command did not write it"):
+            predict.build(built, frame_sources.open_source(str(source)), out)
+        assert (out / "notes.txt").read_text() == "mine too"
+
+
+def test_two_runs_into_one_folder(built: Path, video: Path, tmp_path: Path) -> None:
+    source = frame_sources.open_source(str(video))
+    with recording.Recording(tmp_path / "out", source):
+        done = command("--engine", built, "--source", video, "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"is being written by process {os.getpid()} (".encode() in done.stderr
+    predict.build(built, source, tmp_path / "out")
+
+
+def test_a_video_with_a_hole_is_not_taken_for_whole(video: Path, tmp_path: Path) -> None:
+    """As a file system leaves it that reports a failed write late: the file has its length, but not its content."""
+    draft = tmp_path / "v.mp4"
+    writer = recording._VideoWriter(draft, SIZE[::-1], 20)
+    for number in range(40):
+        writer.write(np.full((*SIZE, 3), number, np.uint8), 1)
+    writer._writer.release()
+    whole = draft.read_bytes()
+    writer.close()
+    for broken in (whole[:-200], mp4_boxes(whole, {b"mdat": lambda body: body[:200] + bytes(len(body) - 200)})):
+        draft.write_bytes(broken)
+        with pytest.raises(RuntimeError, match="could not be written whole: expected 40 frames"):
+            writer.close()
 
 
 def test_names_as_long_as_a_folder_takes(built: Path, tmp_path: Path) -> None:

@@ -50,6 +50,50 @@ def test_what_is_kept_is_there_again(tmp_path: Path) -> None:
     assert not draft.exists()
 
 
+def test_a_folder_that_is_no_earlier_output_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "holiday.jpg").write_text("mine")
+
+    def write() -> None:
+        with files.atomic_write(out) as draft:
+            draft.mkdir()
+            (draft / "label_map.json").write_text("[]")
+
+    with pytest.raises(ValueError, match=r"out has holiday\.jpg and none of label_map\.json"):
+        write()
+    assert [path.name for path in out.iterdir()] == ["holiday.jpg"]
+    (out / "holiday.jpg").rename(tmp_path / "holiday.jpg")
+    for _ in range(2):
+        write()
+
+
+def test_a_folder_and_a_file_never_replace_each_other(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+
+    def write(out: Path) -> None:
+        with files.atomic_write(out) as draft:
+            draft.mkdir() if out.name == "file" else draft.write_text("new")
+
+    with pytest.raises(ValueError, match="file is a file, expected a folder"):
+        write(tmp_path / "file")
+    with pytest.raises(ValueError, match="folder is a folder, expected a file"):
+        write(tmp_path / "folder")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_link_to_a_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    with files.atomic_write(tmp_path / "out", recorded=True) as draft:
+        draft.mkdir()
+        (draft / "a").write_text("a")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk/a").read_text() == "a"
+
+
 def test_broken_json_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text('{"pq": 1')
