@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from stages import config
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, locks
 from stages.tao import runners, spec
 from stages.training import resume, start
 from stages.weights import reader
@@ -43,7 +43,7 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
         importer.check_hash(
             Path(pretrained), cfg.model.backbone.pretrained_weights_sha256, "model.backbone.pretrained_weights"
         )
-    with files.atomic_write(out) as draft:
+    with locks.held(work), files.atomic_write(out) as draft:
         draft.mkdir()
         sources |= {"spec": draft / "spec.yaml", "checkpoint": draft / "model.pth"}
         OmegaConf.save(spec.train_spec(coco, len(classes), cfg), sources["spec"])
@@ -72,6 +72,8 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
             writer.writerows(rows)
         files.write_json(draft / "provenance.json", {f"{k}_sha256": files.sha256(v) for k, v in sources.items()})
     files.write_json(metrics, summary)
+    if cfg.train.runner is not config.Runner.imported:
+        resume.finish(work)
 
 
 def _pictures(coco: Path) -> list[Path]:
@@ -93,27 +95,25 @@ def _train(
     from stages.weights import importer
 
     start.check_batch(coco, cfg.train)
-    checkpoint = resume.prepare(work, identity)
-    run = start.run_files(coco, work, cfg, checkpoint)
-    shutil.copyfile(draft / "spec.yaml", run.spec)
-    if run.start:
-        importer.write_initial_weights(files.read_json(coco / "label_map.json"), cfg.model, draft, run.start)
-    start.start(run, cfg)
-    results = work / "train"
-    rows = resume.history(results / "status.json")
-    found = resume.trained(results, cfg.train.keep is config.Keep.best)
+    done, results = resume.prepare(work, identity), work / "train"
+    if not start.finished(done.rows, cfg):
+        run = start.run_files(coco, work, cfg, done.checkpoint)
+        shutil.copyfile(draft / "spec.yaml", run.spec)
+        if run.start:
+            importer.write_initial_weights(files.read_json(coco / "label_map.json"), cfg.model, draft, run.start)
+        start.start(run, cfg)
+        done = resume.progress(results)
+    found = resume.best(results, done) if cfg.train.keep is config.Keep.best else done.checkpoint
     # TAO reports an interruption as a success. What it left must not pass for a trained network.
-    if found is None or not rows or (rows[-1]["epoch"] != cfg.train.epochs and not start.ended_early(rows, cfg)):
+    if found is None or not start.finished(done.rows, cfg):
+        if start.finished(done.rows, cfg):
+            resume.forget(work)
         raise RuntimeError(
-            f"TAO ended after {len(rows)} of {cfg.train.epochs} epochs (train.epochs) and left "
-            f"{'a' if found else 'no'} checkpoint; its messages are above; run the command again to continue"
+            f"TAO ended after {len(done.rows)} of {cfg.train.epochs} epochs (train.epochs) and left "
+            f"{'a' if found else 'no'} whole checkpoint; its messages are above; run the command again to continue"
         )
-    if defect := resume.defect(found):
-        raise RuntimeError(f"{found}: {defect}; run the command again to continue from the checkpoint before it")
     resume.publish(found, draft / "model.pth")
-    kept = resume.epoch(found)
-    resume.finish(work)
-    return rows, kept
+    return done.rows, resume.epoch(found)
 
 
 def main() -> int:

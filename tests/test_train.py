@@ -44,6 +44,7 @@ def test_history_of_a_status_file(tmp_path: Path) -> None:
         event("Train metrics generated.", kpi={"train_loss": 2.0}),
     ]
     status.write_text("\n".join(lines))
+    assert resume.history(tmp_path / "absent.json") == []
     assert resume.history(status) == [
         {"epoch": 1, "train_loss": 2.5},
         {"epoch": 2, "train_loss": 2.0, "val_loss": 4.0, "val_miou": 0.5, "val_pixel_accuracy": 0.75},
@@ -265,6 +266,36 @@ def test_killed_and_started_again_it_ends_with_the_same_network(
     assert list((workspace / f"{name}_work/train/lightning_logs").rglob("events.out.tfevents*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["epoch_000", "epoch_003", "validation"])
+def test_interrupted_it_says_so_and_started_again_it_ends_with_the_same_network(
+    workspace: Path, uninterrupted: Path, moment: str, number: int
+) -> None:
+    """TAO and Lightning turn an interruption into success, and leave a checkpoint of an epoch without its row."""
+    compose(workspace, "train.epochs=4", "train.milestones=[3]")
+    name = f"{moment}_{number}"
+    results = workspace / f"{name}_work/train"
+
+    def reached() -> bool:
+        if moment == "validation":  # Of the last epoch, whose training has ended.
+            status = results / "status.json"
+            return status.exists() and status.read_text().count("Eval metrics") == 4
+        return any(moment in path.name for path in resume.checkpoints(results))
+
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
+    with subprocess.Popen(command(name), cwd=workspace, env=env, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not reached():
+            time.sleep(0.005)
+        process.send_signal(number)
+    assert process.returncode == 128 + number
+    assert not (workspace / name).exists()
+    trained(workspace, name)
+    assert (workspace / name / "history.csv").read_text() == (uninterrupted / "history.csv").read_text()
+    assert same_weights(workspace / name, uninterrupted)
+    assert not resume.checkpoints(results)
+
+
 @pytest.mark.usefixtures("tao_wheel")
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 @pytest.mark.parametrize("scheduler", ["MultiStep", "WarmupPoly"])
@@ -388,16 +419,63 @@ def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Pat
     assert content["epoch"] == 3
 
 
+def epoch_checkpoint(folder: Path, number: int) -> Path:
+    """Write what decides about the checkpoint of an epoch, counted from 1."""
+    path = folder / f"model_epoch_{number - 1:03}_step_{4 * number:05}.pth"
+    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": True}}}
+    torch.save({"loops": loops, "epoch": number - 1}, path)
+    return path
+
+
+def epoch_events(number: int, loss: float) -> list[str]:
+    return [
+        event("Training loop in progress", epoch=number - 1),
+        event("Train metrics generated.", kpi={"train_loss": loss}),
+    ]
+
+
 def test_another_training_starts_anew(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    assert resume.prepare(work, {"spec": "a"}) is None
+    nothing = resume.Progress([], None)
+    assert resume.prepare(work, {"spec": "a"}) == nothing
     (work / "train").mkdir()
-    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": True}}}
-    kept = work / "train/model_epoch_003_step_00012.pth"
-    torch.save({"loops": loops}, kept)
-    assert resume.prepare(work, {"spec": "a"}) == kept
-    assert resume.prepare(work, {"spec": "b"}) is None
+    kept = epoch_checkpoint(work / "train", 1)
+    (work / "train/status.json").write_text("\n".join(epoch_events(1, 2.0)))
+    assert resume.prepare(work, {"spec": "a"}) == resume.Progress([{"epoch": 1, "train_loss": 2.0}], kept)
+    assert resume.prepare(work, {"spec": "b"}) == nothing
     assert not kept.exists()
+
+
+def test_an_epoch_is_done_once_it_has_both_its_row_and_its_checkpoint(tmp_path: Path) -> None:
+    """TAO leaves either without the other when it is interrupted at the end of an epoch."""
+    work = tmp_path / "work"
+    resume.prepare(work, {})
+    (work / "train").mkdir()
+    status = work / "train/status.json"
+    one, two = (epoch_checkpoint(work / "train", number) for number in (1, 2))
+    status.write_text("\n".join(epoch_events(1, 3.0)))
+    first = resume.Progress([{"epoch": 1, "train_loss": 3.0}], one)
+    # Its checkpoint would say that nothing is left to train, and its row would never come.
+    assert resume.prepare(work, {}) == first
+    assert not two.exists()
+    status.write_text("\n".join([*epoch_events(1, 3.0), *epoch_events(2, 2.0)]))
+    assert resume.prepare(work, {}) == first
+    # The row of the epoch that was lost isn't that of the checkpoint that a second interruption leaves.
+    resumed = event(f"Resuming training from checkpoint: {one}")
+    status.write_text("\n".join([*epoch_events(1, 3.0), *epoch_events(2, 2.0), resumed]))
+    epoch_checkpoint(work / "train", 2)
+    assert resume.prepare(work, {}) == first
+    epoch_checkpoint(work / "train", 2)
+    with status.open("a") as lines:
+        lines.write("\n" + "\n".join(epoch_events(2, 1.5)))
+    assert resume.prepare(work, {}).rows[-1] == {"epoch": 2, "train_loss": 1.5}
+
+
+def test_a_work_folder_of_the_users_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"has thesis\.tex, which is of no training"):
+        resume.prepare(tmp_path, {})
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_more_pictures_a_step_than_there_are(

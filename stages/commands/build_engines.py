@@ -4,12 +4,11 @@ Run by `make engines`. Not a DVC stage: it runs `dvc repro engine@TARGET`, which
 that the engine depends on.
 """
 
-import subprocess
 import sys
 
 from stages import config
 from stages.engines import manifest
-from stages.foundation import command_line
+from stages.foundation import command_line, processes
 
 
 def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
@@ -37,7 +36,7 @@ def main() -> int:
     here, elsewhere = plan(config.load(), only)
     status = 0
     if here:
-        status = subprocess.run(["dvc", "repro", *(f"engine@{name}" for name in here)], check=False).returncode
+        status = processes.run(["dvc", "repro", *(f"engine@{name}" for name in here)]).returncode
     for name, reason in elsewhere.items():
         print(f"not built on this host: {name}: {reason}", file=sys.stderr)
     return status or (1 if only and elsewhere else 0)

@@ -9,16 +9,13 @@ stopped leaves nothing at data/raw/NAME.
 import os
 import re
 import shutil
-import signal
 import stat
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stages import config
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, processes
 from stages.raw_sets import archives, layouts, tracking
 from stages.sets import check, formats
 from stages.vistas import reader
@@ -72,7 +69,7 @@ def _folder(src: Path, out: Path, on_error: config.OnError, source: config.Sourc
             # `dvc add --out` would leave a second copy of each file in the cache (DVC 3.67). The source's modes are not
             # kept, because DVC and users must be able to delete files from the copied folders.
             command = ["cp", "-rL", "--no-preserve=mode", "--reflink=auto", "--", str(src), str(draft)]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            done = processes.run(command, capture=True)
             if done.returncode:
                 reason = done.stderr.splitlines()[0]
                 raise RuntimeError(f"{src} can't be copied: {reason}; remove the cause and run it again")
@@ -221,8 +218,6 @@ def main() -> None:
         "--on-error", choices=choices, default="fail", help="fail: don't track a set with problems; skip: track it"
     )
     args = parser.parse_args()
-    # An exception, unlike SIGTERM's default, removes unfinished copies, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     out = place(args.raw, args.name, args.src)
     print(build(args.src, out, config.OnError(args.on_error), args.config, config.Format(args.format)))
     print(f"{out} is tracked; add {out}.dvc to git, and set data.root to {out} in conf/data")

@@ -5,12 +5,11 @@ hash to FILE.dvc, which belongs into git; the file itself goes to DVC's cache an
 800 MB, once.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 from stages import config
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, processes
 
 SERVER = "https://github.com/SwinTransformer/storage/releases/download"
 RELEASES = {
@@ -37,7 +36,7 @@ def build(path: Path, sha256: str, server: str = SERVER) -> str:
         url = f"{server}/{RELEASES[path.name]}/{path.name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "dvc", "import-url", url, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = processes.run(command, capture=True)
         if done.returncode:
             reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise RuntimeError(

@@ -14,7 +14,7 @@ from typing import Any
 from stages import config
 from stages.commands import pipeline_state
 from stages.engines import manifest
-from stages.foundation import command_line, dvc_project, files
+from stages.foundation import command_line, dvc_project, files, processes
 
 GOAL = "report"
 
@@ -74,7 +74,7 @@ def main() -> int:
         subprocess.run(["dvc", "checkout", "--quiet", *target.stages], check=False, capture_output=True)
     with dvc_project.opened() as repo:
         stages = [name for name in pipeline_state.order(repo, GOAL) if name not in names]
-    status = subprocess.run(["dvc", "repro", "--single-item", *stages], check=False).returncode
+    status = processes.run(["dvc", "repro", "--single-item", *stages]).returncode
     with dvc_project.opened() as repo:
         for name, target in skipped.items():
             print(f"not on this host: {state(repo, name, target, metrics)}", file=sys.stderr)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stages.foundation import git
+from stages.foundation import git, processes
 
 
 def run(names: list[str], found: list[list[str]], stage: str, jobs: int, launcher: str, options: list[str]) -> None:
@@ -77,7 +77,7 @@ def must(*command: str, cwd: Path | None = None) -> None:
     """Run a command with this environment's programs first, and a clone's own code. Raises RuntimeError if it fails."""
     folder = cwd or Path.cwd()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": str(folder)}, check=False)
+    done = processes.run(command, cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": str(folder)})
     if done.returncode:
         raise RuntimeError(
             f"`{' '.join(command[:3])}` failed with exit status {done.returncode}; its messages are above"

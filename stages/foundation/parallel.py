@@ -14,9 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-# Constants of glibc's malloc.h and of Linux's prctl.h.
+from stages.foundation import processes
+
+# Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_PR_SET_PDEATHSIG = 1
 
 AHEAD = 3
 """Portions per worker that are submitted ahead. Limits the memory for results, whatever the number of items."""
@@ -106,9 +107,7 @@ def _start(parent: int, function: Callable[..., object]) -> None:
 
     global _function
     _function = function
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    processes.end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     keep_memory()

@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages.foundation import locks
+from stages.foundation import locks, processes
 
 
 def cache(out: Path) -> Path:
@@ -67,7 +66,7 @@ def made_new(out: Path) -> Iterator[None]:
 def add(out: Path, new: bool) -> None:
     """Let DVC track `out`. Raises RuntimeError with DVC's message and what happened to a `new` folder."""
     command = [sys.executable, "-m", "dvc", "add", str(out)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = processes.run(command, capture=True)
     if done.returncode:
         reason = _line(done.stderr) or _line(done.stdout) or f"exit status {done.returncode}"
         kept = f"{out} was removed again" if new else f"{out} was not changed"

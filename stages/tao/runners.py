@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages import config
-from stages.foundation import text
+from stages.foundation import processes, text
 from stages.tao import spec
 
 RENDEZVOUS_PORT = 29500
@@ -203,6 +203,6 @@ def _logged_in(registry: str) -> bool:
 
 def call(command: list[str], **env: str) -> None:
     """Run a command and pass its output through. Raises TrainingFailedError if its exit status is not 0."""
-    status = subprocess.run(command, env={**os.environ, **env}, check=False).returncode
+    status = processes.run(command, env={**os.environ, **env}).returncode
     if status:
         raise TrainingFailedError(command, status)

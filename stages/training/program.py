@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from stages import config
+from stages.foundation import command_line, processes
 from stages.tao import runners, wheel
 
 
@@ -55,4 +56,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    processes.end_with(os.getppid())
+    command_line.run(main)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from stages.foundation import files, torch_file
@@ -13,7 +14,23 @@ from stages.foundation import files, torch_file
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-"""File in the work folder that identifies the training of its checkpoints. Deleted when the training ends."""
+"""File in the work folder that identifies the training of its files."""
+_OURS = {RUN, "spec.yaml", "start.pkl", "mounts.json", "train"}
+"""Names in a work folder."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training has done. It decides both where a training goes on and whether it is finished.
+
+    An epoch is done once its row is in TAO's history and its checkpoint is whole. TAO writes the two one after the
+    other, and after an interruption also checkpoints of epochs that have no row.
+    """
+
+    rows: list[dict[str, float]]
+    """The history up to the last epoch that is done; see `history`."""
+    checkpoint: Path | None
+    """The checkpoint of that epoch."""
 
 
 def identity(sources: dict[str, Path], pictures: list[Path]) -> dict[str, str]:
@@ -23,24 +40,45 @@ def identity(sources: dict[str, Path], pictures: list[Path]) -> dict[str, str]:
     return {**digests, "pictures": hashlib.sha256(json.dumps(about).encode()).hexdigest()}
 
 
-def prepare(work: Path, wanted: dict[str, str]) -> Path | None:
-    """Prepare the folder `work` for the training with the identity `wanted`.
+def prepare(work: Path, wanted: dict[str, str]) -> Progress:
+    """Prepare the folder `work` for the training with the identity `wanted`, and return what of it is done already.
 
-    Returns the checkpoint to resume from, or None to start from the beginning. Deletes files of trainings with another
-    identity, and checkpoints that can't be resumed from.
+    Deletes the files of trainings with another identity, and checkpoints that can't be resumed from. Raises ValueError
+    for a folder that is none of ours.
     """
+    there = {path.name for path in work.iterdir()} if work.exists() else set()
+    if RUN not in there and there - _OURS:
+        raise ValueError(
+            f"{files.printable(work)} has {min(there - _OURS)}, which is of no training, and would be deleted; choose "
+            "another folder"
+        )
     if _same(work / RUN, wanted):
-        for path in checkpoints(work / "train"):
-            reason = defect(path)
-            if not reason:
-                log.info("resuming from %s, which an interrupted training left", path)
-                return path
-            log.warning("%s: %s; trying the checkpoint before it", path, reason)
-            path.unlink()
-    shutil.rmtree(work, ignore_errors=True)
+        done = progress(work / "train")
+        if done.checkpoint:
+            for path in checkpoints(work / "train"):
+                if path == done.checkpoint:
+                    log.info("%d epochs are done; resuming from %s", len(done.rows), path)
+                    return done
+                path.unlink()
+    if work.exists():
+        shutil.rmtree(work)
     work.mkdir(parents=True)
     files.write_json(work / RUN, wanted)
-    return None
+    return Progress([], None)
+
+
+def progress(results: Path) -> Progress:
+    """Return what the training in TAO's folder `results` has done."""
+    rows = history(results / "status.json")
+    for path in checkpoints(results):
+        reason = defect(path)
+        if not reason:
+            last = epoch(path)
+            if any(row["epoch"] == last for row in rows):
+                return Progress([row for row in rows if row["epoch"] <= last], path)
+            reason = f"TAO was interrupted before it wrote down epoch {last}"
+        log.warning("%s: %s; trying the checkpoint before it", path, reason)
+    return Progress([], None)
 
 
 def _same(path: Path, wanted: dict[str, str]) -> bool:
@@ -89,29 +127,37 @@ def epoch(checkpoint: Path) -> int:
 
 
 def finish(work: Path) -> None:
-    """Delete what only a resumption needs. Curves and logs stay until the next training."""
-    (work / RUN).unlink(missing_ok=True)
+    """Delete what only a resumption needs, once the output stands. Curves and logs stay until the next training."""
     for path in [*work.glob("*.pkl"), *(work / "train").glob("*.pth")]:
         path.unlink()
 
 
-def trained(results: Path, best: bool) -> Path | None:
-    """Return the newest checkpoint, or with `best` the one that TAO kept as the best; None if there is none."""
-    found = sorted(results.glob("model_best_*.pth"), key=os.path.getmtime) if best else checkpoints(results)[:1]
-    return found[-1] if found else None
+def forget(work: Path) -> None:
+    """Let the next training in `work` start from the beginning, as the best checkpoint is lost."""
+    (work / RUN).unlink(missing_ok=True)
+
+
+def best(results: Path, done: Progress) -> Path | None:
+    """Return the newest whole checkpoint that TAO kept as the best one and whose epoch is done; None without one."""
+    for path in sorted(results.glob("model_best_*.pth"), key=os.path.getmtime, reverse=True):
+        if not defect(path) and any(row["epoch"] == epoch(path) for row in done.rows):
+            return path
+    return None
 
 
 def history(status: Path) -> list[dict[str, float]]:
     """Read TAO's status.json: a row per epoch with epoch (from 1), train_loss and, if it was validated, COLUMNS.
 
     TAO appends a JSON line per event and repeats old figures in unrelated events. Within an epoch the validation's line
-    comes first, then the line with the epoch's number, then the training's. If a resumption repeats an epoch, the last
-    row counts.
+    comes first, then the line with the epoch's number, then the training's. A resumption names its checkpoint; rows of
+    later epochs were lost then. Without a file there are no rows.
     """
+    if not status.exists():
+        return []
     rows: dict[int, dict[str, float]] = {}
     validated: dict[str, float] = {}
     epoch = 0
-    for line in status.read_text(encoding="utf-8").splitlines():
+    for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
         except json.JSONDecodeError:  # The line is incomplete because the training was killed.
@@ -119,6 +165,8 @@ def history(status: Path) -> list[dict[str, float]]:
         message, kpi = event.get("message", ""), event.get("kpi") or {}
         if message.startswith("Starting Training Loop"):
             validated = {}
+        elif message.startswith("Resuming training") and (name := re.search(r"model_epoch_(\d+)_step_", message)):
+            rows = {number: row for number, row in rows.items() if number <= int(name[1]) + 1}
         elif message.startswith("Eval metrics"):
             validated = {COLUMNS[name]: kpi[name] for name in COLUMNS if name in kpi}
         elif message.startswith("Training loop in progress"):

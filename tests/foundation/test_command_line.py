@@ -62,9 +62,14 @@ def test_a_users_error_is_one_line(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
-def program(body: str, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def program(body: str, *options: str, cwd: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command whose `main` has this body."""
-    lines = ["from stages.foundation import command_line", "def main():", *(f"    {line}" for line in body.split("\n"))]
+    lines = [
+        before,
+        "from stages.foundation import command_line",
+        "def main():",
+        *(f"    {line}" for line in body.split("\n")),
+    ]
     code = "\n".join([*lines, "command_line.run(main)"])
     return run("python", *options, "-c", code, cwd=cwd, PYTHONPATH=str(REPO))
 
@@ -141,9 +146,45 @@ def test_ctrl_c_ends_without_a_traceback(tmp_path: Path) -> None:
     assert started.stdout.readline() == "started\n"
     started.send_signal(signal.SIGINT)
     _, stderr = started.communicate(timeout=30)
-    assert (started.returncode, stderr) == (command_line.INTERRUPTED, "")
+    assert (started.returncode, stderr) == (130, "")
 
 
 def test_opencv_is_not_loaded_for_its_error(tmp_path: Path) -> None:
     done = program("import sys\nraise ValueError('cv2' in sys.modules)", cwd=tmp_path)
     assert done.stderr == "False\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("swallowed", ["", "except BaseException: pass", "except BaseException: raise SystemExit(0)"])
+def test_a_signal_is_the_status_whatever_becomes_of_its_exception(
+    tmp_path: Path, number: signal.Signals, swallowed: str
+) -> None:
+    code = f"""
+import signal, sys, time
+from pathlib import Path
+from stages.foundation import command_line, files
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def main():
+    try:
+        with files.atomic_write(Path({str(tmp_path / "out")!r})) as draft:
+            draft.write_text("half")
+            print("started", flush=True)
+            time.sleep(60)
+    {swallowed or "finally: pass"}
+command_line.run(main)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "started\n"
+        started.send_signal(number)
+        _, stderr = started.communicate(timeout=30)
+    assert (started.returncode, stderr) == (128 + number, "")
+    assert not list(tmp_path.iterdir()), "neither a draft nor a lock"
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    body = "import os, signal\nsignal.raise_signal(signal.SIGHUP)\nprint('goes on')"
+    ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    done = program(body, cwd=tmp_path, before=ignore)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
