@@ -11,6 +11,8 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from stages.foundation import picture_limit
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UP = 2
 _COLOUR_TYPES = {1: 0, 3: 2}
@@ -23,8 +25,9 @@ def critical(content: bytes) -> bytes:
     """Return a PNG with its critical chunks only: IHDR, PLTE, IDAT and IEND (W3C PNG, 5.4 and 11.2).
 
     The pixel values depend on these alone. Some other chunks make decoders change them, such as tRNS, which becomes an
-    alpha channel. Raises ValueError if the file ends before IEND, or a checksum is wrong.
+    alpha channel. Raises ValueError if the file ends before IEND, a checksum is wrong, or there are too many pixels.
     """
+    picture_limit.check(content)
     kept, place, kind = [SIGNATURE], len(SIGNATURE), b""
     while kind != b"IEND":
         end = place + 12 + int.from_bytes(content[place : place + 4])

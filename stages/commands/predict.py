@@ -22,7 +22,7 @@ import numpy as np
 
 from stages import config
 from stages.engines import loading, manifest
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, picture_limit
 from stages.media import recording
 from stages.media.drawing import Painter
 from stages.media.frame_sources import FrameSource, SourceFrame, open_source
@@ -120,7 +120,11 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="picture, folder, video, camera number, or URL (rtsp://...)")
     parser.add_argument("--out", type=Path, help="folder for overlays and segments.jsonl; default: nothing is written")
     parser.add_argument("--limit", type=int, default=0, help="end after this many frames; 0: at the source's end")
+    parser.add_argument(
+        "--max-picture-mpx", type=int, default=picture_limit.DEFAULT_MPX, help="most pixels of a picture, in millions"
+    )
     args = parser.parse_args()
+    picture_limit.set_limit(args.max_picture_mpx)
     source = open_source(args.source)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: source.stop())

@@ -110,6 +110,11 @@ class Data:
     """false: file_name in the COCO files is a path relative to data/coco/SPLIT, and pictures stay where they are.
     true: it is a bare name, and all pictures are copied to data/coco/SPLIT/images. Set true for tools that look for
     all pictures in one folder."""
+    max_picture_mpx: Annotated[int, Range(at_least=1, at_most=1073)] = 200
+    """Most pixels of a picture or a mask, in millions. One with more is refused by its header, before it takes memory:
+    about 20 bytes a pixel. OpenCV's own limit is 1073."""
+    max_archive_gib: Annotated[int, Range(at_least=1)] = 500
+    """Most GiB that `make data` copies or unpacks for a set."""
     workers: Annotated[int, Range(at_least=0)] = 0
     """Processes that generate scenes and convert pictures. 0: one for each core. The result does not depend on it."""
 

@@ -11,14 +11,14 @@ from stages.config.deploy import Deploy
 from stages.config.root import Config
 from stages.config.rules import require, type_and_range
 from stages.config.targets import Target
-from stages.foundation import text
+from stages.foundation import picture_limit, text
 
 
 def load(path: Path = Path("params.yaml")) -> Config:
     """Read and check a file of composed parameters: YAML, or JSON for machines without a YAML reader.
 
     Raises FileNotFoundError where it is missing, and ValueError with the full key where a key is unknown or a value has
-    another type or is out of its range.
+    another type or is out of its range. Sets this process's limit of pixels, data.max_picture_mpx.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -28,6 +28,7 @@ def load(path: Path = Path("params.yaml")) -> Config:
     content = text.read_json(path) if path.suffix == ".json" else text.read_yaml(path)
     result = _typed(Config, content, "")
     assert isinstance(result, Config)
+    picture_limit.set_limit(result.data.max_picture_mpx)
     return result
 
 

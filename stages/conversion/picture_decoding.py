@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from stages.foundation import files, picture_files
+from stages.foundation import files, picture_files, picture_limit
 
 FORMATS = ("JPEG", "MPO", "PNG")
 """Pillow's names of the formats that every build of both libraries reads. MPO is several JPEGs in one file (phones)."""
@@ -36,7 +36,11 @@ def read(path: Path) -> Decoded:
 
     Raises ValueError, naming the file, where one of them fails, where the sizes differ, or where a JPEG is damaged.
     """
-    content, name = path.read_bytes(), files.printable(path)
+    name = files.printable(path)
+    try:
+        content = picture_limit.read(path)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     kind, pillow, orientation = _by_pillow(content, name)
     try:
         rgb = picture_files.decode(content)

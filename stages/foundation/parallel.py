@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.foundation import processes
+from stages.foundation import picture_limit, processes
 
 # Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -71,7 +71,10 @@ def ordered[Item, Result](
         # Spawned and not forked, since libraries of this process may have started threads.
         check_shared_memory("data.workers", workers, 1)
         pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(), function)
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=_start,
+            initargs=(os.getpid(), picture_limit.limit_mpx(), function),
         )
         try:
             waiting: deque[Future[list[Result]]] = deque()
@@ -101,13 +104,16 @@ def _call(portion: Sequence[object]) -> list[Any]:
     return [_function(item) for item in portion]
 
 
-def _start(parent: int, function: Callable[..., object]) -> None:
-    """Initialize a worker: it uses one thread, leaves Ctrl-C to the parent, and ends when the parent ends."""
+def _start(parent: int, limit_mpx: int, function: Callable[..., object]) -> None:
+    """Initialize a worker: it has the parent's limit of pixels, uses one thread, leaves Ctrl-C to the parent, and ends
+    when the parent ends.
+    """
     import cv2
 
     global _function
     _function = function
     processes.end_with(parent)
+    picture_limit.set_limit(limit_mpx)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     keep_memory()

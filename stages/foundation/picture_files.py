@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages.foundation import files
+from stages.foundation import files, picture_limit
 
 Rgb = npt.NDArray[np.uint8]
 """A picture: uint8 [H, W, 3], RGB."""
@@ -44,7 +44,7 @@ def read_rgb(path: Path, *, turn: bool = False) -> Rgb:
     can't be read or is damaged.
     """
     try:
-        return decode(path.read_bytes(), turn=turn)
+        return decode(picture_limit.read(path), turn=turn)
     except OSError as error:
         raise ValueError(f"{files.printable(path)}: can't be read ({error.strerror}); restore the file") from error
     except ValueError as error:
@@ -55,8 +55,9 @@ def decode(content: bytes, *, turn: bool = False) -> Rgb:
     """Decode the bytes of a picture file.
 
     Grey values are repeated in all three channels, 16-bit values are reduced to their upper 8 bits, and alpha is
-    dropped. Raises ValueError, without the file's name, if the bytes are not a whole picture.
+    dropped. Raises ValueError, without the file's name, if the bytes are not a whole picture, or have too many pixels.
     """
+    picture_limit.check(content)
     # Decoded from memory: OpenCV 5.0 aborts the process where imread gets a name that is not UTF-8.
     flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     with _standard_error() as written:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages import config
-from stages.foundation import files, panoptic_ids
+from stages.foundation import files, panoptic_ids, picture_limit
 from stages.sets import classes, json_index, pairs, pngs
 from stages.sets.raw_set import VOID, Problem, Raster, Scene
 from stages.vistas.labels import Label
@@ -84,6 +84,11 @@ class CocoJson:
             size = (image["height"], image["width"])
             if not all(type(edge) is int and 0 < edge <= _MAX_EDGE_PX for edge in size):
                 yield Problem(key, f"{name}: image {image_id} has height and width {size}; correct them")
+                continue
+            try:
+                picture_limit.require(size[1], size[0])
+            except ValueError as error:
+                yield Problem(key, f"{name}: image {image_id}: {error}")
                 continue
             if self.format is config.Format.coco_panoptic:
                 if len(places) != 2:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from stages import config
-from stages.foundation import files, text
+from stages.foundation import files, picture_limit, text
 from stages.sets import classes, pairs
 from stages.sets.raw_set import Problem, Raster, Scene
 from stages.vistas.labels import Label
@@ -72,6 +72,10 @@ class Idd:
             raise ValueError(f"{name}: not IDD's polygons ({type(error).__name__}: {error}), {expected}") from error
         if not (0 < width <= 1 << 15 and 0 < height <= 1 << 15 and len(objects) <= _MAX_OBJECTS):
             raise ValueError(f"{name}: {width}x{height} with {len(objects)} objects, expected a picture; {_RESTORE}")
+        try:
+            picture_limit.require(width, height)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         labels, crowds = [_BY_NAME["unlabeled"].id], [False]
         canvas = Image.new("I", (width, height), 0)
         pen = ImageDraw.Draw(canvas)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from stages.coco import png
-from stages.foundation import files
+from stages.foundation import files, picture_limit
 
 GREY, RGB, PALETTE, RGBA = 0, 2, 3, 6
 Uint16 = npt.NDArray[np.uint16]
@@ -41,9 +41,11 @@ def read(path: Path, depth: int, kind: int, fix: str) -> npt.NDArray[np.integer]
 
     name = files.printable(path)
     try:
-        content = path.read_bytes()
+        content = picture_limit.read(path)
     except OSError as error:
         raise ValueError(f"{name}: can't be read ({error.strerror}); restore the file") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     try:
         found = header(content)
     except ValueError as error:

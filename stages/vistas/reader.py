@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from stages import config
 from stages.coco import png
-from stages.foundation import files
+from stages.foundation import files, picture_limit
 from stages.raw_sets import layouts
 from stages.vistas import labels, plausibility
 
@@ -215,7 +215,11 @@ def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:
     """
     import imagecodecs
 
-    content, name = path.read_bytes(), files.printable(path)
+    name = files.printable(path)
+    try:
+        content = picture_limit.read(path)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     if not content.startswith(png.SIGNATURE) or len(content) < 26:
         raise ValueError(f"{name}: {len(content)} bytes that are not a PNG; restore the file")
     depth, kind = struct.unpack(">BB", content[24:26])

@@ -20,9 +20,8 @@ from pathlib import Path
 from stages.foundation import files
 with files.atomic_write(Path(sys.argv[1])) as draft:
     draft.write_text("half")
-    child = os.fork() if sys.argv[2] == "fork" else 1
-    if child:
-        print(child, flush=True)
+    if sys.argv[2] == "alone" or os.fork() == 0:
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
