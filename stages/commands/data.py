@@ -22,6 +22,11 @@ from stages.vistas import reader
 
 MAX_PROBLEMS_SHOWN = 10
 """Number of problems that are printed."""
+MAX_FILES = 5_000_000
+"""Most files and folders of a set."""
+MAX_RATIO, RATIO_FROM_BYTES = 100, 100_000_000
+"""Most bytes that an archive may unpack from each of its own, and the size from which that counts. Pictures and masks
+are compressed already: sets have about 1, and JSON files alone about 20."""
 
 
 def build(
@@ -30,13 +35,13 @@ def build(
     on_error: config.OnError,
     name: str = "",
     layout: config.Format = config.Format.auto,
+    max_gib: int = config.Data.max_archive_gib,
 ) -> str:
     """Check the data set at `src`, track it with DVC at `out`, and return the findings as text of one or more lines.
 
     `name` is the name of the set's config file if it is not Vistas' own, else empty. `layout` is the set's format, or
-    auto to find it. Raises FileNotFoundError or
-    ValueError if `src` is no such set or has problems, FileExistsError if something is at `out`, and RuntimeError with
-    DVC's message if DVC can't track `out`.
+    auto to find it. Raises FileNotFoundError or ValueError if `src` is no such set, has problems or is larger than
+    `max_gib`, FileExistsError if something is at `out`, and RuntimeError with DVC's message if DVC can't track `out`.
     """
     if not src.exists():
         step = "download it first" if re.match(r"[a-z0-9+]+:/", str(src)) else "give SRC a folder or a zip archive"
@@ -44,19 +49,21 @@ def build(
     _check_places(src, out)
     source = config.Source(config=name, format=layout)
     if src.is_dir():
-        return _folder(src, out, on_error, source)
+        return _folder(src, out, on_error, source, max_gib)
     if src.is_file():
-        return _archive(src, out, on_error, source)
+        return _archive(src, out, on_error, source, max_gib)
     raise ValueError(f"{src} is neither a folder nor a file; give SRC a folder or a zip archive")
 
 
-def _folder(src: Path, out: Path, on_error: config.OnError, source: config.Source) -> str:
+def _folder(src: Path, out: Path, on_error: config.OnError, source: config.Source, max_gib: int) -> str:
     _require_set(src, src, source, "give SRC={}")
-    size = sum(_sizes(src))
+    sizes = list(_sizes(src))
+    size = sum(sizes)
     cache = tracking.cache(out)
     in_place = src.resolve() == out.resolve()
     if not in_place:
         _check_room(size, (out.parent, cache))
+    _check_amount(src, len(sizes), size, max_gib)
     text = _checked(src, on_error, source)
     if in_place:
         for folder, _, _ in os.walk(out):
@@ -77,12 +84,20 @@ def _folder(src: Path, out: Path, on_error: config.OnError, source: config.Sourc
     return text
 
 
-def _archive(src: Path, out: Path, on_error: config.OnError, source: config.Source) -> str:
+def _archive(src: Path, out: Path, on_error: config.OnError, source: config.Source, max_gib: int) -> str:
     with archives.opened(src) as content:
+        size = sum(info.file_size for info in content.filelist)
+        packed = sum(info.compress_size for info in content.filelist)
+        _check_amount(src, len(content.filelist), size, max_gib)
+        if size > max(RATIO_FROM_BYTES, MAX_RATIO * packed):
+            found = f"would unpack to {size / 2**30:.1f} GiB, {size / max(1, packed):.0f} times its own size"
+            raise ValueError(
+                f"{src} {found}, expected at most {MAX_RATIO}; if you trust it, unpack it and give SRC that"
+            )
         whole = zipfile.Path(content)
         top = layouts.top(whole, formats.lies_at)
         _require_set(src, top if formats.lies_at(top) else whole, source, "unpack the archive and give SRC its {}")
-        _check_room(sum(info.file_size for info in content.filelist), (out.parent, tracking.cache(out)))
+        _check_room(size, (out.parent, tracking.cache(out)))
         with tracking.made_new(out):
             with files.atomic_write(out) as draft:
                 archives.unpack(content, layouts.path(top), draft)
@@ -152,6 +167,17 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def _check_amount(src: Path, count: int, size: int, max_gib: int) -> None:
+    """Raise ValueError if a set has more files or bytes than may be copied or unpacked."""
+    if size > max_gib * 2**30:
+        raise ValueError(
+            f"{src} has {size / 2**30:.1f} GiB unpacked, expected at most {max_gib} (data.max_archive_gib); is it the "
+            "right one? Then raise the limit"
+        )
+    if count > MAX_FILES:
+        raise ValueError(f"{src} has {count} files, expected at most {MAX_FILES}; is it the right one?")
+
+
 def _check_room(size: int, places: Iterable[Path]) -> None:
     """Raise ValueError if the file system of one of `places` has less than `size` bytes free."""
     for place in places:
@@ -219,7 +245,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     out = place(args.raw, args.name, args.src)
-    print(build(args.src, out, config.OnError(args.on_error), args.config, config.Format(args.format)))
+    cfg = config.load().data if Path("params.yaml").exists() else config.Data()
+    on_error, layout = config.OnError(args.on_error), config.Format(args.format)
+    print(build(args.src, out, on_error, args.config, layout, cfg.max_archive_gib))
     print(f"{out} is tracked; add {out}.dvc to git, and set data.root to {out} in conf/data")
 
 

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from stages.foundation import files, processes
+from stages.foundation import files, processes, signals
 
 FAILED = 1
 """Exit status after a user error. After a signal it is 128 + signal, as in shells."""
@@ -40,48 +40,24 @@ def parser(docstring: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=(docstring or "").partition("\n")[0])
 
 
-_received: list[int] = []
-"""Signals that asked this process to end."""
-
-
-class Terminated(SystemExit):
-    """The process was asked to end by SIGTERM or SIGHUP."""
-
-
 def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...] = ()) -> NoReturn:
     """Set up logging, call `main`, and exit with the status that it returns; None is 0.
 
     An exception of USER_ERRORS or `user_errors` is printed to stderr as one line, and the exit status is 1. Any other
     exception is a bug and keeps its traceback. `python -X dev` shows every traceback.
 
-    SIGTERM and SIGHUP raise Terminated, and Ctrl-C raises KeyboardInterrupt, so that drafts are deleted. The exit
-    status is 128 + signal then, whatever a library made of the exception: it must never pass for success. The process
-    also ends with the `dvc` or the `make` that runs it.
+    SIGTERM and SIGHUP raise signals.Terminated, and Ctrl-C raises KeyboardInterrupt, so that drafts are deleted. The
+    exit status is 128 + signal then, whatever a library made of the exception: it must never pass for success. The
+    process also ends with the `dvc` or the `make` that runs it.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     processes.end_with_owner()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # What nohup or a shell's background job ignores stays ignored.
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, _end)
+    signals.handle()
     try:
         sys.exit(_status(main, user_errors))
     finally:
-        if _received:
-            sys.exit(128 + _received[0])
-
-
-def stop_if_signalled() -> None:
-    """Raise Terminated if this process was asked to end. For use after a library that swallows exceptions."""
-    if _received:
-        raise Terminated(128 + _received[0])
-
-
-def _end(number: int, _: object) -> None:
-    _received.append(number)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Terminated(128 + number)
+        if number := signals.received():
+            sys.exit(128 + number)
 
 
 def _status(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...]) -> int | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.foundation import locks, ownership
+from stages.foundation import locks, ownership, signals
 
 Json = Any
 """A parsed JSON or YAML value of a structure that its reader knows, or that it checks by catching exceptions."""
@@ -42,6 +42,7 @@ def atomic_write(out: Path, keep: bool = False, recorded: bool = False) -> Itera
             _remove(draft)
         try:
             yield draft
+            signals.stop_if_received()
             if draft.is_dir():
                 if recorded:
                     _require_recorded(out)  # Again, since the block may have taken hours.

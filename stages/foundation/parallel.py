@@ -70,12 +70,8 @@ def ordered[Item, Result](
             return
         # Spawned and not forked, since libraries of this process may have started threads.
         check_shared_memory("data.workers", workers, 1)
-        pool = ProcessPoolExecutor(
-            workers,
-            mp_context=get_context("spawn"),
-            initializer=_start,
-            initargs=(os.getpid(), picture_limit.limit_mpx(), function),
-        )
+        arguments = os.getpid(), picture_limit.limit_mpx(), function
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=arguments)
         try:
             waiting: deque[Future[list[Result]]] = deque()
             portions = itertools.batched(items, PORTION)
@@ -105,8 +101,9 @@ def _call(portion: Sequence[object]) -> list[Any]:
 
 
 def _start(parent: int, limit_mpx: int, function: Callable[..., object]) -> None:
-    """Initialize a worker: it has the parent's limit of pixels, uses one thread, leaves Ctrl-C to the parent, and ends
-    when the parent ends.
+    """Initialize a worker. It uses one thread, leaves Ctrl-C to the parent, and ends when the parent ends.
+
+    `limit_mpx` is the parent's limit of pixels.
     """
     import cv2
 

@@ -18,6 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stages.foundation import signals
+
 _PR_SET_PDEATHSIG = 1
 """Linux's prctl.h."""
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox"}
@@ -91,10 +93,13 @@ def run(
     """
     pipe = subprocess.PIPE if capture else None
     preexec = functools.partial(end_with, os.getpid(), signal.SIGTERM)
-    with subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, errors="replace", cwd=cwd, env=env, preexec_fn=preexec
-    ) as process:
+    with signals.deferred():  # Python swallows exceptions between fork and exec.
+        process = subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, errors="replace", cwd=cwd, env=env, preexec_fn=preexec
+        )
+    with process:
         try:
+            signals.stop_if_received()
             stdout, stderr = process.communicate()
         except BaseException:
             process.terminate()

@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 from stages import config
-from stages.foundation import command_line, files, parallel
+from stages.foundation import files, parallel, signals
 from stages.tao import runners, spec
 from stages.training import program, resume
 
@@ -46,14 +46,14 @@ def start(run: runners.Run, cfg: config.Config) -> None:
         try:
             program.train(run, cfg)
         except SystemExit as error:
-            command_line.stop_if_signalled()
+            signals.stop_if_received()
             # TAO's entry point runs under Hydra, which prints an exception and exits.
             raise RuntimeError("TAO stopped with an error; its messages are above") from error
         except Exception as error:  # With HYDRA_FULL_ERROR=1, for debugging, any exception of TAO arrives here.
             traceback.print_exc()
             raise RuntimeError(f"TAO stopped with {type(error).__name__}; its messages are above") from error
         # TAO reports an interruption as a success.
-        command_line.stop_if_signalled()
+        signals.stop_if_received()
         return
     command, env = _command(run, cfg)
     if cfg.train.runner is config.Runner.docker:

@@ -7,6 +7,7 @@ instances/ at its root. Instance masks are 16-bit grey PNGs, label * 256 + insta
 research.mapillary.com).
 """
 
+import re
 import struct
 import unicodedata
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ _INSTANCES = {version: f"{version}/instances" for version in VERSIONS} | {FLAT: 
 """Version -> folder of its instance masks, beside the folder images."""
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 """PNG's colour types (W3C PNG, 11.2.2)."""
-_DVC_CACHE = "/files/md5/"
+_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 """Part of the path of each file in DVC's cache."""
 
 
@@ -205,7 +206,7 @@ def _same_key(path: Path, other: Path) -> str:
 def leaves(path: Path, root: Path) -> bool:
     """Return whether a link leads a path out of the set. Links into DVC's cache, as in a tracked set, do not count."""
     real = path.resolve()
-    return not real.is_relative_to(root) and _DVC_CACHE not in real.as_posix()
+    return not real.is_relative_to(root) and not _DVC_CACHE.search(real.as_posix())
 
 
 def instances(path: Path, num_labels: int) -> npt.NDArray[np.uint16]:

@@ -416,3 +416,22 @@ def test_defects_of_a_sets_own_panoptic_json(
     ((problem,),) = (report.problems for report in check.check(src))
     assert problem.startswith(str(path))
     assert re.search(words, problem)
+
+
+def test_a_zip_bomb_is_not_unpacked(workspace: Path, tmp_path: Path) -> None:
+    src = write_set(tmp_path / "set")
+    with (src / "training/images/p000.jpg").open("ab") as file:
+        file.write(bytes(200_000_000))
+    path = pack(src, tmp_path / "bomb.zip")
+    assert path.stat().st_size < 1_000_000
+    assert_refused(path, r"bomb\.zip would unpack to 0\.2 GiB, \d+ times its own size, expected at most 100")
+    assert not list(Path("data/raw").glob("*"))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_set_larger_than_the_limit(workspace: Path, tmp_path: Path, packed: bool) -> None:
+    src = write_set(tmp_path / "set")
+    given = pack(src, tmp_path / "set.zip") if packed else src
+    with pytest.raises(ValueError, match=r"has 0\.0 GiB unpacked, expected at most 0 \(data\.max_archive_gib\)"):
+        data.build(given, Path("data/raw/new"), config.OnError.fail, max_gib=0)
+    assert not list(Path("data/raw").glob("*"))

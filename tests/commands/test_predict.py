@@ -138,9 +138,12 @@ def test_a_folder_of_pictures(built: Path, tmp_path: Path, caplog: pytest.LogCap
     for name, width in (("b.png", 16), ("a.png", 32)):
         cv2.imwrite(str(tmp_path / name), picture(width)[..., ::-1])
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    head = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "bomb.png").write_bytes(head[:16] + struct.pack(">II", 60_000, 60_000) + head[24:])
     (tmp_path / "notes.txt").write_text("not read")
     done = predict.build(built, frame_sources.open_source(str(tmp_path)), tmp_path / "out")
-    assert (done.frames, done.skipped, done.dropped) == (2, 1, 0)
+    assert (done.frames, done.skipped, done.dropped) == (2, 2, 0)
+    assert "bomb.png: can't be read as a picture: 60000 x 60000 pixels, expected at most 200 million" in caplog.text
     assert "broken.jpg: can't be read as a picture" in caplog.text
     first, second = lines(tmp_path / "out")
     assert [first["picture"], second["picture"]] == ["a.png", "b.png"]

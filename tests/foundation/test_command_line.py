@@ -183,6 +183,18 @@ command_line.run(main)
     assert not list(tmp_path.iterdir()), "neither a draft nor a lock"
 
 
+def test_nothing_is_written_after_a_signal_that_python_swallowed(tmp_path: Path) -> None:
+    """Exceptions of fork's callbacks are printed and swallowed, so the command goes on."""
+    before = "import os, signal; os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGTERM))"
+    body = (
+        "import subprocess\nfrom pathlib import Path\nfrom stages.foundation import files\n"
+        "pid = os.fork()\nif not pid: os._exit(0)\nprint('went on', flush=True)\nfiles.write_json(Path('out'), 1)"
+    )
+    done = program(body, cwd=tmp_path, before=before)
+    assert (done.returncode, done.stdout) == (143, "went on\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     body = "import os, signal\nsignal.raise_signal(signal.SIGHUP)\nprint('goes on')"
     ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
