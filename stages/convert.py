@@ -17,7 +17,7 @@ import logging
 from pathlib import Path
 
 from stages import config
-from stages.conversion import journal, membership, picture, split, taxonomy
+from stages.conversion import journal, membership, overlap, picture, split, taxonomy
 from stages.foundation import command_line, files
 from stages.sets import formats
 from stages.sets.raw_set import Problem, RawSet
@@ -70,18 +70,22 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
         files.write_json(draft / "label_map.json", label_map)
         limits = picture.Limits(cfg.max_edge_px, cfg.min_segment_px, cfg.small_segments)
         converted = {name: picture.Source(raw, mappings[name]) for name, raw in found.items()}
-        for name in reader.SPLITS:
-            work = [
+        work = {
+            name: [
                 scene if isinstance(scene, Problem) else picture.Task(scene, source, file_name)
                 for source, file_name, scene in membership.pictures(found, name, tables, cfg)
             ]
+            for name in reader.SPLITS
+        }
+        overlap.check(work["train"], work["val"], cfg.check_splits)
+        for name in reader.SPLITS:
             settings = picture.Settings(converted, things, draft / name, out / name, limits, cfg.bare_file_names)
             masks = {
                 source: plausibility.MaskStatistics(raw.labels)
                 for source, raw in found.items()
                 if raw.format is config.Format.vistas
             }
-            counted = split.convert(name, work, settings, categories, masks, cfg)
+            counted = split.convert(name, work[name], settings, categories, masks, cfg)
             files.write_json(draft / name / "sources.json", labelled)
             summary[name], statistics[name] = counted.summary(), counted.content()
             log.info("%s: %s", name, summary[name])

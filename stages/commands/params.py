@@ -8,6 +8,7 @@ machines that only build and run engines and have no YAML reader.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.errors import OverrideParseException
@@ -17,6 +18,7 @@ from stages.config import choice, composition
 from stages.config.rules import RuleError
 from stages.foundation import command_line, files
 from stages.tao import spec
+from stages.weights import backbone_sizes
 
 
 def build(conf: Path, out: Path, overrides: list[str]) -> bool:
@@ -55,13 +57,20 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
 
 
 def check(composed: Path, conf: Path, overrides: list[str]) -> config.Config:
-    """Check a composed file by all rules, TAO's among them, and return its content. Raises ValueError as `build`."""
+    """Check a composed file by all rules, TAO's and those of the weights that are there among them.
+
+    Returns its content. Raises ValueError as `build`.
+    """
     try:
         checked = config.load(composed)
     except RuleError as error:
         raise ValueError(composition.placed(error, conf, overrides)) from error
     composition.check_for_dvc(composed)
-    spec.check(checked)
+    for mode in config.Mode:
+        # Files for the loader of another mode are refused too: TAO would ignore them.
+        model, deploy = replace(checked.model, mode=mode), replace(checked.deploy, mode=mode)
+        spec.check(replace(checked, model=model, deploy=deploy))
+    backbone_sizes.check(conf.parent, checked.model)
     return checked
 
 
@@ -140,6 +149,10 @@ def main() -> None:
         print(dropped)
     print(f"{args.out}: {'updated' if changed else 'up to date'}")
     print(f"{choice.recorded(args.out)} (recorded in {args.out})")
+    model = config.load(args.out).model
+    if (named := model.weights or model.backbone.pretrained_weights) and not (args.conf.parent / named).exists():
+        step = "put it there" if model.weights else "`make weights` fetches it, or put it there"
+        print(f"note: {named} is not here yet; {step} before `train`")
 
 
 def check_profile(conf: Path, name: str) -> None:

@@ -17,6 +17,8 @@ from stages.engines import manifest
 from stages.foundation import command_line, dvc_project, files, processes
 
 GOAL = "report"
+RAW = Path("data/raw")
+"""Folder into which `make data` puts sets."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,35 @@ def state(repo: Any, name: str, target: Elsewhere, metrics: Path) -> str:
     return f"{name}: built{where}, up to date"
 
 
+def require_sources(repo: Any, cfg: config.Data) -> None:
+    """Raise FileNotFoundError for the first folder of a set that is missing and that no stage writes."""
+    written = {str(Path(out.def_path)) for stage in repo.index.graph if stage.cmd for out in stage.outs}
+    root = Path(cfg.root)
+    if str(root) in written:
+        return
+    for name, source in (cfg.sources or {"vistas": config.Source()}).items():
+        folder = root / source.root
+        if not folder.exists():
+            tracked = any(Path(f"{path}.dvc").exists() for path in (folder, *folder.parents))
+            place = folder.relative_to(RAW) if folder.is_relative_to(RAW) else folder.name
+            add = f"add the set by `make data SRC=/path/to/set NAME={place}`, or set data.root in conf/data"
+            step = "`make pull` brings it from the remote" if tracked else add
+            raise FileNotFoundError(f"{folder} not found (data.sources.{name}); {step}")
+
+
 def main() -> int:
     """Command line. Returns DVC's exit status."""
     parser = command_line.parser(__doc__)
     parser.add_argument("--metrics", type=Path, default=Path("data/metrics"), help="folder of the stages' metrics")
     metrics = parser.parse_args().metrics
-    skipped = elsewhere(config.load())
+    cfg = config.load()
+    skipped = elsewhere(cfg)
     names = {stage for target in skipped.values() for stage in target.stages}
     for target in skipped.values():
         # DVC's cache may have an adopted engine. No message where it doesn't.
         subprocess.run(["dvc", "checkout", "--quiet", *target.stages], check=False, capture_output=True)
     with dvc_project.opened() as repo:
+        require_sources(repo, cfg.data)
         stages = [name for name in pipeline_state.order(repo, GOAL) if name not in names]
     status = processes.run(["dvc", "repro", "--single-item", *stages]).returncode
     with dvc_project.opened() as repo:

@@ -6,7 +6,7 @@ here computes a part of a result (a test checks that).
 """
 
 from stages.config.benchmark import Benchmark
-from stages.config.data import CheckMasks, Data, Format, OnError, SmallSegments, Source, Splits
+from stages.config.data import CheckMasks, CheckSplits, Data, Format, OnError, SmallSegments, Source, Splits
 from stages.config.deploy import PLUGIN_VARIANTS, Deploy, GraphKind, Resize, Variant
 from stages.config.model import LABEL_MAP, Backbone, Mode, Model, SwinType
 from stages.config.precision import LowerPrecision, Precision
@@ -39,6 +39,7 @@ __all__ = [
     "Benchmark",
     "Builder",
     "CheckMasks",
+    "CheckSplits",
     "Config",
     "Container",
     "Data",

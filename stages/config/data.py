@@ -73,6 +73,13 @@ class CheckMasks(Enum):
     warn = "warn"
 
 
+class CheckSplits(Enum):
+    """Reactions to a validation split whose pictures are training pictures too."""
+
+    fail = "fail"
+    warn = "warn"
+
+
 @dataclass
 class Data:
     """The sets that are converted, and how their labels become classes."""
@@ -106,6 +113,9 @@ class Data:
     check_masks: CheckMasks = CheckMasks.fail
     """If the masks of a set don't look like label * 256 + instance. fail: the stage ends with an error. warn: it
     continues. Set warn once you have looked at the masks."""
+    check_splits: CheckSplits = CheckSplits.fail
+    """If at least half of the validation pictures are training pictures too: the same key and the same bytes. fail: the
+    stage ends with an error. warn: it continues, as it does for fewer."""
     bare_file_names: bool = False
     """false: file_name in the COCO files is a path relative to data/coco/SPLIT, and pictures stay where they are.
     true: it is a bare name, and all pictures are copied to data/coco/SPLIT/images. Set true for tools that look for

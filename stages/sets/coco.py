@@ -10,6 +10,8 @@ coco_stuff      stuffthingmaps/SPLIT/*.png, 8-bit, category id - 1 and 255 for v
 Pictures lie in SPLIT/ or images/SPLIT/. SPLIT begins with train or val, such as val2017.
 """
 
+import filecmp
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +30,12 @@ from stages.vistas.labels import Label
 _STUFF: Final = classes.load("coco_stuff")
 _MAX_OBJECTS: Final = (1 << 16) - 1
 _JSON: Final = {config.Format.coco_panoptic: "panoptic", config.Format.coco_instances: "instances"}
+_ANNOTATION: Final = {config.Format.coco_panoptic: "segments_info", config.Format.coco_instances: "segmentation"}
+"""Key that each annotation of a format has."""
+_OTHER: Final = {
+    config.Format.coco_panoptic: config.Format.coco_instances,
+    config.Format.coco_instances: config.Format.coco_panoptic,
+}
 _SPLITS: Final = ("train", "val")
 _MAX_EDGE_PX: Final = 1 << 15
 
@@ -63,7 +71,7 @@ class CocoJson:
             yield found[key]
 
     def _of_file(self, path: Path) -> Iterator[Scene | Problem]:
-        index, name = json_index.read(path), files.printable(path)
+        index, name = _read(path, self.format), files.printable(path)
         if different := self._differences(*_labels(path, self.format, index.categories)):
             raise ValueError(f"{name}: category {different[0]} is not as in {self.source}; use files of one release")
         suffix = path.stem.partition("_")[2]
@@ -250,10 +258,30 @@ def _open(chosen: config.Format, folder: Path) -> CocoJson:
         start = _JSON[chosen]
         expected = f"annotations/{start}_trainNAME.json or {start}_valNAME.json"
         raise FileNotFoundError(f"{folder}/{expected} not found; name the files as COCO does")
+    for one, other in itertools.combinations(paths, 2):
+        if filecmp.cmp(one, other, shallow=False):
+            raise ValueError(
+                f"{files.printable(other)} is the same file as {files.printable(one)}, expected those of two splits; "
+                "restore it, or delete it and set data.splits in conf/data to file or fraction"
+            )
     # All splits must list the same categories; the smallest file tells them soonest.
     path = min(paths, key=lambda p: p.stat().st_size)
-    labels, label_of = _labels(path, chosen, json_index.read(path).categories)
+    labels, label_of = _labels(path, chosen, _read(path, chosen).categories)
     return CocoJson(folder, chosen, labels, label_of, str(path))
+
+
+def _read(path: Path, chosen: config.Format) -> json_index.Index:
+    """Read a JSON file of a split. Raises ValueError for one of the other kind: both have images and categories."""
+    index = json_index.read(path)
+    wanted, other = _ANNOTATION[chosen], _ANNOTATION[_OTHER[chosen]]
+    if index.annotation_keys and wanted not in index.annotation_keys and other in index.annotation_keys:
+        start = _JSON[chosen]
+        raise ValueError(
+            f"{files.printable(path)}: its annotations have {other}, expected {wanted}: it is a file "
+            f"{_JSON[_OTHER[chosen]]}_SPLIT.json under another name; put the file {start}_SPLIT.json of the download "
+            f"there, or set data.sources.NAME.format to {_OTHER[chosen].value}"
+        )
+    return index
 
 
 def _labels(path: Path, chosen: config.Format, found: list[files.Json]) -> tuple[tuple[Label, ...], dict[int, int]]:

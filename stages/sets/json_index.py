@@ -27,6 +27,8 @@ class Index:
     """By id: file_name, height and width."""
     places: dict[int, array[int]] = field(default_factory=dict)
     """Id of an image -> begin and length, in bytes, of each of its annotations."""
+    annotation_keys: frozenset[str] = frozenset()
+    """Keys of the first annotation."""
 
 
 def read(path: Path) -> Index:
@@ -48,6 +50,7 @@ def read(path: Path) -> Index:
                 elif key == "categories":
                     index.categories.append(value)
                 elif key == "annotations":
+                    index.annotation_keys = index.annotation_keys or frozenset(value)
                     index.places.setdefault(value["image_id"], array("q")).extend((begin, len(written)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{name}: not COCO's JSON ({type(error).__name__}: {error}); restore the file") from error
