@@ -4,7 +4,8 @@ Each split, train and val, gets a folder with
   panoptic.json    segments of each picture, with their ids as colours in panoptic/*.png
   instances.json   things only, masks as compressed run lengths
   semantic.jsonl   a line for each picture, with its classes in semantic/*.png (8-bit grey, 0 = ignore)
-  sources.json     for each source its format and the category_ids that it labels everywhere, and in part
+  sources.json     for each source its format and the category_ids that it labels everywhere, and in part;
+                   for train also `repeat`, the times that a picture comes in an epoch
   images/          only pictures that were rewritten: scaled, turned, or decoded differently by TAO than by the engines
 and both splits share label_map.json and statistics.json. File names in the JSON files are relative to the split's
 folder. Formats: cocodataset.org/#format-data, and TAO's data loaders.
@@ -86,7 +87,9 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
                 if raw.format is config.Format.vistas
             }
             counted = split.convert(name, work[name], settings, categories, masks, cfg)
-            files.write_json(draft / name / "sources.json", labelled)
+            # Training alone repeats pictures.
+            repeats = {source: {"repeat": sources[source].repeat} if name == "train" else {} for source in labelled}
+            files.write_json(draft / name / "sources.json", {s: {**labelled[s], **repeats[s]} for s in labelled})
             summary[name], statistics[name] = counted.summary(), counted.content()
             log.info("%s: %s", name, summary[name])
         files.write_json(draft / "statistics.json", statistics)

@@ -62,7 +62,9 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
             known = {name: path for name, path in sources.items() if name != "checkpoint"} | labels
             # The runner is part of the identity: checkpoints of a container and of the wheel have other parameter
             # groups (callbacks.merge_param_groups), so one can't resume the other's.
-            identity = resume.identity(known, _pictures(coco)) | {"runner": cfg.train.runner.value}
+            mends = {name: str(getattr(cfg.train, name)) for name in ("partial_labels", "repeat_threshold")}
+            known |= {"sources": coco / "train" / "sources.json"}
+            identity = resume.identity(known, _pictures(coco)) | {"runner": cfg.train.runner.value} | mends
             rows, kept = _train(coco, draft, work, identity, cfg)
             sources |= labels
             summary = {**next(row for row in rows if row["epoch"] == kept), "epochs": len(rows)}

@@ -149,16 +149,18 @@ def test_statistics_count_what_each_source_labels(tmp_path: Path, max_edge_px: i
         (tmp_path / f"{name}.csv").write_text(content_)
     for path in (tmp_path / "sets").glob("*/training/*/*"):
         write_png(path, cv2.imread(str(path), cv2.IMREAD_UNCHANGED).repeat(2, 0).repeat(2, 1))
-    sources = {name: config.Source(root=name, taxonomy=name) for name in ("a", "b")}
+    repeats = {"a": 1.0, "b": 2.5}
+    sources = {name: config.Source(root=name, taxonomy=name, repeat=repeats[name]) for name in ("a", "b")}
     cfg = config.Data(sources=sources, max_edge_px=max_edge_px)
     build(tmp_path / "sets", tmp_path / "coco", cfg, tmp_path)
     found = files.read_json(tmp_path / "coco/statistics.json")
     assert found["sources"]["b"]["classes_never_labelled"] == ["road", "lane"]
     assert found["sources"]["a"]["classes_never_labelled"] == []
     for split in ("train", "val"):
+        a, b = ({"repeat": 1.0}, {"repeat": 2.5}) if split == "train" else ({}, {})
         assert files.read_json(tmp_path / "coco" / split / "sources.json") == {
-            "a": {"format": "vistas", "category_ids_everywhere": [1, 2, 3], "category_ids_partly": []},
-            "b": {"format": "vistas", "category_ids_everywhere": [1], "category_ids_partly": []},
+            "a": {"format": "vistas", "category_ids_everywhere": [1, 2, 3], "category_ids_partly": [], **a},
+            "b": {"format": "vistas", "category_ids_everywhere": [1], "category_ids_partly": [], **b},
         }
     for name in ("a", "b"):
         counts = found["train"]["by_source"][name]

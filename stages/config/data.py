@@ -41,6 +41,9 @@ class Source:
     taxonomy: str = ""
     """Table that maps the set's labels to classes: NAME for conf/tables/NAME.csv. Empty: a class for each label that
     the set's config evaluates."""
+    repeat: Annotated[float, Range(at_least=1, at_most=1000)] = 1.0
+    """Times that a training picture of the set comes in an epoch, such as 2.5, which is twice or three times. For small
+    sets beside large ones."""
 
 
 class Splits(Enum):
@@ -134,6 +137,7 @@ class Data:
         require(plain_path, "data.root", "a path without line ends and apostrophes; a link can lead there", self.root)
         check_ranges(self, "data")
         for name, source in self.sources.items():
+            check_ranges(source, f"data.sources.{name}")
             for key in ("root", "config", "taxonomy"):
                 check_inside(f"data.sources.{name}.{key}", getattr(source, key))
         check_inside("data.split_file", self.split_file)

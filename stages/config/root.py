@@ -46,6 +46,10 @@ class Config:
         custom = self.model.backbone.type is SwinType.custom and self.train.runner in CONTAINER_RUNNERS
         rule = f"one of TAO's own for train.runner: {self.train.runner.value}"
         require(not custom, "model.backbone.type", rule, SwinType.custom.value)
+        for name, source in self.data.sources.items():
+            rule = f"1 for train.runner: {self.train.runner.value}: TAO has none"
+            alone = source.repeat == 1 or self.train.runner not in CONTAINER_RUNNERS
+            require(alone, f"data.sources.{name}.repeat", rule, source.repeat)
         learned, wanted = self.model.mode, self.deploy.mode
         rule = f"{learned.value}, which the network learns (model.mode)"
         require(learned in (Mode.panoptic, wanted), "deploy.mode", rule, wanted.value)

@@ -127,6 +127,13 @@ class Train:
     """accuracy: TAO's mIoU, or its mask AP in instance mode. loss: the validation loss."""
     patience: Annotated[int, Range(at_least=0)] = 0
     """Training ends after this number of consecutive validations without a better monitor. 0: it runs all epochs."""
+    partial_labels: bool = False
+    """true: for data.sources that label different classes. A query that finds a class which the picture's source does
+    not label is not punished. See docs/training.md. false: TAO's own losses."""
+    repeat_threshold: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
+    """Pictures with a class that a smaller share of the training pictures has come several times in an epoch, by the
+    rule of LVIS (docs/training.md), such as 0.001. 0: each picture comes once, or as often as its source says
+    (data.sources.NAME.repeat)."""
     workers: Annotated[int, Range(at_least=0)] = 4
     """Loader processes. 0: the training process loads the pictures."""
     seed: Annotated[int, Range(at_least=0)] = 1234
@@ -159,9 +166,12 @@ class Train:
         whole = self.epochs % self.checkpoint_interval == 0
         rule = f"a divisor of {self.epochs} (train.epochs), so that the last epoch has a checkpoint"
         require(whole, "train.checkpoint_interval", rule, self.checkpoint_interval)
+        inside = self.runner not in CONTAINER_RUNNERS
+        for key, off in {"patience": "0", "partial_labels": "false", "repeat_threshold": "0"}.items():
+            value = getattr(self, key)
+            rule = f"{off} for train.runner: {self.runner.value}: TAO has none"
+            require(inside or not value, f"train.{key}", rule, value)
         if self.patience:
             whole = self.validation_interval % self.checkpoint_interval == 0
             rule = f"a divisor of {self.validation_interval} (train.validation_interval) with train.patience"
             require(whole, "train.checkpoint_interval", rule, self.checkpoint_interval)
-            inside = self.runner not in CONTAINER_RUNNERS
-            require(inside, "train.patience", f"0 for train.runner: {self.runner.value}: TAO has none", self.patience)

@@ -4,6 +4,7 @@ torchrun starts this module as the program of each of its processes.
 """
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -20,22 +21,28 @@ def train(run: runners.Run, cfg: config.Config) -> None:
 
     TAO's exceptions pass through.
     """
-    from stages.training import callbacks
+    from stages.training import callbacks, sampling
 
     wheel.prepare()
     os.environ["TAO_VISIBLE_DEVICES"] = ",".join(map(str, cfg.train.gpus))
     entry: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
     data: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
-    data.DataLoader = callbacks.SeededLoader
+    data.DataLoader = sampling.loader(callbacks.SeededLoader, run.coco / "train", cfg)
     base = entry.Mask2formerPlModule
     own = {"configure_optimizers": callbacks.merge_param_groups(base.configure_optimizers)}
     entry.Mask2formerPlModule = type(base.__name__, (base,), own)
     entry.Trainer = callbacks.trainer(cfg, resumed=run.resume is not None)
     argv = sys.argv
+    losses: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if cfg.train.partial_labels:
+        from stages.training import partial_labels
+
+        losses = partial_labels.installed(run.coco)
     folder = ["--config-path", str(run.spec.parent.resolve()), "--config-name", run.spec.name]
     sys.argv = ["train", *folder, *runners.overrides(run)]
     try:
-        entry.main()
+        with losses:
+            entry.main()
     finally:
         sys.argv = argv
 

@@ -54,6 +54,8 @@ def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
         ("targets.cpu.threads=0", ["targets.cpu.threads", "1 or more"]),
         ("train.gpus=[0,0]", ["train.gpus", "each once"]),
         ("train.runner=docker", ["train.container.image", "train.runner: docker"]),
+        ("data.sources.vistas.repeat=0.5", ["data.sources.vistas.repeat", "1 to 1000", "0.5"]),
+        ("train.repeat_threshold=1.5", ["train.repeat_threshold", "0 to 1", "1.5"]),
         ("train.checkpoint_interval=5", ["train.checkpoint_interval", "a divisor of 52"]),
         ("train.container.image=tao:latest", ["train.container.image", "@sha256:"]),
         ("train.milestones=[999]", ["train.milestones", "999"]),
@@ -159,6 +161,8 @@ def section_with(kind: Any, name: str, value: float) -> None:
     """Make a section, checked, with one value other than the default."""
     if kind is config.Target:
         config.parse_target("cpu", {"builder_version": "1", name: value})
+    elif kind is config.Source:
+        config.Data(sources={"cpu": config.Source(**{name: value})})
     else:
         kind(**{name: value})
 
