@@ -102,6 +102,8 @@ def prepare() -> None:
     """Make TAO importable and usable on this host. Call it before any import of TAO; more calls do nothing."""
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
+    # PyTorch repeats it at every step on a GPU.
+    warnings.filterwarnings("once", ".* does not have a deterministic implementation")
     missing = {name for name in (*UNUSED, "panopticapi") if importlib.util.find_spec(name) is None}
     sys.meta_path.insert(0, _StandIns(missing | {"eff"}))
     os.environ.setdefault("TAO_VISIBLE_DEVICES", "0")

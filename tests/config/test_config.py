@@ -575,7 +575,7 @@ def test_a_profile_that_is_not_there(tmp_path: Path, profile: str) -> None:
     done = run("python", "-m", "stages.commands.params", f"--profile={profile}", "--out", out, cwd=REPO)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "PROFILE: must be the name of a file in conf/profile, one of ['ade150', 'coco133'" in done.stderr
+    assert "PROFILE: must be the name of a file in conf/profile, one of ['ade150', 'camvid'" in done.stderr
     assert repr(profile) in done.stderr
 
 
