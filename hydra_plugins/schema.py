@@ -83,6 +83,7 @@ def _with_choice(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
             return _recording(load(self, overrides=chosen.for_hydra(), **more), chosen)
         conf, every = Path(os.path.relpath(folder)), overrides
         try:
+            composition.prepare(conf)
             chosen = choice.recorded(conf.parent / choice.FILE).extended(overrides)
             every = chosen.for_hydra()
             composed = _recording(load(self, overrides=every, **more), chosen)

@@ -33,6 +33,7 @@ def build(conf: Path, out: Path, overrides: list[str]) -> bool:
 
     if not (conf / "config.yaml").is_file():
         raise FileNotFoundError(f"{conf / 'config.yaml'} not found; run this in the repository's root, or give --conf")
+    composition.prepare(conf)
     old = out.read_bytes() if out.exists() else None
     with files.atomic_write(out) as draft:
         # DVC chooses the format by the file's suffix.

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     GrammarParseError,
     InterpolationResolutionError,
@@ -25,6 +26,31 @@ from stages.foundation import text
 
 ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)
 """Errors that a composition raises for mistakes in what users write."""
+
+
+_NO_ENVIRONMENT = "values of the environment are not for params.yaml, which git keeps"
+
+
+def prepare(conf: Path) -> None:
+    """Prepare a composition of the folder `conf`.
+
+    From here on ${oc.env:...} is an error in this process: it would write what may be a secret into params.yaml. Raises
+    ValueError for a file whose aliases stand for too many values, before Hydra writes them out.
+    """
+
+    def refuse(*_: object) -> None:
+        raise ValueError(_NO_ENVIRONMENT)
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    for path in sorted(conf.rglob("*.yaml")):
+        try:
+            root = yaml_types.nodes(path)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            continue  # Explained once it is known whether the composition takes this file.
+        try:
+            text.check_aliases(path, root)
+        except RecursionError:
+            continue
 
 
 def check_files(parts: list[tuple[Path, str]]) -> None:
@@ -241,10 +267,11 @@ def _interpolation(cause: OmegaConfBaseException, conf: Path, overrides: list[st
         if "${" in line
     ]
     count, place = max(found, key=lambda each: each[0], default=(0, ""))
-    if "nvironment variable" in words:
-        fix = "set it, or write a default, as in ${oc.env:NAME,default}"
-    elif "oc.decode" in words:
-        fix = "give it text, such as ${oc.decode:${oc.env:NAME}}, or write the value itself"
+    if _NO_ENVIRONMENT in words:
+        place = next((place for place, line in lines if "oc.env" in line), str(conf))
+        return f"{place}: found ${{oc.env:...}}; {_NO_ENVIRONMENT}; write the value itself"
+    if "oc.decode" in words:
+        fix = "give it text, or write the value itself"
     else:
         fix = "write the full key of another value, as in ${model.mode}, or the value itself"
     return f"{place if count else conf}: {words}; {fix}"

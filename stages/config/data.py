@@ -6,6 +6,9 @@ from typing import Annotated
 
 from stages.config.rules import Range, check_inside, check_ranges, is_name, name_rule, require
 
+_SHELL = set("'\"`$;&|<>\\*?!")
+"""Characters that mean something to a shell. A path with one of them is refused, also where it would be quoted."""
+
 
 class Format(Enum):
     """Layouts of data sets, as they are downloaded."""
@@ -88,7 +91,7 @@ class Data:
     """The sets that are converted, and how their labels become classes."""
 
     root: str = "data/raw/sample"
-    """Folder of all pictures, relative to the repository; a path without apostrophes."""
+    """Folder of all pictures, relative to the repository; a path without .. and without characters of the shell."""
     sources: dict[str, Source] = field(default_factory=dict)
     """Sets by name (a-z A-Z 0-9 -). Several sets become one; then a picture's key begins with the name of its set.
     Empty: one set, at data.root."""
@@ -133,8 +136,11 @@ class Data:
 
     def __post_init__(self) -> None:
         # dvc.yaml has the root in a command, between single quotes.
-        plain_path = bool(self.root) and self.root.isprintable() and "'" not in self.root
-        require(plain_path, "data.root", "a path without line ends and apostrophes; a link can lead there", self.root)
+        plain_path = bool(self.root) and self.root.isprintable() and not set(self.root) & _SHELL
+        signs = " ".join(sorted(_SHELL - {"'"}))
+        rule = f"a path without line ends, apostrophes and {signs}; a link can lead there"
+        require(plain_path, "data.root", rule, self.root)
+        require(".." not in self.root.split("/"), "data.root", "a path without ..; a link can lead there", self.root)
         check_ranges(self, "data")
         for name, source in self.sources.items():
             check_ranges(source, f"data.sources.{name}")

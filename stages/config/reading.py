@@ -97,6 +97,7 @@ def _scalar(kind: type, value: Any, key: str, owner: object) -> Any:
         require(value != "???", key, "given", value)
     require(type(value) is kind, key, type_and_range(owner, key.rpartition(".")[2], RULES[kind]), value)
     require(kind is not float or math.isfinite(value), key, "a finite number", value)
+    require(kind is not int or abs(value) < 2**63, key, "a whole number of 64 bits", value)
     return value
 
 

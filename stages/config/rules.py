@@ -93,7 +93,8 @@ def is_name(name: str, marks: str = "._-") -> bool:
     It has the characters a-z, A-Z, 0-9 and `marks`, and the first one is a letter or a digit. It does not end in .dvc:
     DVC adds this suffix to the name of a folder to name its own file.
     """
-    return re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks)}]*", name) is not None and not name.endswith(".dvc")
+    plain = re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks)}]*", name) is not None
+    return plain and not name.endswith(".dvc") and ".." not in name.split("/")
 
 
 def name_rule(marks: str = "._-") -> str:

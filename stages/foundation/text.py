@@ -11,8 +11,12 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.foundation import file_kinds
+
+if TYPE_CHECKING:
+    import yaml
 
 
 def read(path: Path) -> str:
@@ -37,6 +41,10 @@ def read(path: Path) -> str:
         # UTF-16 without a byte order mark gets here too: with English letters it is valid UTF-8 with zero bytes.
         raise ValueError(f"{path}:{text.count(chr(10), 0, at) + 1}: found a zero byte; save the file as UTF-8 text")
     return text
+
+
+MAX_YAML_NODES = 100_000
+"""Most values of a YAML file with aliases."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +102,48 @@ def read_json(path: Path) -> object:
 def read_yaml(path: Path) -> object:
     """Parse a YAML file as OmegaConf does: YAML 1.1, but 1e-4 is a number and a date is text.
 
-    Interpolations stay as written. Raises as `read`, and ValueError, naming file and place, if it is not YAML.
+    Interpolations stay as written. Raises as `read`, and ValueError, naming file and place, if it is not YAML, or if
+    its aliases stand for more values than memory has.
     """
     import yaml
     from omegaconf import OmegaConf
 
     content = read(path)
     try:
+        check_aliases(path, yaml.compose(content, Loader=yaml.SafeLoader))
         return OmegaConf.to_container(OmegaConf.create(content))
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(yaml_problem(path, error)) from error
+
+
+def check_aliases(path: Path, root: "yaml.Node | None") -> None:
+    """Raise ValueError for a YAML file whose aliases stand for more than MAX_YAML_NODES values, once written out.
+
+    A file of 1 KB can stand for 10^9 values. A file without aliases is as long as its values, and may be of any size.
+    Raises RecursionError for an alias within itself.
+    """
+    import yaml
+
+    counts: dict[int, int] = {}
+    repeated = False
+
+    def count(node: "yaml.Node") -> int:
+        nonlocal repeated
+        if id(node) in counts:
+            repeated = True
+            return counts[id(node)]
+        found = 1
+        for each in node.value if isinstance(node, yaml.CollectionNode) else ():
+            found += sum(map(count, each if isinstance(each, tuple) else (each,)))
+        counts[id(node)] = found
+        return found
+
+    total = count(root) if root is not None else 0
+    if repeated and total > MAX_YAML_NODES:
+        raise ValueError(
+            f"{path}: its aliases (*NAME) stand for {total} values, expected at most {MAX_YAML_NODES}; write out what "
+            "is meant"
+        )
 
 
 def yaml_problem(path: Path, error: Exception) -> str:

@@ -83,7 +83,7 @@ def test_a_board_gets_the_workspaces_choice(workspace: Path) -> None:
 @pytest.mark.parametrize(
     "override",
     ["model.name='a$b (c)'", "model.name='choice(1,2)'", "model.name=a$b", """model.name="it's" """, "data.root='a, b'",
-     r"model.name='a\${b}'", "model.name=${oc.env:HOME}", "model.weights_classes=['a b',\"c\"]",
+     r"model.name='a\${b}'", "model.name=${profile}", "model.weights_classes=['a b',\"c\"]",
      "+target@targets.pc=cpu", "+train.tao_spec.train.cudnn.deterministic=false", "train=mapillary"],
 )  # fmt: skip
 def test_any_override_composes_to_the_same_the_second_time(workspace: Path, override: str) -> None:

@@ -229,6 +229,14 @@ def test_names_that_are_good() -> None:
     assert config.parse_target("orin_jp6-2", {"builder_version": "1"}).builder_version == "1"
 
 
+BOMB = "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}' if i else 'x'] * 10)}]\n" for i in range(10))
+"""Ten lines that stand for 10^10 values."""
+
+
+def profile(choice: str) -> str:
+    return (REPO / "conf/profile/sample.yaml").read_text().replace("/target@targets.cpu: cpu", choice)
+
+
 CASES = [
     # (file of conf, content, words of the message)
     ("train/sample.yaml", "epochs: 52\n\tlr: 1\n", ["sample.yaml:2:1", "use blanks in place of tabs"]),
@@ -244,7 +252,16 @@ CASES = [
     ("train/sample.yaml", "seed: &a [*a]\n", ["alias within itself"]),
     ("train/sample.yaml", "seed: ${nix}\n", ["sample.yaml:1", "nix"]),
     ("train/sample.yaml", "seed: ${\n", ["sample.yaml:1", "seed"]),
-    ("train/sample.yaml", "\nseed: ${oc.env:NOT_SET_ANYWHERE}\n", ["sample.yaml:2", "NOT_SET_ANYWHERE"]),
+    ("train/sample.yaml", "\nseed: ${oc.env:HOME}\n", ["sample.yaml:2", "which git keeps; write the value itself"]),
+    ("train/sample.yaml", "seed: ${oc.decode:${oc.env:NO,3}}\n", ["sample.yaml:1", "oc.env"]),
+    ("train/sample.yaml", "epochs: !!python/object/apply:os.abort []\n", ["sample.yaml:1:9", "not YAML", "the tag"]),
+    ("train/sample.yaml", "epochs: 1" + "0" * 30, ["sample.yaml:1", "train.epochs", "64 bits"]),
+    ("train/sample.yaml", "lr: .nan\n", ["train.lr", "finite", "nan"]),
+    ("train/sample.yaml", BOMB, ["sample.yaml", "aliases", "stand for 12345679021 values", "write out what is meant"]),
+    ("data/sample.yaml", "root: ../../etc\n", ["sample.yaml:1", "data.root", "without ..", "../../etc"]),
+    ("data/sample.yaml", "root: a; touch pwned\n", ["sample.yaml:1", "data.root", "a; touch pwned"]),
+    ("profile/sample.yaml", profile("/target@targets.a;touch: cpu"), ["targets", "a name of", "a;touch"]),
+    ("profile/sample.yaml", profile("/target@targets.a/../b: cpu"), ["target/cpu.yaml", "not in 'Target'"]),
     ("train/sample.yaml", "epochs:\n  a: 3\n", ["sample.yaml:2", "train.epochs: must be a whole number", "a mapping"]),
     ("train/sample.yaml", "milestones: {a: 3}\n", ["sample.yaml:1", "train.milestones: must be a list"]),
     ("train/sample.yaml", "container:\n", ["sample.yaml:1", "train.container: must be a mapping", "nothing"]),
@@ -272,7 +289,6 @@ CASES = [
     ("train/sample.yaml", "tao_spec: &a {b: {c: *a}}\n", ["train/sample.yaml:1: an alias within itself"]),
     ("train/sample.yaml", "seed: " + "[" * 900 + "]" * 900, ["train/sample.yaml: nested too deeply", "fewer levels"]),
     ("train/sample.yaml", "seed: ${nix}\n", ["'nix' not found", "write the full key of another value"]),
-    ("train/sample.yaml", "seed: ${oc.env:NOT_SET_ANYWHERE}\n", ["set it, or write a default"]),
     # Other files have ${...} too.
     ("data/sample.yaml", "# ${oc.decode:12}\nsplit_file: ${oc.decode:12}\n", ["data/sample.yaml:2:", "give it text"]),
     ("data/sample.yaml", "sources: {a b: {root: x}}\n", ["data.sources", "a name of", "a b"]),
