@@ -154,6 +154,8 @@ def main() -> None:
             with files.atomic_write(path) as draft:
                 shutil.move(folder / path, draft)
     subprocess.run(["dvc", "commit", "--quiet", "--force", *stages], check=True)
+    with dvc_project.opened() as repo:
+        dvc_project.require_stored(repo, stages)
     print(f"engine {name} is adopted. Next: make all (its figures go into the report), make push, and")
     print(f"  git add dvc.lock data/metrics && git commit -m 'Engine {name}'")
 

@@ -8,7 +8,7 @@ import sys
 
 from stages import config
 from stages.engines import manifest
-from stages.foundation import command_line, processes
+from stages.foundation import command_line, dvc_project, processes
 
 
 def plan(cfg: config.Config, only: str) -> tuple[list[str], dict[str, str]]:
@@ -37,6 +37,8 @@ def main() -> int:
     status = 0
     if here:
         status = processes.run(["dvc", "repro", *(f"engine@{name}" for name in here)]).returncode
+        with dvc_project.opened() as repo:
+            dvc_project.require_stored(repo, [f"engine@{name}" for name in here])
     for name, reason in elsewhere.items():
         print(f"not built on this host: {name}: {reason}", file=sys.stderr)
     return status or (1 if only and elsewhere else 0)

@@ -12,17 +12,17 @@ would gain nothing.
 import contextlib
 import logging
 import signal
+import statistics
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stages import config
 from stages.engines import loading, manifest
 from stages.foundation import command_line, files, picture_limit
+from stages.inference.latencies import Latencies
 from stages.media import recording
 from stages.media.drawing import Painter
 from stages.media.frame_sources import FrameSource, SourceFrame, open_source
@@ -69,7 +69,7 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
         in_flight = 1 if source.live or target.builder in config.CPU_BUILDERS else GPU_FRAMES_IN_FLIGHT
     predictor = loading.load(engine, name, target, in_flight)
     painter = Painter(predictor.description.categories)
-    latencies: list[float] = []
+    latencies, latest_ms = Latencies(), deque[float](maxlen=WINDOW)
     submitted: deque[tuple[SourceFrame, float]] = deque()
     ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
     begin = time.perf_counter()
@@ -78,16 +78,17 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
         """Wait for the oldest submitted frame, then draw and write it."""
         frame, start = submitted.popleft()
         (segments,) = predictor.result()
-        latencies.append(1000 * (time.perf_counter() - start))
+        latest_ms.append(1000 * (time.perf_counter() - start))
+        latencies.add(latest_ms[-1])
         rate = len(ends) / max(time.perf_counter() - ends[0], 1e-9)
-        status = f"{rate:.1f} Hz, {float(np.median(latencies[-WINDOW:])):.1f} ms"
+        status = f"{rate:.1f} Hz, {statistics.median(latest_ms):.1f} ms"
         if record:
             overlay = painter.draw(frame.rgb, segments, [f"{name}: {status}"])
-            line = recording.describe(frame, segments, painter.categories, latencies[-1])
+            line = recording.describe(frame, segments, painter.categories, latest_ms[-1])
             record.write(frame, overlay, line)
         ends.append(time.perf_counter())
         if sys.stderr.isatty():
-            print(f"\r{len(latencies)} frames, {status}, {source.dropped} dropped ", end="", file=sys.stderr)
+            print(f"\r{latencies.count} frames, {status}, {source.dropped} dropped ", end="", file=sys.stderr)
 
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(recording.Recording(out, source)) if out else None
@@ -96,7 +97,7 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
             start = frame.arrived_s if source.live else time.perf_counter()
             predictor.submit([frame.rgb])
             submitted.append((frame, start))
-            if len(latencies) + len(submitted) == limit:
+            if latencies.count + len(submitted) == limit:
                 source.stop()
             if len(submitted) == in_flight:
                 finish_oldest(record)
@@ -106,11 +107,11 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
             finish_oldest(record)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    if not latencies:
+    if not latencies.count:
         raise ValueError(source.no_frames() + (f"; {files.printable(out)} is as it was" if out else ""))
-    p50, p99 = (float(np.percentile(latencies, p)) for p in (50, 99))
+    p50, p99 = (latencies.percentile(percent) for percent in (50, 99))
     seconds = time.perf_counter() - begin
-    return Summary(len(latencies), seconds, p50, p99, source.skipped, source.dropped)
+    return Summary(latencies.count, seconds, p50, p99, source.skipped, source.dropped)
 
 
 def main() -> None:

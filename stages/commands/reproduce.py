@@ -81,7 +81,7 @@ def require_sources(repo: Any, cfg: config.Data) -> None:
 
 
 def main() -> int:
-    """Command line. Returns DVC's exit status."""
+    """Command line. Returns DVC's exit status. Raises RuntimeError if DVC's cache could not store an output."""
     parser = command_line.parser(__doc__)
     parser.add_argument("--metrics", type=Path, default=Path("data/metrics"), help="folder of the stages' metrics")
     metrics = parser.parse_args().metrics
@@ -96,6 +96,7 @@ def main() -> int:
         stages = [name for name in pipeline_state.order(repo, GOAL) if name not in names]
     status = processes.run(["dvc", "repro", "--single-item", *stages]).returncode
     with dvc_project.opened() as repo:
+        dvc_project.require_stored(repo, stages)
         for name, target in skipped.items():
             print(f"not on this host: {state(repo, name, target, metrics)}", file=sys.stderr)
     return status

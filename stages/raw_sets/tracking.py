@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages.foundation import locks, processes
+from stages.foundation import dvc_project, locks, processes
 
 
 def cache(out: Path) -> Path:
@@ -64,13 +64,18 @@ def made_new(out: Path) -> Iterator[None]:
 
 
 def add(out: Path, new: bool) -> None:
-    """Let DVC track `out`. Raises RuntimeError with DVC's message and what happened to a `new` folder."""
+    """Let DVC track `out`.
+
+    Raises RuntimeError with DVC's message and what happened to a `new` folder, or if its cache could not store it.
+    """
     command = [sys.executable, "-m", "dvc", "add", str(out)]
     done = processes.run(command, capture=True)
     if done.returncode:
         reason = _line(done.stderr) or _line(done.stdout) or f"exit status {done.returncode}"
         kept = f"{out} was removed again" if new else f"{out} was not changed"
         raise RuntimeError(f"dvc add {out}: {reason}; {kept}; fix that and run the command again")
+    with dvc_project.opened() as repo:
+        dvc_project.require_stored(repo, [f"{out}.dvc"], commit=not new)
 
 
 def _line(text: str) -> str:
