@@ -79,10 +79,9 @@ def _add_objects(path: Path, classes_path: Path, values: pngs.Uint16, labels: pn
     """Write the objects of an instance mask over `values`, and their labels into `labels`."""
     rgb = pngs.read(path, 8, pngs.RGB, "use the PNGs of annotations_instance in ADEChallengeData2017")
     pngs.require_size(path, rgb.shape, classes_path, values.shape)
-    kind, number = rgb[..., 0], rgb[..., 1]
-    inside = number > 0
-    codes = np.unique(number[inside].astype(np.int32) * 256 + kind[inside])
-    numbers, kinds = codes >> 8, codes & 255
+    codes, places = pngs.numbered(path, pngs.joined(rgb) & 0xFFFF)
+    inside = codes >> 8 > 0
+    numbers, kinds = (codes[inside] >> 8).astype(np.int32), (codes[inside] & 255).astype(np.int32)
     name = files.printable(path)
     if len(strange := kinds[(kinds < 1) | (kinds > len(_THING_IDS))]):
         rule = "expected 1 to 100 in the red channel where green is not 0; restore the file"
@@ -90,7 +89,8 @@ def _add_objects(path: Path, classes_path: Path, values: pngs.Uint16, labels: pn
     if len(twice := numbers[:-1][np.diff(numbers) == 0]):
         raise ValueError(f"{name}: object {twice[0]} has several classes, expected one; restore the file")
     labels[_OBJECTS + numbers - 1] = _THING_IDS[kinds - 1] - 1
-    values[inside] = number[inside].astype(np.uint16) + (_OBJECTS - 1)
+    over = np.where(inside, (codes >> 8) + (_OBJECTS - 1), 0).astype(np.uint16)[places]
+    np.copyto(values, over, where=over > 0)
 
 
 def open_set(folder: Path, source: config.Source, key: str) -> Ade20k:

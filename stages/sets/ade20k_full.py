@@ -45,11 +45,11 @@ class Ade20kFull:
         """Decode a mask."""
         path = scene.annotation
         name = files.printable(path)
-        rgb = np.asarray(pngs.read(path, 8, pngs.RGB, "use NAME_seg.png of the release 2021_17_01"), np.uint8)
-        red = rgb[..., 0].astype(np.uint32) << 16
-        colors, values = pngs.numbered(path, red | rgb[..., 1].astype(np.uint32) << 8 | rgb[..., 2])
+        rgb = pngs.read(path, 8, pngs.RGB, "use NAME_seg.png of the release 2021_17_01")
+        colors, values = pngs.numbered(path, pngs.joined(rgb))
+        red, green, blue = colors & 255, colors >> 8 & 255, colors >> 16
         # The last digit of R says nothing, so colors that differ only in it are one object.
-        codes, places = np.unique((colors >> 16) // 10 << 16 | colors & 0xFFFF, return_inverse=True)
+        codes, places = np.unique(red // 10 << 16 | green << 8 | blue, return_inverse=True)
         values = places.astype(np.uint16)[values]
         present = codes >> 8
         if strange := [kind for kind in present.tolist() if kind and kind not in self.label_of]:

@@ -9,10 +9,12 @@ label * 256 + object, where object 0 of a thing class is a crowd; semantic is 8-
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from stages import config
 from stages.foundation import files
@@ -26,6 +28,44 @@ _VALUE: Final = np.arange(1 << 16)
 _PLATE_8, _PLATE_16 = 255, 65535
 _PICTURE = "_leftImg8bit"
 _MASK = "_gtFine_instanceIds.png"
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """What each 16-bit value of a mask means."""
+
+    known: npt.NDArray[np.bool_]
+    """Whether a mask may have the value, bool [65536]."""
+    labels: npt.NDArray[np.int32]
+    """Label, or VOID; int32 [65536]."""
+    crowds: npt.NDArray[np.bool_]
+    """Whether it is a crowd, bool [65536]."""
+
+
+def _coding(label: npt.NDArray[np.int64], single: npt.NDArray[np.bool_], plate: int) -> _Coding:
+    """Return a coding from the label of each value, whether it is a single object, and the licence plate's value."""
+    things = np.append(_CLASSES.things(), False)[np.minimum(label, _NUM_LABELS)]
+    inside = label < _NUM_LABELS
+    known = inside & (things | ~single)
+    labels = np.where(known, label, VOID).astype(np.int32)
+    known[plate] = True
+    return _Coding(known, labels, things & ~single)
+
+
+@cache
+def _cityscapes() -> _Coding:
+    return _coding(np.where(_VALUE < 1000, _VALUE, _VALUE // 1000), _VALUE >= 1000, _PLATE_16)
+
+
+@cache
+def _kitti(whole: bool) -> _Coding:
+    """Return the coding of training/instance, or of training/semantic."""
+    if not whole:
+        return _coding(_VALUE, np.zeros(len(_VALUE), np.bool_), _PLATE_8)
+    # Stuff may have numbers.
+    label = _VALUE >> 8
+    things = np.append(_CLASSES.things(), False)[np.minimum(label, _NUM_LABELS)]
+    return _coding(label, things & (_VALUE & 255 > 0), _PLATE_16)
 
 
 @dataclass(frozen=True)
@@ -58,18 +98,13 @@ class Cityscapes:
         path = scene.annotation
         fix = "use the instanceIds of gtFine_trainvaltest.zip; 8 bits can't hold label * 1000 + object"
         values = np.asarray(pngs.read(path, 16, pngs.GREY, fix), np.uint16)
-        label = np.where(_VALUE < 1000, _VALUE, _VALUE // 1000)
-        things = np.append(_CLASSES.things(), False)[np.minimum(label, _NUM_LABELS)]
-        objects = _VALUE >= 1000
-        known = (label < _NUM_LABELS) & (things | ~objects)
-        known[_PLATE_16] = True
+        coding = _cityscapes()
         rule = (
             "expected labels 0 to 33, and label * 1000 + object for labels 24 to 33; are they train ids, use the files "
             "instanceIds of the download"
         )
-        pngs.require_known(path, values, known, rule)
-        table = np.where(known & (label < _NUM_LABELS), label, VOID).astype(np.int32)
-        return Raster(values, table, things & ~objects)
+        pngs.require_known(path, values, coding.known, rule)
+        return Raster(values, coding.labels, coding.crowds)
 
 
 @dataclass(frozen=True)
@@ -102,19 +137,14 @@ class Kitti:
         whole = path.parent.name == "instance"
         fix = "use the files of data_semantics.zip"
         values = np.asarray(pngs.read(path, 16 if whole else 8, pngs.GREY, fix), np.uint16)
-        label, number = (_VALUE >> 8, _VALUE & 255) if whole else (_VALUE, 0 * _VALUE)
-        known = label < _NUM_LABELS
-        known[_PLATE_16 if whole else _PLATE_8] = True
-        coding = "label * 256 + object" if whole else "labels"
-        rule = f"expected {coding} with labels 0 to 33; KITTI-360 and Cityscapes have another coding"
-        pngs.require_known(path, values, known, rule)
+        coding = _kitti(whole)
+        expected = "label * 256 + object" if whole else "labels"
+        rule = f"expected {expected} with labels 0 to 33; KITTI-360 and Cityscapes have another coding"
+        pngs.require_known(path, values, coding.known, rule)
         if whole and int(values.max()) < 256 and int(values.max()) > 0:
             found = f"no value above {int(values.max())}, so that every pixel would be label 0"
             raise ValueError(f"{files.printable(path)}: {found}; these are labels, put them in training/semantic")
-        inside = label < _NUM_LABELS
-        things = np.append(_CLASSES.things(), False)[np.minimum(label, _NUM_LABELS)]
-        table = np.where(inside, label, VOID).astype(np.int32)
-        return Raster(values, table, things & (number == 0), max_objects=256 if whole else 0)
+        return Raster(values, coding.labels, coding.crowds, max_objects=256 if whole else 0)
 
 
 def open_cityscapes(folder: Path, source: config.Source, key: str) -> Cityscapes:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages import config
-from stages.foundation import files, panoptic_ids, picture_limit
+from stages.foundation import files, picture_limit
 from stages.sets import classes, json_index, pairs, pngs
 from stages.sets.raw_set import VOID, Problem, Raster, Scene
 from stages.vistas.labels import Label
@@ -137,8 +137,8 @@ class CocoJson:
 
     def _segments(self, scene: Scene, entry: files.Json) -> Raster:
         path, json_path = scene.annotation, scene.others[0]
-        rgb = np.asarray(pngs.read(path, 8, pngs.RGB, "use the PNGs of panoptic_SPLIT.zip"), np.uint8)
-        ids, values = pngs.numbered(path, panoptic_ids.decode(rgb))
+        rgb = pngs.read(path, 8, pngs.RGB, "use the PNGs of panoptic_SPLIT.zip")
+        ids, values = pngs.numbered(path, pngs.joined(rgb))
         if entry.get("file_name") != path.name:
             found = f"file_name {entry.get('file_name')!r}, expected {path.name!r}"
             raise ValueError(f"{files.printable(json_path)}: {found}; restore the file")
@@ -170,13 +170,16 @@ class CocoJson:
             raise ValueError(f"{files.printable(path)}: {found}, expected at most {_MAX_OBJECTS}; restore the file")
         painted = []
         for place, entry in enumerate(entries):
-            mask = _mask(path, entry, height, width)
+            mask, box = _mask(path, entry, height, width)
             crowd = bool(entry.get("iscrowd", 0))
-            painted.append((not crowd, -int(mask.sum()), place, mask, self._label(path, entry.get("category_id"))))
+            label = self._label(path, entry.get("category_id"))
+            painted.append((not crowd, -int(np.count_nonzero(mask)), place, box, mask, label))
         painted.sort(key=lambda one: one[:3])
-        values = np.zeros((height, width), np.uint16)
-        for number, (*_, mask, _) in enumerate(painted, 1):
-            values[mask] = number
+        # Columns lie together in memory, as in pycocotools' masks.
+        columns = np.zeros((height, width), np.uint16, order="F")
+        for number, (*_, box, mask, _) in enumerate(painted, 1):
+            np.copyto(columns[box], number, where=mask[box])
+        values = np.ascontiguousarray(columns)
         left = np.bincount(values.ravel(), minlength=len(painted) + 1)[1:]
         whole = np.array([-area for _, area, *_ in painted], np.int64)
         counts = {
@@ -188,8 +191,11 @@ class CocoJson:
         return Raster(values, labels, crowds, counts=counts)
 
 
-def _mask(path: Path, entry: files.Json, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Return the pixels of an object, bool [height, width]: polygons, or run lengths as a list or compressed."""
+def _mask(path: Path, entry: files.Json, height: int, width: int) -> tuple[npt.NDArray[np.bool_], tuple[slice, slice]]:
+    """Return the pixels of an object, bool [height, width], and the rows and columns of its box.
+
+    An object has polygons, or run lengths as a list or compressed.
+    """
     from pycocotools import mask as coco_mask
 
     try:
@@ -203,7 +209,9 @@ def _mask(path: Path, entry: files.Json, height: int, width: int) -> npt.NDArray
             raise ValueError(f"size {shape['size']}, expected {[height, width]}")
         else:
             rle = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-        return np.asarray(coco_mask.decode(rle), np.bool_)
+        mask: npt.NDArray[np.bool_] = coco_mask.decode(rle).view(np.bool_)
+        x, y, w, h = (int(edge) for edge in coco_mask.toBbox(rle))
+        return mask, (slice(y, y + h), slice(x, x + w))
     except MemoryError:
         raise
     except Exception as error:  # pycocotools raises plain exceptions too.

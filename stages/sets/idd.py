@@ -5,13 +5,13 @@ Polygons are drawn in the file's order by Pillow, as the set's own tools do it, 
 polygon covers is unlabeled.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from stages import config
@@ -63,7 +63,7 @@ class Idd:
         try:
             width, height = int(content["imgWidth"]), int(content["imgHeight"])
             objects = [
-                (str(entry["label"]), [(_finite(x), _finite(y)) for x, y in entry["polygon"]])
+                (str(entry["label"]), _corners(entry["polygon"]))
                 for entry in content["objects"]
                 if not entry.get("deleted")
             ]
@@ -85,15 +85,22 @@ class Idd:
             crowds.append(crowd)
             if len(polygon) < 2:
                 raise ValueError(f"{name}: a polygon of {label!r} has {len(polygon)} points, expected 3; {_RESTORE}")
-            pen.polygon(polygon, fill=number)
+            pen.polygon(polygon.ravel().tolist(), fill=number)
         return Raster(np.asarray(canvas).astype(np.uint16), np.array(labels, np.int32), np.array(crowds, np.bool_))
 
 
-def _finite(coordinate: float) -> float:
-    """Return a coordinate as a number. Raises ValueError for infinity and NaN, which JSON readers accept."""
-    if not math.isfinite(number := float(coordinate)):
-        raise ValueError(f"coordinate {number}")
-    return number
+def _corners(polygon: files.Json) -> npt.NDArray[np.float64]:
+    """Return the corners of a polygon, float64 [N, 2].
+
+    Raises ValueError or TypeError for what is no list of pairs of numbers, and for infinity and NaN, which JSON readers
+    accept.
+    """
+    corners = np.array(polygon, np.float64)
+    if corners.ndim != 2 or corners.shape[1] != 2:
+        raise ValueError(f"polygon of shape {corners.shape}")
+    if not np.isfinite(corners).all():
+        raise ValueError(f"coordinate {corners[~np.isfinite(corners)][0]}")
+    return corners
 
 
 def _label(name: str, written: str) -> tuple[int, bool]:
