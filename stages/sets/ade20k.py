@@ -62,10 +62,11 @@ class Ade20k:
         """Decode the masks of a picture."""
         path = scene.annotation
         fix = "use the PNGs of annotations in ADEChallengeData2016, not colour pictures"
-        values = pngs.read(path, 8, pngs.GREY, fix).astype(np.uint16)
+        read = pngs.read(path, 8, pngs.GREY, fix)
         known = np.arange(256) <= _NUM_CLASSES
         rule = "expected 0 for void and 1 to 150; use the PNGs of the download, whose ids no tool has shifted"
-        pngs.require_known(path, values, known, rule)
+        pngs.require_known(path, read, known, rule)
+        values = read.astype(np.uint16)
         labels = np.full(_OBJECTS + 256, -1, np.int32)
         labels[1:_OBJECTS] = np.arange(_NUM_CLASSES)
         crowds = np.zeros(len(labels), np.bool_)
@@ -79,9 +80,10 @@ def _add_objects(path: Path, classes_path: Path, values: pngs.Uint16, labels: pn
     """Write the objects of an instance mask over `values`, and their labels into `labels`."""
     rgb = pngs.read(path, 8, pngs.RGB, "use the PNGs of annotations_instance in ADEChallengeData2017")
     pngs.require_size(path, rgb.shape, classes_path, values.shape)
-    codes, places = pngs.numbered(path, pngs.joined(rgb) & 0xFFFF)
-    inside = codes >> 8 > 0
-    numbers, kinds = (codes[inside] >> 8).astype(np.int32), (codes[inside] & 255).astype(np.int32)
+    runs = pngs.colors(path, rgb)
+    number_of = runs.codes >> 8 & 255
+    codes = np.unique(runs.codes[number_of > 0] & 0xFFFF).astype(np.int32)
+    numbers, kinds = codes >> 8, codes & 255
     name = files.printable(path)
     if len(strange := kinds[(kinds < 1) | (kinds > len(_THING_IDS))]):
         rule = "expected 1 to 100 in the red channel where green is not 0; restore the file"
@@ -89,7 +91,7 @@ def _add_objects(path: Path, classes_path: Path, values: pngs.Uint16, labels: pn
     if len(twice := numbers[:-1][np.diff(numbers) == 0]):
         raise ValueError(f"{name}: object {twice[0]} has several classes, expected one; restore the file")
     labels[_OBJECTS + numbers - 1] = _THING_IDS[kinds - 1] - 1
-    over = np.where(inside, (codes >> 8) + (_OBJECTS - 1), 0).astype(np.uint16)[places]
+    over = runs.painted(np.where(number_of > 0, number_of + (_OBJECTS - 1), 0))
     np.copyto(values, over, where=over > 0)
 
 

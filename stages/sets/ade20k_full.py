@@ -46,16 +46,15 @@ class Ade20kFull:
         path = scene.annotation
         name = files.printable(path)
         rgb = pngs.read(path, 8, pngs.RGB, "use NAME_seg.png of the release 2021_17_01")
-        colors, values = pngs.numbered(path, pngs.joined(rgb))
-        red, green, blue = colors & 255, colors >> 8 & 255, colors >> 16
+        runs = pngs.colors(path, rgb)
+        red, green, blue = runs.codes & 255, runs.codes >> 8 & 255, runs.codes >> 16
         # The last digit of R says nothing, so colors that differ only in it are one object.
         codes, places = np.unique(red // 10 << 16 | green << 8 | blue, return_inverse=True)
-        values = places.astype(np.uint16)[values]
         present = codes >> 8
         if strange := [kind for kind in present.tolist() if kind and kind not in self.label_of]:
             raise ValueError(f"{name}: class {strange[0]}, which no JSON of the set names; restore the set's files")
         labels = np.array([self.label_of[kind] if kind else VOID for kind in present.tolist()], np.int32)
-        return Raster(values, labels, np.zeros(len(labels), np.bool_))
+        return Raster(runs.painted(places), labels, np.zeros(len(labels), np.bool_))
 
 
 def open_set(folder: Path, source: config.Source, key: str) -> Ade20kFull:

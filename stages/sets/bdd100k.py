@@ -54,7 +54,8 @@ class Bdd100k:
         path = scene.annotation
         fix = "use labels/pan_seg/bitmasks; its alpha channel is data, and no tool may drop it"
         rgba = np.ascontiguousarray(pngs.read(path, 8, pngs.RGBA, fix), np.uint8)
-        codes, values = pngs.numbered(path, rgba.view("<u4")[..., 0])
+        runs = pngs.numbered(path, rgba.view("<u4")[..., 0])
+        codes = runs.codes
         kinds, flags = (codes & 255).astype(np.int32), codes >> 8 & 255
         numbers = (codes >> 16 & 255).astype(np.int32) * 256 + (codes >> 24).astype(np.int32)
         name = files.printable(path)
@@ -71,7 +72,7 @@ class Bdd100k:
         # Stuff to be ignored has no crowds to become one, so it is void.
         labels[(flags & 1 > 0) & ~things] = VOID
         crowds = things & (ignored | (numbers == 0))
-        return Raster(values, labels, np.asarray(crowds, np.bool_))
+        return Raster(runs.painted(), labels, np.asarray(crowds, np.bool_))
 
 
 def open_set(folder: Path, source: config.Source, key: str) -> Bdd100k:

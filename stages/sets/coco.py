@@ -138,7 +138,8 @@ class CocoJson:
     def _segments(self, scene: Scene, entry: files.Json) -> Raster:
         path, json_path = scene.annotation, scene.others[0]
         rgb = pngs.read(path, 8, pngs.RGB, "use the PNGs of panoptic_SPLIT.zip")
-        ids, values = pngs.numbered(path, pngs.joined(rgb))
+        runs = pngs.colors(path, rgb)
+        ids = runs.codes
         if entry.get("file_name") != path.name:
             found = f"file_name {entry.get('file_name')!r}, expected {path.name!r}"
             raise ValueError(f"{files.printable(json_path)}: {found}; restore the file")
@@ -160,7 +161,7 @@ class CocoJson:
         pairs_of = [infos.get(i, (None, False)) for i in ids.tolist()]
         labels = [VOID if category is None else self._label(json_path, category) for category, _ in pairs_of]
         crowds = [crowd for _, crowd in pairs_of]
-        return Raster(values, np.array(labels, np.int32), np.array(crowds, np.bool_))
+        return Raster(runs.painted(), np.array(labels, np.int32), np.array(crowds, np.bool_))
 
     def _objects(self, scene: Scene, entries: list[files.Json], height: int, width: int) -> Raster:
         """Paint the objects: crowds first, then the larger before the smaller; equal ones in the file's order."""
@@ -246,13 +247,13 @@ class CocoStuff:
     def raster(self, scene: Scene) -> Raster:
         """Decode a map of stuff and things."""
         path = scene.annotation
-        values = np.asarray(pngs.read(path, 8, pngs.GREY, "use the PNGs of stuffthingmaps_trainval2017.zip"), np.uint16)
+        values = pngs.read(path, 8, pngs.GREY, "use the PNGs of stuffthingmaps_trainval2017.zip")
         table = np.roll(_STUFF.table(257), -1)[:256]
         table[255] = VOID
         rule = "expected category ids - 1, and 255 for void; use the PNGs of stuffthingmaps_trainval2017.zip"
         pngs.require_known(path, values, table > -2, rule)
         labels = np.where(table < 0, VOID, table).astype(np.int32)
-        return Raster(values, labels, np.append(_STUFF.things(), False)[labels])
+        return Raster(values.astype(np.uint16), labels, np.append(_STUFF.things(), False)[labels])
 
 
 def _jsons(root: Path, chosen: config.Format, split: str) -> list[Path]:

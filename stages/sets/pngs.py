@@ -6,6 +6,7 @@ header is compared with what the format says before anything is decoded (W3C PNG
 
 import io
 import struct
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -66,23 +67,42 @@ def read(path: Path, depth: int, kind: int, fix: str) -> npt.NDArray[np.integer]
         raise ValueError(f"{name}: a broken PNG ({error}); restore the file") from error
 
 
-def numbered(path: Path, codes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], Uint16]:
-    """Return the distinct codes of a picture, ascending, and each pixel's place among them, uint16 [H, W].
+@dataclass(frozen=True)
+class Numbered:
+    """A picture of codes as runs of equal pixels, row by row."""
 
-    Raises ValueError for more than 65536 codes. Sorting runs in place of all pixels is several times faster.
+    codes: npt.NDArray[np.integer]
+    """The distinct codes, ascending."""
+    places: npt.NDArray[np.intp]
+    """Place in `codes` of each run."""
+    lengths: npt.NDArray[np.intp]
+    """Pixels of each run."""
+    shape: tuple[int, ...]
+
+    def painted(self, table: npt.NDArray[np.integer] | None = None) -> Uint16:
+        """Return table[place] of each pixel, uint16 [H, W]; without a table the place itself."""
+        values = self.places if table is None else table[self.places]
+        return np.repeat(values.astype(np.uint16), self.lengths).reshape(self.shape)
+
+
+def numbered(path: Path, codes: npt.NDArray[np.integer]) -> Numbered:
+    """Return a picture of codes as runs. Sorting runs in place of all pixels is several times faster.
+
+    Raises ValueError for more than 65536 codes.
     """
-    flat, ends = codes.ravel(), _run_ends(codes)
-    distinct, places = np.unique(flat[ends], return_inverse=True)
+    ends = _run_ends(codes)
+    distinct, places = np.unique(codes.ravel()[ends], return_inverse=True)
     if len(distinct) > 1 << 16:
         raise ValueError(f"{files.printable(path)}: {len(distinct)} segments, expected at most 65536; restore the file")
-    values = np.repeat(places.astype(np.uint16), np.diff(ends, prepend=-1))
-    return distinct, values.reshape(codes.shape)
+    return Numbered(distinct, places, np.diff(ends, prepend=-1), codes.shape)
 
 
-def joined(rgb: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
-    """Return R + 256 G + 65536 B of each pixel of a picture, uint8 [H, W, 3] -> uint32 [H, W]."""
+def colors(path: Path, rgb: npt.NDArray[np.integer]) -> Numbered:
+    """Return a picture, uint8 [H, W, 3], as runs with the codes R + 256 G + 65536 B. Raises as `numbered`."""
+    # As 32-bit numbers with a constant alpha, which is removed from the few codes in place of all pixels.
     rgba = cv2.cvtColor(np.asarray(rgb, np.uint8), cv2.COLOR_RGB2RGBA)
-    return np.asarray(rgba.view("<u4")[..., 0] & 0xFFFFFF, np.uint32)
+    found = numbered(path, rgba.view("<u4")[..., 0])
+    return replace(found, codes=found.codes & 0xFFFFFF)
 
 
 def _run_ends(values: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:

@@ -88,7 +88,7 @@ class LabelsAlone:
         """Decode a mask of label ids: grey, or a palette PNG's indices."""
         fix = "expected label ids; set data.sources.NAME.format to vistas for 16-bit instance masks"
         kind = pngs.PALETTE if pngs.kind(scene.annotation) == pngs.PALETTE else pngs.GREY
-        values = pngs.read(scene.annotation, 8, kind, fix).astype(np.uint16)
+        values = pngs.read(scene.annotation, 8, kind, fix)
         table = np.arange(256, dtype=np.int32)
         count = len(self.labels)
         known = table < count
@@ -104,7 +104,7 @@ class LabelsAlone:
         )
         things = np.array([label.instances for label in self.labels] + [False] * (256 - count), np.bool_)
         table[count:] = VOID
-        return Raster(values, table, things)
+        return Raster(values.astype(np.uint16), table, things)
 
 
 def open_instances(folder: Path, source: config.Source, key: str) -> Instances:

@@ -63,14 +63,14 @@ class Voc:
         known = np.arange(256) < _NUM_LABELS
         known[_BORDER] = True
         pngs.require_known(path, kinds, known, "expected 0 to 20, and 255 for borders; restore the file")
-        both, places = pngs.numbered(path, numbers.astype(np.uint16) << 8 | kinds)
-        kind, number = (both & 255).astype(np.int32), (both >> 8).astype(np.int32)
+        runs = pngs.numbered(path, numbers.astype(np.uint16) << 8 | kinds)
+        kind, number = (runs.codes & 255).astype(np.int32), (runs.codes >> 8).astype(np.int32)
         inside = (kind != _BORDER) & (kind > 0) & (number != _BORDER) & (number > 0)
         if len(twice := number[inside][:-1][np.diff(number[inside]) == 0]):
             found = f"object {twice[0]} has several classes in {files.printable(path)}, expected one"
             raise ValueError(f"{files.printable(objects_path)}: {found}; restore both files")
         # Values below 256 are classes without an object; the object n is 255 + n.
-        values = np.where(inside, number + 255, kind).astype(np.uint16)[places]
+        values = runs.painted(np.where(inside, number + 255, kind))
         labels = np.full(512, -1, np.int32)
         labels[:_NUM_LABELS] = np.arange(_NUM_LABELS)
         labels[number[inside] + 255] = kind[inside]
