@@ -175,8 +175,9 @@ test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JO
 	@OMP_NUM_THREADS=1 pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: bench-convert
-bench-convert: env ## Time convert against pycocotools and against decoding alone; writes data/bench/convert.json
+bench-convert: env ## Time convert against pycocotools, and each reader against decoding; writes data/bench/{convert,readers}.json
 	@python -m benchmarks.convert --out data/bench/convert.json
+	@python -m benchmarks.readers --out data/bench/readers.json
 
 .PHONY: bench-precision
 bench-precision: env ## Find the parts of the network that half precision changes most; writes data/bench/precision.json

@@ -30,6 +30,8 @@ from stages.conversion import picture, picture_decoding, taxonomy
 from stages.engines.manifest import cpu_model
 from stages.foundation import command_line, files, parallel
 from stages.scenes import compose
+from stages.sets import formats
+from stages.sets.raw_set import Scene
 from stages.vistas import labels, reader, writer
 
 SIZE = (2448, 3264)
@@ -124,10 +126,10 @@ def annotation(value: int, area: int, bbox: list[float], runs: dict[str, Any]) -
     return {"id": value, "area": area, "bbox": bbox, "segmentation": text}
 
 
-def timed(root: Path, folder: Path, workers: int) -> tuple[float, float]:
+def timed(root: Path, folder: Path, workers: int, source: config.Source) -> tuple[float, float]:
     """Return the seconds of the whole stage, the start of Python included, and its workers' peak memory in MiB."""
     cfg = config.load()
-    cfg.data = config.Data(sources={"vistas": config.Source(taxonomy="vistas_v2_0")}, workers=workers)
+    cfg.data = config.Data(sources={"a": source}, workers=workers)
     folder.mkdir()
     # JSON is YAML.
     files.write_json(folder / "params.yaml", config.plain(cfg))
@@ -162,23 +164,22 @@ def main() -> None:
         for name in ("panoptic", "semantic"):
             (out / name).mkdir(parents=True)
 
-        settings = picture.Settings(
-            {"vistas": picture.value_tables(mappings["vistas"], things)}, things, out, out, limits
-        )
+        raw = formats.find(cfg.sources["vistas"], root, "data.sources.vistas")
+        source = picture.Source(raw, mappings["vistas"])
+        settings = picture.Settings({"vistas": source}, things, out, out, limits)
 
-        def all_three(scene: reader.Scene) -> None:
+        def all_three(scene: Scene) -> None:
             json.dumps(picture.convert(picture.Task(scene, "vistas", scene.key), settings))
 
-        found = reader.find(cfg.sources["vistas"], root, "data.sources.vistas")
-        scenes = [scene for scene in reader.scenes(found, "train") if isinstance(scene, reader.Scene)]
-        calls: dict[str, Callable[[reader.Scene], Any]] = {
-            "decode PNG, OpenCV": lambda scene: cv2.imread(str(scene.instances), cv2.IMREAD_UNCHANGED),
+        scenes = [scene for scene in raw.scenes("train") if isinstance(scene, Scene)]
+        calls: dict[str, Callable[[Scene], Any]] = {
+            "decode PNG, OpenCV": lambda scene: cv2.imread(str(scene.annotation), cv2.IMREAD_UNCHANGED),
             "decode the picture, OpenCV and Pillow": lambda scene: picture_decoding.read(scene.image),
-            FASTEST: lambda scene: imagecodecs.png_decode(scene.instances.read_bytes()),
-            OURS: lambda scene: ours(scene.instances),
+            FASTEST: lambda scene: imagecodecs.png_decode(scene.annotation.read_bytes()),
+            OURS: lambda scene: ours(scene.annotation),
             "instance, panoptic and semantic files, ours": all_three,
-            "instance JSON, full-size masks, pycocotools": lambda scene: full_size(scene.instances),
-            "instance JSON, cropped masks, pycocotools": lambda scene: cropped(scene.instances),
+            "instance JSON, full-size masks, pycocotools": lambda scene: full_size(scene.annotation),
+            "instance JSON, cropped masks, pycocotools": lambda scene: cropped(scene.annotation),
         }
         for call in calls.values():
             call(scenes[0])
@@ -189,7 +190,7 @@ def main() -> None:
                 spent.setdefault(name, []).append(1000 * (time.process_time() - start))
 
         # With this many pictures the start of the workers takes only a small part of the time.
-        for folder, suffix in ((scenes[0].image.parent, ".jpg"), (scenes[0].instances.parent, ".png")):
+        for folder, suffix in ((scenes[0].image.parent, ".jpg"), (scenes[0].annotation.parent, ".png")):
             for path in sorted(folder.iterdir()):
                 for copy in range(1, COPIES):
                     os.link(path, folder / f"{path.stem}_{copy}{suffix}")
@@ -198,7 +199,9 @@ def main() -> None:
             for workers, runs in stage.items():
                 # In a process of its own, because the peak memory of a child starts at that of its parent.
                 with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                    runs.append(pool.submit(timed, root, Path(temporary) / "stage", workers).result())
+                    runs.append(
+                        pool.submit(timed, root, Path(temporary) / "stage", workers, cfg.sources["vistas"]).result()
+                    )
 
     seconds = {workers: float(np.median([run[0] for run in runs])) for workers, runs in stage.items()}
     rows_ms = {name: float(np.median(values)) for name, values in spent.items()}

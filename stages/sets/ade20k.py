@@ -92,7 +92,8 @@ def _add_objects(path: Path, classes_path: Path, values: pngs.Uint16, labels: pn
         raise ValueError(f"{name}: object {twice[0]} has several classes, expected one; restore the file")
     labels[_OBJECTS + numbers - 1] = _THING_IDS[kinds - 1] - 1
     over = runs.painted(np.where(number_of > 0, number_of + (_OBJECTS - 1), 0))
-    np.copyto(values, over, where=over > 0)
+    # Every object's value is above those of the classes.
+    np.maximum(values, over, out=values)
 
 
 def open_set(folder: Path, source: config.Source, key: str) -> Ade20k:
