@@ -21,7 +21,7 @@ from stages import config
 from stages.conversion import journal, membership, overlap, picture, split, taxonomy
 from stages.foundation import command_line, files
 from stages.sets import formats
-from stages.sets.raw_set import Problem, RawSet
+from stages.sets.raw_set import Problem
 from stages.vistas import plausibility, reader
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     """
     sources = cfg.sources or {"vistas": config.Source()}
     found = {name: formats.find(source, root, f"data.sources.{name}") for name, source in sources.items()}
-    rows = {name: _rows(tables, sources[name].taxonomy, found[name]) for name in found}
+    rows = {name: taxonomy.of_set(tables, sources[name].taxonomy, found[name]) for name in found}
     categories, mappings = taxonomy.build({name: (found[name].labels, rows[name]) for name in found})
     things = frozenset(c["id"] for c in categories if c["isthing"])
     summary: dict[str, object] = {"classes": len(categories), "things": len(things)}
@@ -96,13 +96,6 @@ def build(root: Path, out: Path, metrics: Path, tables: Path, cfg: config.Data) 
     for name in reader.SPLITS:
         (out / name / journal.FILE_NAME).unlink()
     files.write_json(metrics, summary)
-
-
-def _rows(tables: Path, name: str, found: RawSet) -> list[taxonomy.Row]:
-    """Return what each label becomes: by the table `name`, or without one by what the set evaluates."""
-    if name:
-        return taxonomy.read(tables / f"{name}.csv", found.labels)
-    return taxonomy.as_evaluated(found.labels, found.source)
 
 
 def main() -> None:

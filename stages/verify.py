@@ -27,6 +27,8 @@ def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path,
     """
     predictor = loading.load(engine, name, config.find_target(cfg, name))
     truth, reference = panoptic.read(coco), panoptic.read(predictions)
+    labelled = panoptic.read_labelled(coco, truth)
+    never = {source: panoptic.unlabelled(one, truth.categories) for source, one in labelled.items()}
     ours, theirs = PanopticQuality(), PanopticQuality()
     agreeing: dict[str, float] = {}
     agreed = pixels = 0
@@ -42,8 +44,8 @@ def build(engine: Path, predictions: Path, coco: Path, out: Path, metrics: Path,
             for (entry, expected), found in zip(batch, answers, strict=True):
                 true_ids, expected_ids = panoptic.read_ids(entry.png), panoptic.read_ids(expected.png)
                 categories = {s["id"]: s["category_id"] for s in expected.segments}
-                ours.add(true_ids, entry.segments, found.ids, found.category_ids)
-                theirs.add(true_ids, entry.segments, expected_ids, categories)
+                for quality, ids, by_id in ((ours, found.ids, found.category_ids), (theirs, expected_ids, categories)):
+                    quality.add(true_ids, entry.segments, *panoptic.without(ids, by_id, never[entry.source]))
                 same = agreement.agreeing_pixels(expected_ids, categories, found.ids, found.category_ids)
                 agreeing[entry.png.stem] = 100 * same / found.ids.size
                 agreed, pixels = agreed + same, pixels + found.ids.size

@@ -4,7 +4,7 @@ Format: cocodataset.org/#format-data and #format-results, "Panoptic Segmentation
 panoptic.json and the PNGs in panoptic/.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,27 @@ class Entry:
     png: Path
     """File of the segment ids."""
     segments: list[SegmentInfo]
+    source: str = ""
+    """Name of the source in data.sources; empty in the sets that predictions are written to."""
+    key: str = ""
+    """File name in the source's set, without suffix."""
+
+    @property
+    def semantic(self) -> Path:
+        """File of the classes, 8-bit grey, 0 for void. Only in sets that convert wrote."""
+        return self.png.parent.parent / "semantic" / self.png.name
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a source labels, as category_ids."""
+
+    format: str
+    """Value of config.Format."""
+    everywhere: frozenset[int]
+    """Classes that it labels wherever they are."""
+    partly: frozenset[int]
+    """Classes that another label of the source also covers, together with other classes: its pixels are void."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +84,41 @@ def read(folder: Path) -> PanopticSet:
     for image in content["images"]:
         found = by_image[image["id"]]
         png = folder / "panoptic" / found["file_name"]
-        entries.append(Entry(image["id"], images / image["file_name"], png, found["segments_info"]))
+        origin = (image.get("source", ""), image.get("key", ""))
+        entries.append(Entry(image["id"], images / image["file_name"], png, found["segments_info"], *origin))
     return PanopticSet(content["categories"], entries)
+
+
+def read_labelled(folder: Path, truth: PanopticSet) -> dict[str, Labelled]:
+    """Read folder/sources.json: source -> what it labels.
+
+    Raises FileNotFoundError if it is missing, and ValueError if it lacks the source of a picture of `truth`.
+    """
+    path = folder / "sources.json"
+    found = {
+        name: Labelled(one["format"], frozenset(one["category_ids_everywhere"]), frozenset(one["category_ids_partly"]))
+        for name, one in files.read_json(path).items()
+    }
+    if strange := sorted({entry.source for entry in truth.entries} - found.keys()):
+        raise ValueError(f"{path}: no source {strange[0]!r}, which panoptic.json names; run `dvc repro convert`")
+    return found
+
+
+def unlabelled(labelled: Labelled, categories: Sequence[Category]) -> frozenset[int]:
+    """Return the category_ids that a source never labels."""
+    return frozenset(c["id"] for c in categories) - labelled.everywhere - labelled.partly
+
+
+def without(ids: Ids, category_ids: dict[int, int], left_out: Collection[int]) -> tuple[Ids, dict[int, int]]:
+    """Return a predicted map, int32 [H, W], with void in place of the segments whose classes are in `left_out`.
+
+    `category_ids` maps segment id to category_id; those of the segments that stay are returned.
+    """
+    gone = [segment_id for segment_id, category_id in category_ids.items() if category_id in left_out]
+    if not gone:
+        return ids, category_ids
+    kept = {segment_id: c for segment_id, c in category_ids.items() if c not in left_out}
+    return np.where(np.isin(ids, gone), np.int32(panoptic_ids.VOID_ID), ids).astype(np.int32), kept
 
 
 def read_ids(png: Path) -> Ids:
@@ -102,12 +156,3 @@ class Writer:
         """Write the JSON file."""
         content = {"images": self._images, "annotations": self._annotations, "categories": self._categories}
         files.write_json(self.folder / "panoptic.json", content)
-
-
-def class_map(ids: Ids, segments: Sequence[SegmentInfo]) -> npt.NDArray[np.uint8]:
-    """Return the category_id of each pixel, uint8 [H, W]; 0 for void and for crowds."""
-    result = np.zeros(ids.shape, np.uint8)
-    for segment in segments:
-        if not segment["iscrowd"]:
-            result[ids == segment["id"]] = segment["category_id"]
-    return result

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from stages.foundation import names, text
 from stages.foundation.coco_types import Category
+from stages.sets.raw_set import RawSet
 from stages.vistas.labels import Label
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,13 @@ def _union(texts: dict[str, str], where: str) -> tuple[str, ...]:
         expected = f"two or more different classes, with {SEPARATOR!r} between them"
         raise ValueError(f"{where}: union is {texts['union']!r}, expected {expected}; correct the line")
     return classes
+
+
+def of_set(tables: Path, name: str, found: RawSet) -> list[Row]:
+    """Return what each label of a set becomes: by the table `name`, or without one by what the set evaluates."""
+    if name:
+        return read(tables / f"{name}.csv", found.labels)
+    return as_evaluated(found.labels, found.source)
 
 
 def as_evaluated(labels: Sequence[Label], where: str) -> list[Row]:

@@ -5,6 +5,7 @@ pycocotools is imported inside functions: machines that only run engines do not 
 
 import contextlib
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypedDict
 
@@ -53,18 +54,35 @@ class AveragePrecision:
         """Add one picture: masks bool [K, H, W], scores float [K], category_ids int [K]. Empty masks are left out."""
         self.results += results(image_id, masks, scores, category_ids)
 
-    def evaluate(self) -> tuple[dict[str, float], dict[int, float]]:
+    def evaluate(
+        self, image_ids: Collection[int] | None = None, category_ids: Collection[int] | None = None
+    ) -> tuple[dict[str, float], dict[int, float]]:
         """Return the figures of NAMES and the AP by category_id, all 0 to 100.
 
-        A figure of a size that the truth does not hold is left out.
+        They are of all pictures and classes, or of those given. A figure of a size that the truth does not hold is left
+        out.
         """
         from pycocotools.cocoeval import COCOeval
 
-        categories = sorted({a["category_id"] for a in self._truth.dataset["annotations"] if not a["iscrowd"]})
+        categories = sorted(
+            {
+                a["category_id"]
+                for a in self._truth.dataset["annotations"]
+                if not a["iscrowd"]
+                and (image_ids is None or a["image_id"] in image_ids)
+                and (category_ids is None or a["category_id"] in category_ids)
+            }
+        )
+        if not categories:
+            return {}, {}
         if not self.results:
-            return dict.fromkeys(NAMES, 0.0) if categories else {}, dict.fromkeys(categories, 0.0)
+            return dict.fromkeys(NAMES, 0.0), dict.fromkeys(categories, 0.0)
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(self._truth, self._truth.loadRes([{**result} for result in self.results]), "segm")
+            if image_ids is not None:
+                evaluation.params.imgIds = sorted(image_ids)
+            if category_ids is not None:
+                evaluation.params.catIds = sorted(category_ids)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()

@@ -1,6 +1,6 @@
 """Mean intersection over union of class maps, from a confusion matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +24,37 @@ class MeanIoU:
         flat = truth.ravel().astype(np.int64) * size + predicted.ravel()
         self.confusion += np.bincount(flat, minlength=size * size).reshape(size, size)
 
-    def iou_by_class(self) -> npt.NDArray[np.float64]:
-        """Return the IoU of classes 1 to num_classes, float64 [C], 0 to 100; NaN for a class that the truth lacks."""
+    @classmethod
+    def total(cls, parts: Iterable["MeanIoU"], num_classes: int) -> "MeanIoU":
+        """Return the counts of several together."""
+        result = cls(num_classes)
+        for part in parts:
+            result.confusion += part.confusion
+        return result
+
+    def iou_by_class(self, predicted_too: bool = False) -> npt.NDArray[np.float64]:
+        """Return the IoU of classes 1 to num_classes, float64 [C], 0 to 100; NaN for a class that the truth lacks.
+
+        With `predicted_too` NaN is only for a class that truth and prediction lack, as in Cityscapes' script: 0 for one
+        that is predicted alone.
+        """
         counted = self.confusion[1:]
         hits = np.diag(self.confusion)[1:]
         true, predicted = counted.sum(1), counted[:, 1:].sum(0)
         with np.errstate(invalid="ignore"):
-            return np.where(true > 0, 100 * hits / (true + predicted - hits), np.nan)
+            union = true + predicted - hits
+            return np.where((union if predicted_too else true) > 0, 100 * hits / union, np.nan)
 
-    def summary(self) -> dict[str, float]:
-        """Return mIoU over the classes that the truth holds, their number, and the pixel accuracy, 0 to 100."""
-        iou = self.iou_by_class()
+    def summary(self, of: Collection[int] | None = None, predicted_too: bool = False) -> dict[str, float]:
+        """Return mIoU over the classes that the truth holds, their number, and the pixel accuracy, 0 to 100.
+
+        With `of` the mean is over these classes alone; the accuracy is of all pixels in any case. `predicted_too` as in
+        `iou_by_class`.
+        """
+        iou = self.iou_by_class(predicted_too)
         present = ~np.isnan(iou)
+        if of is not None:
+            present &= np.isin(np.arange(1, len(iou) + 1), list(of))
         counted = int(self.confusion[1:].sum())
         accuracy = 100 * int(np.diag(self.confusion)[1:].sum()) / counted if counted else 0.0
         miou = float(iou[present].mean()) if present.any() else 0.0

@@ -161,7 +161,9 @@ class CocoJson:
         pairs_of = [infos.get(i, (None, False)) for i in ids.tolist()]
         labels = [VOID if category is None else self._label(json_path, category) for category, _ in pairs_of]
         crowds = [crowd for _, crowd in pairs_of]
-        return Raster(runs.painted(), np.array(labels, np.int32), np.array(crowds, np.bool_))
+        places = {i: place for place, i in enumerate(ids.tolist())}
+        order = tuple(places[i] for i in infos)
+        return Raster(runs.painted(), np.array(labels, np.int32), np.array(crowds, np.bool_), order=order)
 
     def _objects(self, scene: Scene, entries: list[files.Json], height: int, width: int) -> Raster:
         """Paint the objects: crowds first, then the larger before the smaller; equal ones in the file's order."""

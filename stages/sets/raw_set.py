@@ -58,6 +58,8 @@ class Raster:
     """Objects of a label that the file's coding can number. 0: no limit that matters."""
     counts: dict[str, int] = field(default_factory=dict)
     """Losses for the statistics, such as objects that others hide."""
+    order: tuple[int, ...] = ()
+    """Numbers of the segments in the order of the set's file; empty where the file has none."""
 
 
 class RawSet(Protocol):
