@@ -351,7 +351,8 @@ def test_each_mode_trains_and_has_its_figures(workspace: Path, mode: str, column
     cfg = config.load(workspace / "params.yaml")
     assert cfg.deploy.mode is config.Mode(mode)
     metrics = workspace / f"{mode}_evaluate.json"
-    evaluate.build(workspace / mode, workspace / "data/coco/val", workspace / f"{mode}_maps", metrics, cfg)
+    coco, root = workspace / "data/coco/val", workspace / cfg.data.root
+    evaluate.build(workspace / mode, coco, root, TABLES, workspace / f"{mode}_maps", metrics, cfg)
     found = files.read_json(metrics)
     parts = {"panoptic": {"all", "semantic", "instance"}}.get(mode, {mode})
     assert {"all", "semantic", "instance"} & found.keys() == parts

@@ -78,7 +78,14 @@ def built(tmp_path: Path, cfg: config.Config) -> Path:
             cv2.imwrite(str(tmp_path / folder / name), np.full((SIZE, SIZE, 3), 90 * number, np.uint8))
             writer.add(panoptic.Entry(number, Path(name), Path(f"picture{number}.png"), []), ids, {1: 1, 2: 2})
         writer.close()
+    name_no_source(tmp_path / "truth", [1, 2])
     return tmp_path
+
+
+def name_no_source(folder: Path, everywhere: list[int]) -> None:
+    """Write what the pictures' source, which has no name, labels."""
+    about = {"format": "vistas", "category_ids_everywhere": everywhere, "category_ids_partly": []}
+    files.write_json(folder / "sources.json", {"": about})
 
 
 def run(built: Path, cfg: config.Config) -> dict[str, float]:
@@ -94,6 +101,21 @@ def test_an_equal_engine_passes(built: Path, cfg: config.Config) -> None:
     assert result["checkpoint_pq"] == 100
     written = panoptic.read(built / "out")
     assert [s["category_id"] for s in written.entries[0].segments] == [1, 2]
+
+
+def test_classes_that_the_source_does_not_label_do_not_count(built: Path, cfg: config.Config) -> None:
+    """The truth has ground in place of road, which its source does not label: so road is not wrong."""
+    path = built / "truth/panoptic.json"
+    content = files.read_json(path)
+    content["categories"].append({"id": 3, "name": "ground", "isthing": 0})
+    for annotation in content["annotations"]:
+        annotation["segments_info"][1]["category_id"] = 3
+    files.write_json(path, content)
+    name_no_source(built / "truth", [1, 2, 3])
+    assert run(built, cfg)["pq"] == pytest.approx(100 / 3)
+    name_no_source(built / "truth", [1, 3])
+    found = run(built, cfg)
+    assert found["pq"] == found["checkpoint_pq"] == 50
 
 
 def test_disagreement_fails_and_names_the_worst_picture(built: Path, cfg: config.Config) -> None:

@@ -17,6 +17,10 @@ def text(data: Path, cfg: config.Config) -> str:
     states = targets.read(targets.read_metrics(data), graphs, cfg)
     rows = [("profile", " ".join([cfg.profile, *cfg.overrides]))]
     rows.append(("checkpoint", headline(evaluated)))
+    for name, of in evaluated.get("by_source", {}).items():
+        rows.append((f"source {name}", headline(of)))
+        if own := headline(of.get("protocol", {})):
+            rows.append((f"source {name}", f"{own} ({of['protocol']['name']})"))
     deploy = cfg.deploy
     variants = ", ".join(variant.value for variant in deploy.variants)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"

@@ -62,7 +62,7 @@ class Figures:
             name: _Part(one, panoptic.unlabelled(one, categories), MeanIoU(len(categories)))
             for name, one in labelled.items()
         }
-        self._precision = AveragePrecision(coco / "instances.json")
+        self.precision = AveragePrecision(coco / "instances.json")
 
     @property
     def iou(self) -> MeanIoU:
@@ -87,7 +87,7 @@ class Figures:
             part.iou.add(truth, classes.astype(np.uint8))
         if objects := predicted.instances:
             kept = ~np.isin(objects.category_ids, list(part.unlabelled))
-            self._precision.add(entry.image_id, objects.masks[kept], objects.scores[kept], objects.category_ids[kept])
+            self.precision.add(entry.image_id, objects.masks[kept], objects.scores[kept], objects.category_ids[kept])
         if entry.source in self._protocols:
             self._protocols[entry.source].add(entry.key, predicted.segments)
 
@@ -99,7 +99,7 @@ class Figures:
         if config.Mode.semantic in self.modes:
             result["semantic"] = self.iou.summary()
         if config.Mode.instance in self.modes:
-            result["instance"] = self._precision.evaluate()[0]
+            result["instance"] = self.precision.evaluate()[0]
         return result
 
     def by_source(self, not_computed: Mapping[str, Mapping[str, str]]) -> dict[str, Tree]:
@@ -117,7 +117,7 @@ class Figures:
             found |= self._of(part, part.labelled.everywhere)
             if config.Mode.instance in self.modes:
                 things = [c["id"] for c in self._among(part.labelled.everywhere) if c["isthing"]]
-                found["instance"] = {**self._precision.evaluate(part.image_ids, things)[0]}
+                found["instance"] = {**self.precision.evaluate(part.image_ids, things)[0]}
             if part.labelled.partly and (partly := self._of(part, part.labelled.partly)):
                 found["partly"] = partly
             if name in self._protocols:
@@ -151,7 +151,7 @@ class Figures:
         Metrics that a class does not have are left out.
         """
         rows: list[TableRow] = []
-        by_class = self._precision.evaluate()[1] if config.Mode.instance in self.modes else {}
+        by_class = self.precision.evaluate()[1] if config.Mode.instance in self.modes else {}
         quality = self._quality()
         for category, class_iou in zip(self.categories, self.iou.iou_by_class(), strict=True):
             tally = quality.tallies[category["id"]]

@@ -58,6 +58,7 @@ def context(sources: Sources) -> dict[str, object]:
         "losses": figures.losses(sources.history) if sources.history else "",
         "miou": figures.miou(sources.history) if any("val_miou" in row for row in sources.history) else "",
         "evaluated": sources.metric("evaluate"),
+        "by_source": tables.by_source(sources.metric("evaluate")),
         "per_class": tables.per_class(sources),
         "confusion": confusion.svg(sources.confusion, tables.confusion_classes(sources)) if sources.confusion else "",
         "confusions": tables.confusions(sources),

@@ -135,6 +135,35 @@ def classes(sources: Sources) -> dict[str, Any]:
     }
 
 
+PARTS = {"": "", "partly": "classes labelled in part", "protocol": "own evaluation"}
+"""Parts of a source's figures in evaluate.json, with their names."""
+
+
+def by_source(evaluated: Any) -> list[dict[str, str]]:
+    """Return a row for each source and part of it: name, part, pictures, why there are no figures, and figures."""
+    rows = []
+    for name, found in (evaluated or {}).get("by_source", {}).items():
+        for key, part in PARTS.items():
+            of = found.get(key) if key else found
+            if of is None:
+                continue
+            figures = {
+                f"{group}_{figure}": number(of[group].get(figure)) if group in of else number(None)
+                for group, figure in (
+                    *(("all", figure) for figure in ("pq", "sq", "rq")),
+                    ("things", "pq"),
+                    ("stuff", "pq"),
+                    ("semantic", "miou"),
+                    ("instance", "ap"),
+                )
+            }
+            about = f"{part}: {of['name']}" if key == "protocol" else part
+            pictures = number(found["pictures"], 0)
+            row = {"source": name, "part": about, "pictures": pictures, "why": of.get("not_computed", "")}
+            rows.append({**row, **figures})
+    return rows
+
+
 def confusion_classes(sources: Sources) -> list[tuple[str, str]]:
     """Return name and short name of the validation set's classes in the matrix, those with most pixels, by id."""
     rows = [row for row in sources.statistics["val"]["by_class"] if row["segments"]]

@@ -38,6 +38,9 @@ class Figure:
 
 
 UP, DOWN = 1, -1
+PARTS = {"": "", "partly": ", classes labelled in part", "protocol": ", its own evaluation"}
+"""Parts of a source's figures in evaluate.json -> what follows the source's name."""
+_OF_SOURCE = re.compile(r"by_source\.(.+?)\.(?:(partly|protocol)\.)?((?:all|things|stuff|semantic|instance)\.\w+)")
 MACHINE = ("host.name", "host.cpu", "host.gpu", "host.gpu.name")
 """Keys that identify a machine in benchmark_TARGET.json."""
 _GRAPH = r"(?:export|simplify)_(.+)"
@@ -156,7 +159,7 @@ class Change:
 
     figure: Figure
     of: str
-    """The variant or the target, or empty."""
+    """The variant, the target or the source, or empty."""
     before: float | None
     after: float | None
     limit: str
@@ -231,14 +234,17 @@ def _number(value: Any) -> bool:
 
 
 def _figure(stem: str, key: str) -> tuple[int, Figure, str]:
-    """Return place in the order, figure, and variant or target of a key in a file."""
+    """Return place in the order, figure, and variant, target or source of a key in a file."""
+    source = ""
+    if stem == "evaluate" and (found := _OF_SOURCE.fullmatch(key)):
+        source, key = found[1] + PARTS[found[2] or ""], found[3]
     for place, figure in enumerate(FIGURES):
         match = re.fullmatch(figure.files, stem)
         if match and figure.key == key:
             # The stage too, where several have the same figure.
-            of = (stem if "|" in figure.files else match[1]) if match.groups() else ""
+            of = (stem if "|" in figure.files else match[1]) if match.groups() else source
             return place, figure, of
-    return len(FIGURES), Figure(re.escape(stem), key, f"{stem}: {key}", decimals=4), ""
+    return len(FIGURES), Figure(re.escape(stem), key, f"{stem}: {key}", decimals=4), source
 
 
 def _limit(figure: Figure, value: float | None, params: Mapping[str, Any]) -> tuple[str, bool]:

@@ -14,7 +14,10 @@ STAGES = {
     "sample": (["--out", "params.yaml/x"], "params.yaml"),
     "convert": (["--root", "no", "--tables", "no", "--out", "o", "--metrics", "m"], "no not found; put the set there"),
     "train": (["--coco", "no", "--out", "o", "--work", "w", "--metrics", "m"], "no/label_map.json not found"),
-    "evaluate": (["--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"], "no/panoptic.json not found"),
+    "evaluate": (
+        ["--checkpoint", "no", "--coco", "no", "--root", "no", "--tables", "no", "--out", "o", "--metrics", "m"],
+        "no/panoptic.json not found",
+    ),
     "export": (
         ["--variant", "onnx", "--checkpoint", "no", "--coco", "no", "--out", "o", "--metrics", "m"],
         "no/panoptic.json not found",
