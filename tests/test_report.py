@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from stages import config
 from stages.coco import panoptic
 from stages.commands import summary
+from stages.foundation import files
 from stages.foundation.coco_types import Category, SegmentInfo
 from stages.inference import description
 from stages.media import drawing, thumbnails
@@ -66,6 +67,37 @@ def test_page_is_self_contained_and_complete(workspace: Path, cfg: config.Config
     assert "99.988 % of pixels agree, PQ difference \N{MINUS SIGN}0.012" in page
     assert page.count("not timed: this profile measures cpu") == 1
     assert "Absent:" not in page
+
+
+def test_figures_by_source(workspace: Path, cfg: config.Config) -> None:
+    page = build(workspace, cfg)
+    table = page[page.index("<h3>By source</h3>") : page.index("<h3>By class</h3>")]
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in table.split("<tr>")[2:]]
+    dash = "\N{EN DASH}"
+    assert rows == [
+        ["city", "classes that it labels", "3", "33.3", "80.0", "41.0", "33.3", "33.3", "44.4", "21.5"],
+        ["city", "classes labelled in part", "3", "33.3", "80.0", "41.0", "33.3", "33.3", "55.5", dash],
+        ["city", "own evaluation: Cityscapes, 19 classes", "3", "33.3", "80.0", "41.0", "33.3", "33.3", "66.6", dash],
+        ["voc", "classes that it labels", "1,234", dash, dash, dash, dash, "33.3", "44.4", dash],
+        [
+            "voc",
+            "own evaluation: Pascal VOC",
+            "1,234",
+            "not computed: &#39;sofa&#39; is no class of the &lt;taxonomy&gt;",
+        ],
+    ]
+    shown = summary.text(workspace / "data", cfg).splitlines()
+    assert "source city  PQ 33.3, mIoU 44.4, AP 21.5" in shown
+    assert "source city  PQ 33.3, mIoU 66.6 (Cityscapes, 19 classes)" in shown
+    assert "source voc   mIoU 44.4" in shown
+
+
+def test_one_source_has_no_table_of_sources(workspace: Path, cfg: config.Config) -> None:
+    path = workspace / "data/metrics/evaluate.json"
+    content = files.read_json(path)
+    del content["by_source"]
+    files.write_json(path, content)
+    assert "By source" not in build(workspace, cfg)
 
 
 def test_page_is_the_same_each_time(workspace: Path, cfg: config.Config) -> None:
@@ -297,7 +329,7 @@ def test_summary(workspace: Path, cfg: config.Config) -> None:
     change(workspace, "engine_cpu", builder_version="0.9")
     assert "stale (its builder version is 0.9" in summary.text(workspace / "data", cfg)
     (workspace / "data" / "metrics" / "engine_rtx.json").unlink()
-    assert "engine rtx  not built" in summary.text(workspace / "data", cfg)
+    assert "engine rtx   not built" in summary.text(workspace / "data", cfg)
 
 
 def change(workspace: Path, stem: str, **values: object) -> None:

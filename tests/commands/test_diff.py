@@ -121,6 +121,16 @@ def test_what_is_equal_as_shown_is_not_listed() -> None:
     assert changes("evaluate", {"all": {"pq": 33.2601}}, {"all": {"pq": 33.2602}}) == ([], [])
 
 
+def test_figures_of_a_source_have_its_name() -> None:
+    """Names of sources may have dots."""
+    before, after = (
+        {"by_source": {"a.b": {"all": {"pq": pq}, "protocol": {"name": "x", "semantic": {"miou": 10 - pq}}}}}
+        for pq in (1, 2)
+    )
+    shown = [(c.figure.name, c.of, c.verdict) for c in changes("evaluate", before, after)[0]]
+    assert shown == [("PQ", "a.b", "better"), ("mIoU", "a.b, its own evaluation", "worse")]
+
+
 HOST = {"name": "a", "cpu": "EPYC", "gpu": {"name": "L4", "driver": "1"}}
 
 

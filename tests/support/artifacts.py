@@ -120,6 +120,14 @@ def make_workspace(root: Path) -> Path:
     quality = {"pq": 33.333, "sq": 80.0, "rq": 41.0, "classes": 2}
     semantic = {"miou": 44.444, "classes_present": 2, "pixel_accuracy": 90.0}
     instance = {"instance": {"ap": 21.5}}
+    quality3 = {"all": quality, "things": quality, "stuff": quality}
+    by_source = {
+        "city": {"pictures": 3, **quality3, "semantic": semantic, **instance}
+        | {"partly": {**quality3, "semantic": {**semantic, "miou": 55.5}}}
+        | {"protocol": {"name": "Cityscapes, 19 classes", **quality3, "semantic": {**semantic, "miou": 66.6}}},
+        "voc": {"pictures": 1234, "stuff": quality, "semantic": semantic, "instance": {}}
+        | {"protocol": {"name": "Pascal VOC", "not_computed": "'sofa' is no class of the <taxonomy>"}},
+    }
     latency = {"p50_ms": 10.0, "p90_ms": 12.0, "p99_ms": 15.0, "hz": 100.0, "quantiles_ms": [9.0, 10.0, 16.0]}
     times = {"network": latency, "end_to_end": latency}
     machine = {"name": "a <host>", "cpu": "a <CPU>", "gpu": None, "system": "Linux", "python": "3.12.1"}
@@ -133,7 +141,7 @@ def make_workspace(root: Path) -> Path:
     not_compared = {"compared": "not on this host: no <plugin>"}
     metrics = {
         "data": {"classes": 2, "things": 1, "train": split, "val": split},
-        "evaluate": {"all": quality, "things": quality, "stuff": quality, "semantic": semantic, **instance, "tao": {}},
+        "evaluate": {**quality3, "semantic": semantic, **instance, "by_source": by_source, "tao": {}},
         "export_onnx": {"nodes": 20, "bytes": 5000, **equal},
         "simplify_onnx": {"nodes_before": 20, "nodes": 10, "bytes": 4000, **equal},
         "precision_onnx_fp16": {"nodes": 11, "bytes": 2000, "pixel_agreement_pct": 99.25, **both},
