@@ -1,6 +1,9 @@
 """Sets in their native layouts, converted: the same segments, crowds and void; and the traps of each format."""
 
 import json
+import os
+import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from stages.config import Format
 from stages.conversion import taxonomy
 from stages.foundation import files
 from stages.sets import check, classes, formats, json_index
+from stages.sets.raw_set import Scene
 from tests.conftest import TABLES
 from tests.raw_sets.test_archives import pack
 from tests.support import sets
@@ -276,6 +280,98 @@ def test_a_file_that_contradicts_its_format_is_refused(tmp_path: Path, name: str
         build(root, tmp_path / "coco", config.Source(format=chosen), **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "coco").exists()
+
+
+def pixel(out: Path, split: str = "val") -> tuple[int, list[Any]]:
+    """The id of the pixel that `put` sets, and the segments of the first picture of a split."""
+    entry = panoptic.read(out / split).entries[0]
+    return int(panoptic.read_ids(entry.png)[0, 0]), entry.segments
+
+
+@pytest.mark.parametrize(
+    ("chosen", "path", "value", "name", "crowd"),
+    [
+        # A value below 1000 of a thing: a group.
+        (Format.cityscapes, "gtFine/val/ulm/ulm_000100_000019_gtFine_instanceIds.png", 28, "bus", True),
+        (Format.cityscapes, "gtFine/val/ulm/ulm_000100_000019_gtFine_instanceIds.png", 28000, "bus", False),
+        # Above 8 bits: object 900 of a label.
+        (Format.cityscapes, "gtFine/val/ulm/ulm_000100_000019_gtFine_instanceIds.png", 28900, "bus", False),
+        # n = 0 of a thing has no instance truth.
+        (Format.kitti, "training/instance/000100_10.png", 28 * 256, "bus", True),
+        (Format.kitti, "training/instance/000100_10.png", 28 * 256 + 1, "bus", False),
+        # A = 0 with B, and A alone: both are objects.
+        (Format.bdd100k, "labels/pan_seg/bitmasks/val/b100.png", (34, 0, 7, 0), "bus", False),
+        (Format.bdd100k, "labels/pan_seg/bitmasks/val/b100.png", (34, 0, 0, 7), "bus", False),
+        (Format.bdd100k, "labels/pan_seg/bitmasks/val/b100.png", (34, 0, 0, 0), "bus", True),
+        (Format.bdd100k, "labels/pan_seg/bitmasks/val/b100.png", (34, 0b10, 0, 7), "bus", True),
+        (Format.bdd100k, "labels/pan_seg/bitmasks/val/b100.png", (34, 0b01, 0, 7), "bus", True),
+        (Format.bdd100k, "labels/pan_seg/bitmasks/val/b100.png", (0, 0, 0, 7), None, False),
+        # The highest id before the gap at the end, and void.
+        (Format.coco_stuff, "stuffthingmaps/val2017/000000000100.png", 181, "wood", False),
+        (Format.coco_stuff, "stuffthingmaps/val2017/000000000100.png", 255, None, False),
+        (Format.coco_panoptic, "annotations/panoptic_val2017/000000000100.png", (0, 0, 0), None, False),
+        (Format.ade20k, "annotations/validation/ADE_val_00000100.png", 150, "flag", True),
+        (Format.ade20k, "annotations/validation/ADE_val_00000100.png", 0, None, False),
+        (Format.vistas_labels, "validation/labels/p100.png", 255, None, False),
+    ],
+)
+def test_what_a_value_means(
+    tmp_path: Path, chosen: Format, path: str, value: Any, name: str | None, crowd: bool
+) -> None:
+    """Depth, channels, gaps, groups and void: one pixel with a value of its own."""
+    root = WRITERS[chosen](tmp_path / "set")
+    rewrite(root / path, put(value))
+    # KITTI has no split val, so all pictures are for training but one.
+    listed = tmp_path / "tables"
+    listed.mkdir()
+    (listed / "mine.csv").write_text("000000_10,train\n000001_10,\n000100_10,val\n")
+    splits = {"splits": config.Splits.file, "split_file": "mine"} if chosen is Format.kitti else {}
+    cfg = config.Data(sources={"a": config.Source(format=chosen)}, workers=1, **splits)  # type: ignore[arg-type]
+    convert.build(root, tmp_path / "coco", tmp_path / "data.json", listed, cfg)
+    found, segments = pixel(tmp_path / "coco")
+    names = {c["id"]: c["name"] for c in panoptic.read(tmp_path / "coco/val").categories}
+    segment = next((s for s in segments if s["id"] == found), None)
+    assert (names[segment["category_id"]] if segment else None) == name
+    assert segment is None or (segment["area"], bool(segment["iscrowd"])) == (1, crowd)
+
+
+def test_a_palette_with_another_number_of_colours_has_the_same_indices(tmp_path: Path) -> None:
+    """In VOC the index counts: fewer bits and another palette change nothing."""
+    root = sets.voc(tmp_path / "set")
+    before = build(root, tmp_path / "a").joinpath("val/panoptic.json").read_bytes()
+    path = root / "SegmentationObject/2007_000100.png"
+    with Image.open(path) as image:
+        indices = np.array(image)
+    few = Image.fromarray(np.where(indices == 255, 0, indices).astype(np.uint8), "P")
+    few.putpalette([9, 9, 9] * 16)
+    few.save(path, bits=2)
+    assert path.read_bytes()[24:26] == bytes((2, 3))
+    assert build(root, tmp_path / "b").joinpath("val/panoptic.json").read_bytes() == before
+
+
+def test_a_later_polygon_covers_an_earlier_one_and_deleted_ones_are_not_drawn(tmp_path: Path) -> None:
+    root = sets.idd(tmp_path / "set")
+    square = [[0, 0], [0, 5], [5, 5], [5, 0]]
+    path = next((root / "gtFine/val").rglob("*.json"))
+
+    def change(content: Any) -> None:
+        content["objects"] += [
+            {"label": "car", "polygon": square, "deleted": 0},
+            {"label": "bus", "polygon": square, "deleted": 0},
+            {"label": "truck", "polygon": square, "deleted": 1},
+        ]
+
+    change_json(path, change)
+    found, segments = pixel(build(root, tmp_path / "coco"))
+    names = {c["id"]: c["name"] for c in panoptic.read(tmp_path / "coco/val").categories}
+    assert [(names[s["category_id"]], s["area"]) for s in segments if s["id"] == found] == [("bus", 36)]
+
+
+def test_the_json_of_ade20k_full_is_latin_1(tmp_path: Path) -> None:
+    root = sets.ade20k_full(tmp_path / "set")
+    raw = formats.find(config.Source(), root, "data.sources.a")
+    assert "building, \xe9difice" in [label.name for label in raw.labels]
+    assert all(b"\xe9difice" in path.read_bytes() for path in root.rglob("*.json"))
 
 
 def test_a_licence_plate_is_void(tmp_path: Path) -> None:
@@ -633,18 +729,67 @@ def test_the_tables_name_every_class_of_their_format() -> None:
     assert sum(label.instances for label in classes.load("ade20k").labels) == 100
 
 
-@pytest.mark.parametrize("chosen", [Format.coco_panoptic, Format.idd, Format.kitti])
+def converted(root: Path, out: Path, chosen: Format, workers: int = 1) -> dict[str, bytes]:
+    """Convert a set with all of its pictures, and return the bytes of each file."""
+    # KITTI has no split val. ADE20K full needs a table.
+    splits = config.Splits.fraction if chosen is Format.kitti else config.Splits.folders
+    rows = [f'"{name}",{short},,1' for short, name in sets.FULL_NAMES.items()]
+    tables = out.parent / "tables"
+    tables.mkdir(exist_ok=True)
+    (tables / "mine.csv").write_text("\n".join(["source,target,crowd,isthing", *rows]), encoding="utf-8")
+    source = config.Source(format=chosen, taxonomy="mine" if chosen is Format.ade20k_full else "")
+    # By this seed two pictures are for training.
+    cfg = config.Data(sources={"a": source}, splits=splits, val_fraction=0.5, split_seed=25, workers=workers)
+    convert.build(root, out, out.parent / "data.json", tables, cfg)
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("chosen", sets.WRITERS)
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, chosen: Format) -> None:
-    root = WRITERS[chosen](tmp_path / "set")
-    found = []
-    for workers in (1, 2):
-        # KITTI has no split val.
-        splits = config.Splits.fraction if chosen is Format.kitti else config.Splits.folders
-        cfg = config.Data(splits=splits, val_fraction=0.5, workers=workers)
-        convert.build(root, tmp_path / "coco", tmp_path / "data.json", TABLES, cfg)
-        out = tmp_path / "coco"
-        found.append({str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()})
+    root = sets.WRITERS[chosen](tmp_path / "set", None)
+    found = [converted(root, tmp_path / "coco", chosen, workers) for workers in (1, 2)]
     assert found[0] == found[1]
+
+
+def damage(path: Path) -> tuple[bytes, int]:
+    """Overwrite the end of a picture, as a bad sector does: size and times stay. Returns what `mend` needs."""
+    content, time_ns = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(content[:-16] + bytes(16))
+    os.utime(path, ns=(time_ns, time_ns))
+    return content, time_ns
+
+
+def mend(path: Path, before: tuple[bytes, int]) -> None:
+    path.write_bytes(before[0])
+    os.utime(path, ns=(before[1], before[1]))
+
+
+@pytest.mark.parametrize("chosen", sets.WRITERS)
+def test_an_interrupted_run_of_every_format_goes_on(tmp_path: Path, chosen: Format) -> None:
+    """The second picture stops the run. Then only it is converted: the first, damaged since, is not looked at again."""
+    root = sets.WRITERS[chosen](tmp_path / "set", None)
+    whole = converted(root, tmp_path / "coco", chosen)
+    (tmp_path / "coco").rename(tmp_path / "kept")
+    images = json.loads(whole["train/panoptic.json"])["images"]
+    first, second = (tmp_path / "kept/train" / image["file_name"] for image in images[:2])
+    before = damage(second)
+    with pytest.raises(ValueError, match=rf"{re.escape(second.name)}: "):
+        converted(root, tmp_path / "coco", chosen)
+    mend(second, before)
+    damage(first)
+    assert converted(root, tmp_path / "coco", chosen) == whole
+
+
+@pytest.mark.parametrize("chosen", sets.WRITERS)
+def test_a_set_holds_nothing_that_grows_with_its_pictures(tmp_path: Path, chosen: Format) -> None:
+    """Each task for a worker, and the set that each worker gets, stay small: no JSON, no raster."""
+    root = sets.WRITERS[chosen](tmp_path / "set", None)
+    raw = formats.find(config.Source(format=chosen), root, "data.sources.a")
+    scenes = list(raw.scenes("train"))
+    [raw.raster(scene) for scene in scenes if isinstance(scene, Scene)]
+    # The labels of Vistas' config take most of it.
+    assert len(pickle.dumps(raw)) < 30_000
+    assert max(len(pickle.dumps(scene)) for scene in scenes) < 1500
 
 
 def test_an_interrupted_run_goes_on_only_with_the_same_annotations(tmp_path: Path) -> None:
