@@ -61,9 +61,10 @@ def build(coco: Path, out: Path, work: Path, metrics: Path, cfg: config.Config) 
             }
             known = {name: path for name, path in sources.items() if name != "checkpoint"} | labels
             # The runner is part of the identity: checkpoints of a container and of the wheel have other parameter
-            # groups (callbacks.merge_param_groups), so one can't resume the other's.
-            mends = {name: str(getattr(cfg.train, name)) for name in ("partial_labels", "repeat_threshold")}
+            # groups (callbacks.merge_param_groups), so one can't resume the other's. So are losses and repeats of
+            # pictures, which TAO's spec does not show.
             known |= {"sources": coco / "train" / "sources.json"}
+            mends = {name: str(getattr(cfg.train, name)) for name in ("partial_labels", "repeat_threshold")}
             identity = resume.identity(known, _pictures(coco)) | {"runner": cfg.train.runner.value} | mends
             rows, kept = _train(coco, draft, work, identity, cfg)
             sources |= labels
