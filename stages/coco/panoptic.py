@@ -7,12 +7,13 @@ panoptic.json and the PNGs in panoptic/.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stages.foundation import files, panoptic_ids, picture_files
+from stages.foundation import files, json_shapes, panoptic_ids, picture_files
 from stages.foundation.coco_types import Annotation, Category, SegmentInfo
 
 Ids = npt.NDArray[np.int32]
@@ -65,6 +66,21 @@ class PanopticSet:
         return sum(category["isthing"] for category in self.categories)
 
 
+class _Image(TypedDict):
+    id: int
+    file_name: str
+
+
+class _ContentBase(TypedDict):
+    images: list[_Image]
+    annotations: list[Annotation]
+    categories: list[Category]
+
+
+class _Content(_ContentBase, total=False):
+    info: dict[str, object]
+
+
 IMAGES = {"image_folder": "images"}
 """`info` of a COCO file with bare file names: the folder beside the file that holds the pictures."""
 
@@ -72,14 +88,15 @@ IMAGES = {"image_folder": "images"}
 def read(folder: Path) -> PanopticSet:
     """Read folder/panoptic.json. The file names of pictures are relative to `folder`, or to `image_folder` of `info`.
 
-    Raises FileNotFoundError if the file is missing, and ValueError if it is not JSON or a picture has no annotation.
+    Raises FileNotFoundError if the file is missing, and ValueError if it has another content or a picture has no
+    annotation.
     """
-    content = files.read_json(folder / "panoptic.json")
+    content: _Content = json_shapes.read(folder / "panoptic.json", _Content, "run the stage that writes the set")
     by_image = {a["image_id"]: a for a in content["annotations"]}
     missing = [i["file_name"] for i in content["images"] if i["id"] not in by_image]
     if missing:
         raise ValueError(f"{folder}/panoptic.json: no annotation for {missing[:3]}; run the stage that writes the set")
-    images = folder / content.get("info", {}).get("image_folder", "")
+    images = folder / str(content.get("info", {}).get("image_folder", ""))
     entries = []
     for image in content["images"]:
         found = by_image[image["id"]]

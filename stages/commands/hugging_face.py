@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.foundation import command_line, files, text
+from stages.foundation.coco_types import read_label_map
 from stages.weights import compatibility, formats, hugging_face_folder, reader, state_dict
 
 
@@ -25,7 +26,7 @@ def build(checkpoint: Path, label_map: Path, out: Path) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found; run `dvc repro train`, or `dvc pull` if it is shared")
     state = reader.read(checkpoint / "model.pth", formats.TAO).state
-    names = [entry["name"] for entry in files.read_json(label_map)]
+    names = [category["name"] for category in read_label_map(label_map)]
     head = f"{state_dict.CLASS_HEAD}.bias"
     if head not in state:
         raise ValueError(f"{checkpoint / 'model.pth'}: {head} is missing; use a checkpoint that train wrote")

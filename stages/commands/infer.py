@@ -17,7 +17,7 @@ import numpy as np
 from stages import config
 from stages.coco import panoptic
 from stages.foundation import command_line, files
-from stages.foundation.coco_types import Category
+from stages.foundation.coco_types import read_label_map
 from stages.media import file_names
 from stages.media.drawing import Painter
 from stages.media.frame_sources import PictureFiles, open_source
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from stages.tao.wheel import TaoModule
 
 log = logging.getLogger(__name__)
-
-_CATEGORY = {"id", "name", "isthing", "color"}
 
 
 def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config.Config) -> int:
@@ -54,14 +52,10 @@ def build(checkpoint: Path, label_map: Path, source: str, out: Path, cfg: config
         if (other := by_png.setdefault(_png(path.name), path)) != path:
             found = f"two pictures are named {path.stem}, {other.name} and {path.name}"
             raise ValueError(files.printable(f"{source}: {found}, so their results would have one name; rename one"))
-    categories: list[Category] = files.read_json(label_map)
+    categories = read_label_map(label_map)
 
     from stages.reference.tao_model import Checkpoint, best_device
 
-    if not isinstance(categories, list) or not all(isinstance(c, dict) and c.keys() >= _CATEGORY for c in categories):
-        raise ValueError(
-            f"{files.printable(label_map)}: no list of classes; give the label_map.json that convert wrote"
-        )
     model = Checkpoint(checkpoint, sum(c["isthing"] for c in categories), cfg.deploy, best_device())
     # The network has one class more than the label map: no-object.
     net: TaoModule = model.net

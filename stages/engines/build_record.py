@@ -7,13 +7,13 @@ machines which build the same engine write the same output.
 import datetime
 import hashlib
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages import config
 from stages.engines import manifest
 from stages.engines.cuda import gpu
-from stages.foundation import files, git
+from stages.foundation import files, git, json_shapes
 
 NAME = "build.json"
 
@@ -72,12 +72,10 @@ def read(folder: Path, engine_sha256: str) -> BuildRecord | None:
     path = folder / NAME
     if not path.exists():
         return None
-    content = files.read_json(path)
-    names = [field.name for field in fields(BuildRecord)]
     try:
-        record = BuildRecord(**{**content, "host": Host(**content["host"])})
-    except (TypeError, KeyError) as error:
-        raise RuntimeError(f"{path}: found {error}, expected the keys {', '.join(names)}; build it again") from error
+        record: BuildRecord = json_shapes.read(path, BuildRecord, "build it again")
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error
     return record if record.engine_sha256 == engine_sha256 else None
 
 

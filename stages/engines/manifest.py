@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from stages import config
 from stages.engines import interface
 from stages.engines.cuda import gpu
-from stages.foundation import files, versions
+from stages.foundation import files, json_shapes, versions
 from stages.inference import description
 from stages.inference.description import Description
 
@@ -46,6 +46,29 @@ class Engine:
     sha256: str
     description: Description
     """Its graph."""
+
+
+class _File(TypedDict):
+    file: str
+    bytes: int
+    sha256: str
+
+
+class _Manifest(TypedDict):
+    """What is read of engine.json; the target's fields are checked by config.parse_target."""
+
+    target: str
+    engine: _File
+    graph: dict[str, object]
+
+
+def _content(path: Path, fix: str) -> dict[str, Any]:
+    """Read an engine.json. Raises RuntimeError for another content."""
+    try:
+        content: dict[str, Any] = json_shapes.read(path, _Manifest, fix)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error
+    return content
 
 
 def check_host(name: str, target: config.Target) -> None:
@@ -113,7 +136,7 @@ def write(folder: Path, name: str, engine: Path, graph: Description, target: con
 
 def facts(folder: Path) -> Facts:
     """Return what the metrics of the stage `engine` say: hashes and size of a folder's engine, builder and graph."""
-    content = files.read_json(folder / NAME)
+    content = _content(folder / NAME, "build the engine again")
     engine, graph = content["engine"], content["graph"]
     return {
         "engine_sha256": engine["sha256"],
@@ -141,7 +164,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
     if not path.exists():
         raise RuntimeError(f"{path} not found, so the engine can't be checked; {rebuild}")
     _check_architecture(name, target, "run it on such a machine")
-    content: dict[str, Any] = files.read_json(path)
+    content = _content(path, rebuild)
     wanted = {
         "target": name,
         "builder": target.builder.value,
@@ -155,17 +178,17 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
         if content.get(key) != value:
             raise RuntimeError(f"{path}: {key} must be {value!r} here, found {content.get(key)!r}; {rebuild}")
     try:
-        graph = description.parse(content.get("graph", {}))
+        graph = description.parse(content["graph"])
     except ValueError as error:
         raise RuntimeError(f"{path}: graph is not the content of a graph.json: {error}; {rebuild}") from error
-    described = content.get("engine", {})
-    file = str(described.get("file", ""))
+    described = content["engine"]
+    file = described["file"]
     engine: Path = folder / file
     if Path(file).name != file or not engine.is_file():
         raise RuntimeError(f"{path}: engine.file must name a file in {folder}, found {file!r}; {rebuild}")
     found = files.sha256(engine)
-    if found != described.get("sha256"):
-        raise RuntimeError(f"{engine}: SHA-256 {found} is not the manifest's {described.get('sha256')}; {rebuild}")
+    if found != described["sha256"]:
+        raise RuntimeError(f"{engine}: SHA-256 {found} is not the manifest's {described['sha256']}; {rebuild}")
     if target.builder not in config.CPU_BUILDERS:
         _check_gpu(name, target, "run it on such a machine")
     return Engine(engine, found, graph)
@@ -181,9 +204,9 @@ def target_of(folder: Path) -> tuple[str, config.Target]:
         raise RuntimeError(
             f"{path} not found; name the folder of an engine, such as data/engines/cpu, or build it first"
         )
-    content = files.read_json(path)
+    content = _content(path, "run `make engines`")
     try:
-        name = str(content["target"])
+        name = content["target"]
         return name, config.parse_target(name, {field.name: content[field.name] for field in fields(config.Target)})
     except (KeyError, ValueError) as error:
         raise RuntimeError(f"{path} is from another version of this project: {error}; run `make engines`") from error

@@ -1,19 +1,55 @@
-"""Types of the records in COCO's JSON files (cocodataset.org/#format-data)."""
+"""Types of the records in COCO's JSON files (cocodataset.org/#format-data), and the reader of label maps."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypedDict
 
+from stages.foundation import json_shapes
 
-class Category(TypedDict):
-    """A class of a data set."""
 
+class _CategoryBase(TypedDict):
     id: int
     """category_id, from 1."""
     name: str
-    supercategory: str
     isthing: int
     """1 for a thing, whose objects are separate segments; 0 for stuff."""
+
+
+class Category(_CategoryBase, total=False):
+    """A class of a data set. Label maps have no supercategory."""
+
+    supercategory: str
     color: list[int]
     """RGB, 0 to 255."""
+
+
+def check_categories(categories: Sequence[Category]) -> None:
+    """Raise ValueError for the first class of a list with a wrong value. Ids need not be in order."""
+    for place, category in enumerate(categories):
+        found = ""
+        if category["id"] < 1:
+            found = f"id {category['id']}, expected 1 or more"
+        elif category["isthing"] not in (0, 1):
+            found = f"isthing {category['isthing']}, expected 0 or 1"
+        elif "color" in category and (len(category["color"]) != 3 or not all(0 <= c <= 255 for c in category["color"])):
+            found = f"color {category['color'][:4]}, expected three numbers from 0 to 255"
+        if found:
+            raise ValueError(f"[{place}]: found {found}")
+    if len({category["id"] for category in categories}) < len(categories):
+        raise ValueError("an id occurs twice")
+
+
+def read_label_map(path: Path) -> list[Category]:
+    """Read a label_map.json. Raises FileNotFoundError if it is missing, and ValueError for another content."""
+    fix = "give the label_map.json that convert wrote"
+    found: list[Category] = json_shapes.read(path, list[Category], fix)
+    try:
+        if lacking := next((category["name"] for category in found if "color" not in category), None):
+            raise ValueError(f"class {lacking} has no color")
+        check_categories(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {fix}") from error
+    return found
 
 
 class _SegmentBase(TypedDict):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.foundation import locks, ownership, signals
+from stages.foundation import locks, ownership, signals, text
 
 Json = Any
 """A parsed JSON or YAML value of a structure that its reader knows, or that it checks by catching exceptions."""
@@ -109,15 +109,23 @@ def write_json(out: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Json:
-    """Parse a JSON file that a stage wrote.
+    """Parse a JSON file that a stage wrote, UTF-8 or UTF-16.
 
     Raises FileNotFoundError where it is absent and ValueError where it is not JSON; both name the file and the fix.
+    stages.foundation.json_shapes checks the content too.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text.read(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} not found; run `make all`, or `dvc pull` where it was pushed") from error
     except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); restore it or run the stage that writes it") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: not JSON (nested too deeply); restore it or run the stage that writes it") from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise  # By text.read.
+        # Python reads no whole number of more than 4300 digits.
         raise ValueError(f"{path}: not JSON ({error}); restore it or run the stage that writes it") from error
 
 

@@ -97,6 +97,11 @@ def read_json(path: Path) -> object:
         raise ValueError(f"{path}: the key {error.args[0]!r} occurs twice in one object; delete one") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deeply to be read; correct the file") from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise  # By read.
+        # Python reads no whole number of more than 4300 digits.
+        raise ValueError(f"{path}: not JSON ({error}); correct the file") from error
 
 
 def read_yaml(path: Path) -> object:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from stages import config
-from stages.foundation import files
-from stages.foundation.coco_types import Category
+from stages.foundation import files, json_shapes
+from stages.foundation.coco_types import Category, check_categories
 from stages.inference import steps
 from stages.inference.steps import Constants, Part, Step
 
@@ -54,13 +54,26 @@ class Description:
         return config.parse_deploy(self.deploy)
 
 
+_SHAPES = {
+    "deploy": dict[str, object],
+    "variant": str,
+    "categories": list[Category],
+    "provenance": dict[str, str],
+    "precision": str,
+    "sha256": str,
+}
+"""Types of the keys but for steps."""
+
+
 def parse(content: Mapping[str, files.Json]) -> Description:
     """Parse the content of a graph.json. Raises ValueError for unknown or missing keys and for malformed steps."""
     names = [f.name for f in fields(Description)]
     if unknown := sorted(content.keys() - {*names}):
         raise ValueError(f"unknown keys {unknown}; expected {', '.join(names)}")
+    shaped = {name: json_shapes.parse(_SHAPES[name], value, name) for name, value in content.items() if name in _SHAPES}
     try:
-        return Description(**{**content, "steps": steps.parse(content.get("steps", []))})
+        check_categories(shaped.get("categories", []))
+        return Description(**{**shaped, "steps": steps.parse(content.get("steps", []))})
     except TypeError as error:
         raise ValueError(f"{error}; expected keys {', '.join(names)}") from error
 

@@ -166,7 +166,7 @@ def parse_tensors(content: Mapping[str, object]) -> tuple[tuple[str, ...], tuple
     specs = content["tensors"]
     if not isinstance(specs, dict) or specs.keys() != {*inputs, *outputs}:
         found = list(specs) if isinstance(specs, dict) else specs
-        raise ValueError(f"tensors must have shape and dtype of each of {sorted({*inputs, *outputs})}, found {found}")
+        raise ValueError(f"tensors must have shape and dtype of each of {sorted({*inputs, *outputs})}, found {found!r}")
     return inputs, outputs, {str(name): parse_spec(spec) for name, spec in specs.items()}
 
 
@@ -183,7 +183,9 @@ def parse_spec(content: object) -> TensorSpec:
 def require_keys(content: Mapping[str, object], wanted: Collection[str]) -> None:
     """Raise ValueError unless a JSON object has these keys and no others."""
     if content.keys() != {*wanted}:
-        raise ValueError(f"keys must be {', '.join(sorted(wanted))}, found {', '.join(sorted(content))}")
+        raise ValueError(
+            f"keys must be {', '.join(sorted(wanted))}, found {', '.join(sorted(repr(k)[1:-1] for k in content))}"
+        )
 
 
 def is_file_name(value: object) -> bool:

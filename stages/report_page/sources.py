@@ -9,7 +9,7 @@ from typing import Any
 from stages import config
 from stages.coco import panoptic
 from stages.foundation import files
-from stages.foundation.coco_types import Category
+from stages.foundation.coco_types import Category, read_label_map
 from stages.inference import description
 from stages.inference.description import Description
 from stages.report_page import confusion, inspection, palette, pipeline, targets
@@ -69,7 +69,7 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
         for row in _rows(data / "evaluate" / "per_class.csv")
     ]
     statistics = files.read_json(data / "coco" / "statistics.json")
-    categories = files.read_json(data / "coco" / "label_map.json")
+    categories = read_label_map(data / "coco" / "label_map.json")
     deployable = [f"{variant.value}/{p}" for variant in cfg.deploy.variants for p in precisions(cfg.deploy)]
     onnx_files = {name: data / "onnx" / name / description.ONNX for name in deployable}
     descriptions = targets.read_graphs(data, deployable)

@@ -179,7 +179,9 @@ def test_a_label_map_of_other_classes(
     content: Any, tmp_path: Path, checkpoint: Path, source: Path, cfg: config.Config
 ) -> None:
     files.write_json(tmp_path / "label_map.json", content)
-    with pytest.raises(ValueError, match=r"label_map\.json(: no list| has [01] classes, and the network of .* 2, )"):
+    with pytest.raises(
+        ValueError, match=r"label_map\.json(: .* expected a list| has [01] classes, and the network of .* 2, )"
+    ):
         infer.build(checkpoint, tmp_path / "label_map.json", str(source), tmp_path / "out", cfg)
     assert not (tmp_path / "out").exists()
 

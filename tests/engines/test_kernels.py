@@ -471,6 +471,50 @@ def test_an_archive_of_another_form_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def edited(archive: Path, out: Path, change: Callable[[dict[str, bytes]], object], method: int = 0) -> Path:
+    with zipfile.ZipFile(archive) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    change(content)
+    with zipfile.ZipFile(out, "w", method) as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+    return out
+
+
+def steps_changed(change: Callable[[list[Any]], object]) -> Callable[[dict[str, bytes]], object]:
+    def edit(content: dict[str, bytes]) -> None:
+        found = json.loads(content[bundle.STEPS])
+        change(found)
+        content[bundle.STEPS] = json.dumps(found).encode()
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("change", "method", "message"),
+    [
+        (steps_changed(lambda steps: steps.pop()), 0, "must be a list of 4 steps"),
+        (steps_changed(lambda steps: steps.reverse()), 0, "step 0: keys must be|keys must be part"),
+        (steps_changed(lambda steps: steps[1].update(operator="Resize")), 0, "step 1 must be DeformableAttention"),
+        (
+            steps_changed(lambda steps: next(iter(steps[1]["tensors"].values())).update(shape=[1, 9, 9, 9])), 0,
+            "step 1 must be DeformableAttention of the manifest",
+        ),
+        (lambda content: content.update({"extra.so": b"code"}), 0, r"the files \['extra.so'\]"),
+        (lambda content: content.pop("part_0.engine"), 0, r"the files \['part_0.engine'\] are missing"),
+        (lambda content: None, zipfile.ZIP_DEFLATED, "must be stored as it is"),
+    ],
+)  # fmt: skip
+def test_an_archive_that_is_not_of_the_manifests_graph_is_refused(
+    built: Path, tmp_path: Path, change: Callable[[dict[str, bytes]], object], method: int, message: str
+) -> None:
+    described = manifest.description.parse(files.read_json(built / manifest.NAME)["graph"]).steps
+    bundle.require_described(engine_file(built), described)
+    other = edited(engine_file(built), tmp_path / "other.engine", change, method)
+    with pytest.raises(RuntimeError, match=rf"other\.engine is not of the graph.*{message}.*build the engine again"):
+        bundle.require_described(other, described)
+
+
 def test_an_archive_with_other_bytes_or_without_steps_is_refused(built: Path, tmp_path: Path) -> None:
     content = bytearray(engine_file(built).read_bytes())
     spoiled = tmp_path / "spoiled.engine"

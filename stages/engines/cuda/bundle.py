@@ -105,6 +105,50 @@ def read(engine: Path, compute_capability: str) -> tuple[list[CompiledStep], dic
         raise RuntimeError(f"{engine}: {error}; {rebuild}") from error
 
 
+def require_described(engine: Path, described: Sequence[steps.Step]) -> None:
+    """Check an engine's file as a whole against the steps of its graph, without reading code or constants.
+
+    Raises RuntimeError unless the archive has a part and a kernel for each of `described`, with the same names, shapes
+    and dtypes of tensors and in the same order, and no files but theirs, each stored as it is. The bytes themselves are
+    those of the manifest's SHA-256.
+    """
+    wanted = [step for step in described if not isinstance(step, steps.Constants)]
+    if not wanted and not zipfile.is_zipfile(engine):
+        return
+    try:
+        with zipfile.ZipFile(engine) as archive:
+            _require_described(archive, wanted)
+    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
+        rebuild = "build the engine again, such as by `make engines TARGET=...`"
+        raise RuntimeError(f"{engine} is not of the graph in its manifest: {error}; {rebuild}") from error
+
+
+def _require_described(archive: zipfile.ZipFile, wanted: Sequence[steps.Step]) -> None:
+    content = json.loads(_member(archive, STEPS))
+    if not isinstance(content, list) or len(content) != len(wanted):
+        raise ValueError(f"{STEPS} must be a list of {len(wanted)} steps")
+    named = {STEPS, CONSTANTS}
+    for number, (entry, step) in enumerate(zip(content, wanted, strict=True)):
+        if not isinstance(entry, dict):
+            raise ValueError(f"step {number} must be an object, found {entry!r}")
+        if isinstance(step, steps.KernelCall):
+            steps.require_keys(entry, ["operator", "inputs", "outputs", "tensors", "plans"])
+            found = (entry["operator"], *steps.parse_tensors(entry))
+            if found != (step.operator, step.inputs, step.outputs, step.tensors):
+                raise ValueError(f"step {number} must be {step.operator} of the manifest, found {found[0]!r}")
+            plans = entry["plans"] if isinstance(entry["plans"], dict) else {}
+            named |= {str(plan.get("code")) for plan in plans.values() if isinstance(plan, dict)}
+        else:
+            steps.require_keys(entry, ["part"])
+            named.add(str(entry["part"]))
+    infos = archive.infolist()
+    names = {info.filename for info in infos}
+    if strange := (named - {CONSTANTS} - names) | (names - named):
+        raise ValueError(f"the files {sorted(strange)[:3]!r} are missing or belong to no step")
+    if packed := [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]:
+        raise ValueError(f"{packed[0]!r} must be stored as it is")
+
+
 def _steps(archive: zipfile.ZipFile, compute_capability: str) -> list[CompiledStep]:
     content = json.loads(_member(archive, STEPS))
     if not isinstance(content, list) or not content:
