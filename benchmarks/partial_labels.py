@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
 from stages import config, convert, sample
@@ -103,13 +105,13 @@ def run(work: Path, data: config.Data, partial_labels: bool, seed: int) -> dict[
     outputs = ["--out", "checkpoint", "--work", "work", "--metrics", "train.json"]
     stage("train", folder, "--coco", str(work / "coco"), *outputs)
     seconds = time.perf_counter() - start
-    outputs = ["--out", "maps", "--metrics", "evaluate.json"]
-    stage("evaluate", folder, "--checkpoint", "checkpoint", "--coco", str(work / "coco/val"), *outputs)
+    inputs = ["--coco", str(work / "coco/val"), "--root", str(work / "raw"), "--tables", str(work / "tables")]
+    stage("evaluate", folder, "--checkpoint", "checkpoint", *inputs, "--out", "maps", "--metrics", "evaluate.json")
     found = files.read_json(folder / "evaluate.json")
     truth, predicted = panoptic.read(work / "coco/val"), panoptic.read(folder / "maps")
     counted = MeanIoU(len(truth.categories))
     for entries in zip(truth.entries, predicted.entries, strict=True):
-        counted.add(*(panoptic.class_map(panoptic.read_ids(entry.png), entry.segments) for entry in entries))
+        counted.add(*(_classes(entry) for entry in entries))
     names = [category["name"] for category in truth.categories]
     return {
         "miou": counted.summary()["miou"],
@@ -118,6 +120,15 @@ def run(work: Path, data: config.Data, partial_labels: bool, seed: int) -> dict[
         "iou": dict(zip(names, counted.iou_by_class().tolist(), strict=True)),
         "train_seconds": seconds,
     }
+
+
+def _classes(entry: panoptic.Entry) -> npt.NDArray[np.uint8]:
+    """Return the category_id of each pixel of a panoptic map, uint8 [H, W]; 0 for no segment."""
+    ids = panoptic.read_ids(entry.png)
+    found = np.zeros(ids.shape, np.uint8)
+    for segment in entry.segments:
+        found[ids == segment["id"]] = segment["category_id"]
+    return found
 
 
 def stage(name: str, folder: Path, *arguments: str) -> None:
