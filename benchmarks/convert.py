@@ -126,8 +126,11 @@ def annotation(value: int, area: int, bbox: list[float], runs: dict[str, Any]) -
     return {"id": value, "area": area, "bbox": bbox, "segmentation": text}
 
 
-def timed(root: Path, folder: Path, workers: int, source: config.Source) -> tuple[float, float]:
-    """Return the seconds of the whole stage, the start of Python included, and its workers' peak memory in MiB."""
+def timed(root: Path, folder: Path, workers: int, source: config.Source) -> tuple[float, float, float]:
+    """Time the whole stage, the start of Python included.
+
+    Returns its seconds, those of CPU time of all its processes, and the peak memory of a worker in MiB.
+    """
     cfg = config.load()
     cfg.data = config.Data(sources={"a": source}, workers=workers)
     folder.mkdir()
@@ -139,7 +142,8 @@ def timed(root: Path, folder: Path, workers: int, source: config.Source) -> tupl
     subprocess.run([sys.executable, "-m", "stages.convert", *map(str, paths)], cwd=folder, env=env, check=True)
     seconds = time.perf_counter() - start
     shutil.rmtree(folder)
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -194,7 +198,7 @@ def main() -> None:
             for path in sorted(folder.iterdir()):
                 for copy in range(1, COPIES):
                     os.link(path, folder / f"{path.stem}_{copy}{suffix}")
-        stage: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+        stage: dict[int, list[tuple[float, float, float]]] = {1: [], 2: []}
         for _ in range(ROUNDS):
             for workers, runs in stage.items():
                 # In a process of its own, because the peak memory of a child starts at that of its parent.
@@ -215,7 +219,7 @@ def main() -> None:
         "stage_seconds": {f"workers {workers}": [run[0] for run in runs] for workers, runs in stage.items()},
         "speedup_of_2_workers": seconds[1] / seconds[2],
         "stage_images": COPIES * args.images,
-        "worker_peak_mib": max(run[1] for run in stage[2]),
+        "worker_peak_mib": max(run[2] for run in stage[2]),
         "images": args.images,
         "segments_per_image": segments,
         "cpu": cpu_model(),
