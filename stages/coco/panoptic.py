@@ -66,9 +66,14 @@ class PanopticSet:
         return sum(category["isthing"] for category in self.categories)
 
 
-class _Image(TypedDict):
+class _ImageBase(TypedDict):
     id: int
     file_name: str
+
+
+class _Image(_ImageBase, total=False):
+    source: str
+    key: str
 
 
 class _ContentBase(TypedDict):
@@ -101,8 +106,8 @@ def read(folder: Path) -> PanopticSet:
     for image in content["images"]:
         found = by_image[image["id"]]
         png = folder / "panoptic" / found["file_name"]
-        origin = (image.get("source", ""), image.get("key", ""))
-        entries.append(Entry(image["id"], images / image["file_name"], png, found["segments_info"], *origin))
+        source, key = image.get("source", ""), image.get("key", "")
+        entries.append(Entry(image["id"], images / image["file_name"], png, found["segments_info"], source, key))
     return PanopticSet(content["categories"], entries)
 
 
