@@ -59,8 +59,10 @@ def paint(index: int) -> tuple[Any, Any]:
     """
     scenes = [compose.paint((1, side, index + 1), SIZE[0] // 4, SIZE[1] // 8, plaza=False) for side in (0, 1)]
     left, right = map(writer.encode_instances, scenes)
-    # The instance ids of the right street must differ from those of the left one.
-    right = np.where(THINGS[right >> 8], right + 128, right).astype(np.uint16)
+    # The objects of the right street are numbered after those of the left one, without gaps.
+    used = np.zeros(256, np.uint16)
+    np.maximum.at(used, np.unique(left) >> 8, (np.unique(left) & 255) + 1)
+    right = np.where(THINGS[right >> 8], right + used[right >> 8], right).astype(np.uint16)
     bgr = np.hstack([scene.image for scene in scenes])[..., ::-1]
     enlarged = cv2.resize(np.ascontiguousarray(bgr), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
     return enlarged, cv2.resize(np.hstack([left, right]), SIZE[::-1], interpolation=cv2.INTER_NEAREST)
