@@ -15,8 +15,9 @@ from stages import config, export, simplify
 from stages.inference import description, segments
 from stages.inference.steps import Constants, KernelCall
 from stages.network import kernel_network
-from stages.network.network import Decoder, Network
+from stages.network.network import Decoder, Fused
 from stages.onnx_graph import artifact
+from stages.operators.patch_embedding import normalise
 from stages.reference import comparison
 from tests.conftest import REPO
 from tests.support import networks
@@ -35,16 +36,16 @@ def tao(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Any:
 @pytest.mark.parametrize("shape", [(1, 192, 288), (3, 128, 160)])
 def test_network_equals_tao(tao: Any, variant: config.Variant, shape: tuple[int, int, int]) -> None:
     batch, height, width = shape
-    if variant is config.Variant.cuda:
-        # Not panoptic, whose merge wants the logits in a row.
-        cfg = config.Deploy(height_px=height, width_px=width, mode=config.Mode.semantic)
-        network = kernel_network.Network(tao, cfg).eval()
-    else:
-        network = Network(tao, variant).eval()
-    pixels = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    cfg = config.Deploy(height_px=height, width_px=width, frame_height_px=height, frame_width_px=width)
+    fused = Fused(tao, variant, NUM_THINGS, cfg).eval()
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8, generator=generator)
     with torch.inference_mode():
+        pixels = normalise(frames, [height, width], [height, width], fused.mean, fused.std)
         expected = tao(pixels)
-        class_logits, mask_logits = network(pixels)
+        class_logits, mask_logits = fused.network(frames if variant is config.Variant.cuda else pixels)
+    if variant is config.Variant.cuda:
+        mask_logits = torch.unflatten(mask_logits, 2, (height // 4, width // 4))
     assert mask_logits.shape == (batch, 100, height // 4, width // 4)
     # Relative to their size, for the sharpened logits reach hundreds.
     for found, wanted in ((class_logits, expected["pred_logits"]), (mask_logits, expected["pred_masks"])):
@@ -120,6 +121,9 @@ CASES = [
     (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Variant.onnx),
     (config.Mode.semantic, FUSED, 1, (190, 288), config.Resize.pad, config.Variant.cuda),
     (config.Mode.instance, FUSED, 1, (256, 384), config.Resize.pad, config.Variant.onnx),
+    (config.Mode.semantic, FUSED, 2, (256, 384), config.Resize.stretch, config.Variant.cuda),
+    (config.Mode.instance, FUSED, 1, (190, 250), config.Resize.pad, config.Variant.cuda),
+    (config.Mode.instance, FUSED, 2, (256, 384), config.Resize.pad, config.Variant.cuda),
     (PANOPTIC, TAO, 2, (190, 288), config.Resize.pad, config.Variant.onnx),
     (config.Mode.semantic, TAO, 1, (256, 384), config.Resize.pad, config.Variant.onnx),
     (config.Mode.instance, TAO, 1, (256, 384), config.Resize.pad, config.Variant.onnx),
@@ -171,12 +175,12 @@ def test_exported_graph_answers_as_tao(
             for step in described
             if not isinstance(step, Constants)
         ]
-        merge = ["PanopticMerge"] if mode is config.Mode.panoptic else []
+        # Nothing is left to a builder of ONNX graphs.
+        assert "part" not in steps
+        merge = f"{mode.value.capitalize()}Merge"
         # Of each of three layers of the decoder two: to the picture, and to one another.
-        kernels = [*["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 6]
-        assert [step for step in steps if step not in ("part", "Linear", "GroupNorm", "Resize")] == [*kernels, *merge]
-        # The convolution of patches.
-        assert steps.count("part") == 1 + (not merge)
+        kernels = ["PatchEmbedding", *["WindowAttention"] * 5, *["DeformableAttention"] * 2, *["MaskedAttention"] * 6]
+        assert [step for step in steps if step not in ("Linear", "GroupNorm", "Resize")] == [*kernels, merge]
     found = comparison.check(model, tmp_path / "r.npz", about, comparison.differences)
     assert found["logit_difference_max"] < 1e-4 * np.abs(stacked[1]).max()
     assert found["pixel_agreement_pct"] >= 99.99

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-AttributeValue = int | float | str | list[int]
+AttributeValue = int | float | str | list[int] | list[float]
 
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32")
 """NumPy's names of the types that tensors may have."""
@@ -45,7 +45,7 @@ class Attributes(dict[str, AttributeValue]):
     def number(self, name: str) -> float:
         """Read a float. An integer is converted."""
         value = self.get(name)
-        return float(cast(float, self._read(name, "a number", isinstance(value, float) or _is_integer(value))))
+        return float(cast(float, self._read(name, "a number", _is_number(value))))
 
     def text(self, name: str) -> str:
         """Read a string."""
@@ -64,6 +64,12 @@ class Attributes(dict[str, AttributeValue]):
         value = self.get(name)
         holds = isinstance(value, list) and all(map(_is_integer, value)) and length in (None, len(value))
         return cast("list[int]", self._read(name, f"a list of {length or 'any number of'} integers", holds))
+
+    def numbers(self, name: str, length: int) -> list[float]:
+        """Read a list of floats. Integers among them are converted."""
+        value = self.get(name)
+        holds = isinstance(value, list) and len(value) == length and all(map(_is_number, value))
+        return [float(number) for number in cast("list[float]", self._read(name, f"a list of {length} numbers", holds))]
 
     def _read(self, name: str, expected: str, holds: bool) -> AttributeValue:
         if not holds:
@@ -195,3 +201,7 @@ def is_file_name(value: object) -> bool:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_integer(value)

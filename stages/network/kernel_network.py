@@ -1,8 +1,8 @@
 """The network of the variant `cuda`: TAO's layers and weights, computed on tokens [B, S, C] by our own kernels.
 
-It computes the same function as stages/network/network.py. Builders compile only the convolution of the patches. Two
-more steps are computed at export: scale and shift of a LayerNorm before a linear layer are folded into the layer's
-weights, and the position and level embeddings of keys and values are constants.
+It computes the same function as stages/network/network.py, of frames. Nothing but our operators and constants is left
+of the graph. Two more steps are computed at export: scale and shift of a LayerNorm before a linear layer are folded
+into the layer's weights, and the position and level embeddings of keys and values are constants.
 """
 
 import copy
@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from stages import config
 from stages.inference import frames
-from stages.network import merge, tokens
+from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
+from stages.network import tokens
 from stages.network.linear import Linear, products
 from stages.network.tokens import Size
 from stages.operators.deformable_attention import Sizes, deformable_attention
 from stages.operators.masked_attention import masked_attention
+from stages.operators.patch_embedding import patch_embedding
 from stages.operators.resize import resize
 from stages.operators.window_attention import window_attention
 
@@ -42,7 +44,7 @@ class Feature:
 
 
 class Network(nn.Module):
-    """Computes the same as network.Network. Mask logits are [B, Q, H/4 * W/4] in panoptic mode, for PanopticMerge."""
+    """Computes what network.Network computes, of RGB frames uint8 [B, H, W, 3]; mask logits are [B, Q, H/4 * W/4]."""
 
     def __init__(self, tao: nn.Module, cfg: config.Deploy) -> None:
         """Wrap a copy of TAO's MaskFormerModel, which is not changed.
@@ -50,19 +52,18 @@ class Network(nn.Module):
         Raises ValueError for a network that our kernels can't compute.
         """
         super().__init__()
-        self.plane = None if cfg.mode is config.Mode.panoptic else frames.mask_size(cfg)
         network: TaoModule = copy.deepcopy(tao)
         if network.backbone.ape:
             raise ValueError(f"variant `cuda`: found a Swin with ape, expected one without; {FIX}")
+        self.patches = Patches(network.backbone.patch_embed, cfg)
         self.backbone = network.backbone
         self.pixel_decoder = PixelDecoder(network.sem_seg_head.pixel_decoder)
         self.decoder = Decoder(network.sem_seg_head.predictor, network.sem_seg_head.pixel_decoder.mask_features)
 
-    def features(self, pixels: torch.Tensor) -> dict[str, Feature]:
-        """Run the backbone; return the output of each stage by TAO's name, res2 to res5."""
-        x = self.backbone.patch_embed(pixels)
-        height, width = int(x.shape[2]), int(x.shape[3])
-        x, found = x.flatten(2).transpose(1, 2), {}
+    def features(self, frame: torch.Tensor) -> dict[str, Feature]:
+        """Run the backbone on frames; return the output of each stage by TAO's name, res2 to res5."""
+        x, found = self.patches(frame), {}
+        height, width = self.patches.size
         for i, layer in enumerate(self.backbone.layers):
             for block in layer.blocks:
                 x = swin_block(block, x, height, width)
@@ -74,10 +75,46 @@ class Network(nn.Module):
                 height, width = (height + 1) // 2, (width + 1) // 2
         return found
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network; see the class for shapes."""
-        class_logits, mask_logits = self.decoder(*self.pixel_decoder(self.features(pixels), self.decoder.pos_embed))
-        return class_logits, torch.unflatten(mask_logits, 2, self.plane) if self.plane else mask_logits
+        found: tuple[torch.Tensor, torch.Tensor] = self.decoder(
+            *self.pixel_decoder(self.features(frame), self.decoder.pos_embed)
+        )
+        return found
+
+
+class Patches(nn.Module):
+    """Computes the tokens of Swin's first stage, [B, height / 4 * width / 4, C], of frames uint8 [B, H, W, 3]."""
+
+    def __init__(self, tao: "TaoModule", cfg: config.Deploy) -> None:
+        """Take TAO's PatchEmbed. Raises ValueError for one that our kernel can't compute."""
+        super().__init__()
+        conv: nn.Conv2d = tao.proj
+        (patch, _), kind = conv.kernel_size, (conv.in_channels, conv.kernel_size, conv.stride, conv.padding)
+        if kind != (3, (4, 4), (4, 4), (0, 0)) or (conv.dilation, conv.groups) != ((1, 1), 1) or conv.bias is None:
+            raise ValueError(
+                f"variant `cuda`: found patches by {conv}, expected a convolution of 3 channels with bias, kernel and "
+                f"stride 4; {FIX}"
+            )
+        if not isinstance(tao.norm, nn.LayerNorm | nn.Identity | None):
+            raise ValueError(f"variant `cuda`: found patches with {tao.norm}, expected LayerNorm or none; {FIX}")
+        # [C, 3, P, P] -> [P * P * 3, C], the order of a frame's bytes.
+        self.weight = conv.weight.detach().permute(2, 3, 1, 0).flatten(0, 2).contiguous()
+        self.bias, self.patch, self.epsilon = conv.bias.detach(), patch, 0.0
+        self.scale: torch.Tensor | None = None
+        self.shift: torch.Tensor | None = None
+        if isinstance(tao.norm, nn.LayerNorm):
+            self.scale, self.shift, self.epsilon = tao.norm.weight.detach(), tao.norm.bias.detach(), tao.norm.eps
+        input_size = frames.input_size(cfg)
+        self.size: Size = (input_size[0] // patch, input_size[1] // patch)
+        self.sizes = [list(input_size), list(frames.frame_in_input(cfg))]
+        self.colours = [[255.0 * value for value in values] for values in (PIXEL_MEAN, PIXEL_STD)]
+
+    def forward(self, frame: torch.Tensor) -> torch.Tensor:
+        """Run it; see the class for shapes."""
+        weights = self.weight, self.bias, self.scale, self.shift
+        found: torch.Tensor = patch_embedding(frame, *weights, *self.sizes, *self.colours, self.patch, self.epsilon)
+        return found
 
 
 def swin_block(block: "TaoModule", x: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -287,6 +324,3 @@ class Decoder(nn.Module):
         masks = products(self.embedding(queries), pixels)
         classes = Linear(tao.class_embed.weight, tao.class_embed.bias, pre_norm=tao.decoder_norm)
         return classes(queries), masks
-
-
-MERGES: dict[config.Mode, merge.Merge] = {**merge.MERGES, config.Mode.panoptic: merge.PanopticKernel}

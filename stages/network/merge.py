@@ -7,11 +7,12 @@ input. As in TAO's evaluation, they are resized to the input, the padding is cut
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from stages import config
 from stages.inference import frames
-from stages.operators.panoptic_merge import at_frame, panoptic, panoptic_merge
+from stages.operators.instance_merge import bit_values, instance, instance_merge
+from stages.operators.panoptic_merge import panoptic, panoptic_merge
+from stages.operators.semantic_merge import semantic, semantic_merge
 
 
 def sizes(cfg: config.Deploy) -> tuple[list[int], list[int], list[int]]:
@@ -50,7 +51,7 @@ class PanopticKernel(Panoptic):
 
 
 class Semantic(nn.Module):
-    """Computes a map of classes."""
+    """Computes a map of classes; see `semantic`."""
 
     OUTPUTS = ("class_ids",)
 
@@ -60,16 +61,25 @@ class Semantic(nn.Module):
         self.sizes = sizes(cfg)
 
     def forward(self, class_logits: torch.Tensor, mask_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return class_ids, uint8 [B, H, W] of category_ids from 1, of logits [B, Q, 1 + C] and [B, Q, h, w]."""
-        masks = at_frame(mask_logits, *self.sizes).sigmoid()
-        by_class = class_logits.softmax(-1)[..., 1:].transpose(1, 2) @ masks.flatten(2)
-        best = by_class.argmax(1).view(masks.shape[0], *masks.shape[2:])
-        # TensorRT converts floats to uint8, but no integers.
-        return ((best + 1).to(class_logits.dtype).to(torch.uint8),)
+        """Compute `semantic` of class logits [B, Q, 1 + C] and mask logits [B, Q, h, w]: class_ids."""
+        return (semantic(class_logits, mask_logits, *self.sizes),)
+
+
+class SemanticKernel(Semantic):
+    """Computes Semantic as one node of our operator SemanticMerge."""
+
+    def __init__(self, cfg: config.Deploy, num_things: int) -> None:
+        """Take the arguments of Semantic."""
+        super().__init__(cfg, num_things)
+        self.mask_size = list(frames.mask_size(cfg))
+
+    def forward(self, class_logits: torch.Tensor, mask_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute `semantic` of class logits [B, Q, 1 + C] and mask logits [B, Q, h * w]."""
+        return (semantic_merge(class_logits, mask_logits, self.mask_size, *self.sizes),)
 
 
 class Instance(nn.Module):
-    """Computes the top_k best pairs of query and class, with their masks."""
+    """Computes the top_k best pairs of query and class, with their masks; see `instance`."""
 
     OUTPUTS = ("mask_bits", "scores", "category_ids")
     bits: torch.Tensor
@@ -79,28 +89,27 @@ class Instance(nn.Module):
         super().__init__()
         self.sizes = sizes(cfg)
         self.top_k = cfg.top_k
-        self.register_buffer("bits", torch.tensor([128.0, 64, 32, 16, 8, 4, 2, 1]))
+        self.register_buffer("bits", bit_values())
 
     def forward(self, class_logits: torch.Tensor, mask_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return mask_bits, scores and category_ids of logits [B, Q, 1 + C] and [B, Q, h, w]. K is top_k.
+        """Compute `instance` of class logits [B, Q, 1 + C] and mask logits [B, Q, h, w]."""
+        return instance(class_logits, mask_logits, self.bits, self.top_k, *self.sizes)
 
-        mask_bits are uint8 [B, K, H, ceil(W / 8)], packed as np.packbits does, with the leftmost pixel in the highest
-        bit. scores are [B, K]: the probability of the class times the mean probability inside the mask, as in TAO,
-        sorted by the first factor. category_ids are int32 [B, K], from 1.
-        """
-        probabilities = class_logits.softmax(-1)[..., 1:]
-        classes = probabilities.shape[-1]
-        scores, pairs = probabilities.flatten(1).topk(self.top_k)
-        query = torch.div(pairs, classes, rounding_mode="trunc")
-        # Only the masks of these pairs are resized.
-        kept = torch.stack([masks[index] for masks, index in zip(mask_logits, query, strict=True)])
-        logits = at_frame(kept, *self.sizes)
-        inside = (logits > 0).to(scores.dtype)
-        mean = (logits.sigmoid() * inside).sum((2, 3)) / (inside.sum((2, 3)) + 1e-6)
-        batch, top_k, height, width = inside.shape
-        padded = F.pad(inside, (0, -width % 8)).view(batch, top_k, height, -1, 8)
-        mask_bits = (padded * self.bits).sum(-1).to(torch.uint8)
-        return mask_bits, scores * mean, (pairs - query * classes + 1).to(torch.int32)
+
+class InstanceKernel(Instance):
+    """Computes Instance as one node of our operator InstanceMerge."""
+
+    def __init__(self, cfg: config.Deploy, num_things: int) -> None:
+        """Take the arguments of Instance."""
+        super().__init__(cfg, num_things)
+        self.mask_size = list(frames.mask_size(cfg))
+
+    def forward(self, class_logits: torch.Tensor, mask_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute `instance` of class logits [B, Q, 1 + C] and mask logits [B, Q, h * w]."""
+        found: tuple[torch.Tensor, ...] = instance_merge(
+            class_logits, mask_logits, self.top_k, self.mask_size, *self.sizes
+        )
+        return found
 
 
 Merge = type[Panoptic] | type[Semantic] | type[Instance]
@@ -109,3 +118,9 @@ MERGES: dict[config.Mode, Merge] = {
     config.Mode.semantic: Semantic,
     config.Mode.instance: Instance,
 }
+KERNEL_MERGES: dict[config.Mode, Merge] = {
+    config.Mode.panoptic: PanopticKernel,
+    config.Mode.semantic: SemanticKernel,
+    config.Mode.instance: InstanceKernel,
+}
+"""Merges of the variant `cuda`, which take mask logits in a row."""

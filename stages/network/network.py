@@ -26,6 +26,7 @@ from stages import config
 from stages.inference import description, frames, segments
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 from stages.network import deformable, kernel_network, merge
+from stages.operators.patch_embedding import normalise
 from stages.operators.window_attention import shifted_window_mask
 
 if TYPE_CHECKING:
@@ -69,29 +70,20 @@ class Fused(nn.Module):
     def __init__(self, tao: nn.Module, variant: config.Variant, num_things: int, cfg: config.Deploy) -> None:
         """`tao`: TAO's MaskFormerModel, which is not changed. Classes 1 to num_things are things."""
         super().__init__()
-        self.input, self.scaled = frames.input_size(cfg), frames.frame_in_input(cfg)
-        by_kernel = variant is config.Variant.cuda
-        self.network = kernel_network.Network(tao, cfg) if by_kernel else Network(tao, variant)
-        merges = kernel_network.MERGES if by_kernel else merge.MERGES
+        self.by_kernel = variant is config.Variant.cuda
+        self.input_size, self.used_size = list(frames.input_size(cfg)), list(frames.frame_in_input(cfg))
+        self.network = kernel_network.Network(tao, cfg) if self.by_kernel else Network(tao, variant)
+        merges = merge.KERNEL_MERGES if self.by_kernel else merge.MERGES
         self.merge = merges[cfg.mode](cfg, num_things)
         self.input_name, self.output_names = description.FUSED_INPUT, (*self.merge.OUTPUTS, *segments.LOGITS)
         self.register_buffer("mean", 255 * torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(PIXEL_STD).view(1, 3, 1, 1))
 
-    def normalise(self, frame: torch.Tensor) -> torch.Tensor:
-        """Scale frames, pad them with black and normalise them, as TAO does: float32 [B, 3, height_px, width_px]."""
-        # TensorRT accepts uint8 only as the input of a Cast, so the transpose comes after it.
-        pixels = frame.to(torch.float32).permute(0, 3, 1, 2)
-        if self.scaled != pixels.shape[2:]:
-            pixels = F.interpolate(pixels, size=self.scaled, mode="bilinear", align_corners=False)
-        height, width = (a - b for a, b in zip(self.input, self.scaled, strict=True))
-        if height or width:
-            pixels = F.pad(pixels, (0, width, 0, height))
-        return (pixels - self.mean) / self.std
-
     def forward(self, frame: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the network and the merge; see the class for shapes."""
-        class_logits, mask_logits = self.network(self.normalise(frame))
+        if not self.by_kernel:
+            frame = normalise(frame, self.input_size, self.used_size, self.mean, self.std)
+        class_logits, mask_logits = self.network(frame)
         return (*self.merge(class_logits, mask_logits), class_logits, mask_logits)
 
 

@@ -34,7 +34,8 @@ def _save_steps(model: onnx.ModelProto, folder: Path) -> list[Step]:
     steps: list[Step] = []
     cut = partition.split(model)
     constants = partition.constants(model, cut)
-    known = {name: TensorSpec(array.shape, array.dtype.name) for name, array in constants.items()}
+    known = partition.tensors(model.graph)
+    known |= {name: TensorSpec(array.shape, array.dtype.name) for name, array in constants.items()}
     if constants:
         np.savez(folder / description.CONSTANTS, **constants)  # type: ignore[arg-type]  # no name is allow_pickle
         steps.append(Constants(description.CONSTANTS, files.sha256(folder / description.CONSTANTS)))

@@ -21,7 +21,7 @@ COORDINATES = {"GridSample": [1], plugin.NAME: [3]}
 FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Operator -> indices of the inputs that ONNX allows in float32 only: Resize's region and scales."""
 
-MIXED = ("PanopticMerge",)
+MIXED = ("InstanceMerge", "PanopticMerge", "SemanticMerge")
 """Our operators that read either type, compute in float32 and always write the same types."""
 
 

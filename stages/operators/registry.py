@@ -8,15 +8,29 @@ from stages.inference.steps import Attributes, TensorSpec
 from stages.operators import (
     deformable_attention,
     group_norm,
+    instance_merge,
     linear,
     masked_attention,
     panoptic_merge,
+    patch_embedding,
     resize,
+    semantic_merge,
     window_attention,
 )
 from stages.operators.schema import DOMAIN, Operator
 
-_MODULES = (deformable_attention, group_norm, linear, masked_attention, panoptic_merge, resize, window_attention)
+_MODULES = (
+    deformable_attention,
+    group_norm,
+    instance_merge,
+    linear,
+    masked_attention,
+    panoptic_merge,
+    patch_embedding,
+    resize,
+    semantic_merge,
+    window_attention,
+)
 OPERATORS: dict[str, Operator] = {module.OPERATOR.name: module.OPERATOR for module in _MODULES}
 
 

@@ -62,8 +62,8 @@ NodeParts = tuple[list[torch.Value], dict[str, AttributeValue]]
 
 
 # PyTorch has no public way to read constants among the values of a traced graph.
-def constant(value: torch.Value, kind: Literal["i", "f", "s", "is"]) -> AttributeValue:
-    """A constant argument of a traced call: kind i, f, s, or is for a list of integers."""
+def constant(value: torch.Value, kind: Literal["i", "f", "s", "is", "fs"]) -> AttributeValue:
+    """A constant argument of a traced call: kind i, f, s, or is and fs for lists of integers and floats."""
     found: AttributeValue = symbolic_helper._maybe_get_const(value, kind)
     return found
 

@@ -75,7 +75,7 @@ def run(model: "onnx.ModelProto", frames: Array, description: Description) -> An
     for start in range(0, len(frames), size):
         segments += predictor.segments(list(frames[start : start + size]))
     class_logits, mask_logits = (np.concatenate(logits[name])[: len(frames)] for name in LOGITS)
-    if mask_logits.ndim == 3:  # [N, Q, h * w] of the operator PanopticMerge
+    if mask_logits.ndim == 3:  # [N, Q, h * w] of the variant `cuda`
         mask_logits = mask_logits.reshape(*mask_logits.shape[:2], *mask_size(description.config))
     return Answer(class_logits, mask_logits, segments)
 

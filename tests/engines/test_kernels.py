@@ -33,6 +33,11 @@ MERGE = {
     "mask_size": [8, 16], "things": 2, "score_threshold": 0.5, "overlap_threshold": 0.5, "input_size": [32, 64],
     "used_size": [32, 64], "frame_size": [32, 64],
 }  # fmt: skip
+SIZES_OF_MASKS = {name: MERGE[name] for name in ("mask_size", "input_size", "used_size", "frame_size")}
+PATCH = {
+    "input_size": [32, 64], "used_size": [32, 64], "mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4], "patch": 4,
+    "epsilon": 1e-5,
+}  # fmt: skip
 RTX = config.Target(
     builder=config.Builder.tensorrt_rtx, builder_version="1.7",
     device=config.Device.cuda, compute_capabilities=["8.6", "8.9"],
@@ -80,11 +85,15 @@ def plan(name: str, dtype: str, compute_capability: str) -> Plan:
             [(1, 500, 96), (72, 96), (72,), (72,)],
         ),
         "MaskedAttention": (LOOK, [(1, 100, 64), (1, LENGTH, 64), (1, LENGTH, 64), (1, 100, LENGTH)]),
+        "InstanceMerge": ({**SIZES_OF_MASKS, "top_k": 5}, [(1, 20, 6), (1, 20, 128)]),
         "PanopticMerge": (MERGE, [(1, 20, 6), (1, 20, 128)]),
+        "PatchEmbedding": (PATCH, [(1, 40, 80, 3), (48, 24), (24,), (24,), (24,)]),
+        "SemanticMerge": (SIZES_OF_MASKS, [(1, 20, 66), (1, 20, 128)]),
         "WindowAttention": (window, [(1, 216, 192), (192,), (2, 49, 49)]),
     }
     attributes, inputs = shapes[name]
-    return plan_for(name, attributes, [TensorSpec(shape, dtype) for shape in inputs], compute_capability)
+    specs = [TensorSpec(shape, "uint8" if len(shape) == 4 else dtype) for shape in inputs]
+    return plan_for(name, attributes, specs, compute_capability)
 
 
 def test_every_operator_has_a_kernel() -> None:
@@ -199,6 +208,13 @@ def test_rows_that_fill_no_vector_are_refused() -> None:
         ),
         ("DeformableAttention", {}, [(1, 74, 16), (1, 74, 48)], "a position for each pixel of the levels"),
         ("PanopticMerge", {}, [(1, 20, 6), (1, 20, 100)], "a mask logit for each pixel of mask_size"),
+        ("SemanticMerge", {}, [(1, 20, 257), (1, 20, 128)], "at most 255 classes"),
+        ("SemanticMerge", {"used_size": [40, 64]}, [(1, 20, 6), (1, 20, 128)], "a used_size inside input_size"),
+        ("InstanceMerge", {"top_k": 101}, [(1, 20, 6), (1, 20, 128)], "a top_k of 1 to queries x classes"),
+        ("PatchEmbedding", {"patch": 2}, [(1, 40, 80, 3), (48, 24), (24,)], "a weight for each value of a patch"),
+        ("PatchEmbedding", {"input_size": [32, 62]}, [(1, 40, 80, 3), (48, 24), (24,)], "whole patches"),
+        ("PatchEmbedding", {}, [(1, 40, 80, 3), (48, 24), (24,), (24,)], "and scale and shift or neither"),
+        ("PatchEmbedding", {}, [(1, 40, 80, 4), (48, 24), (24,)], r"frames uint8 \[B, H, W, 3\]"),
         ("WindowAttention", {}, [(1, 216, 192), (192,), (2, 49, 48)], "a position bias for each head and pair"),
     ],
 )
@@ -211,11 +227,15 @@ def test_nodes_that_a_kernel_would_get_wrong_are_refused(
         "GroupNorm": {"optional_input": "", "groups": 32, "epsilon": 1e-5, "activation": "none"},
         "Resize": {"first_row": 4, "plane": [6, 10], "to": [3, 5]},
         "DeformableAttention": ATTENTION,
+        "InstanceMerge": {**SIZES_OF_MASKS, "top_k": 5},
         "PanopticMerge": MERGE,
+        "PatchEmbedding": PATCH,
+        "SemanticMerge": SIZES_OF_MASKS,
         "WindowAttention": {"heads": 2, "height": 12, "width": 18, "window": 7, "shift": 3},
     }[name]
+    specs = [TensorSpec(shape, "uint8" if len(shape) == 4 else "float16") for shape in shapes]
     with pytest.raises(ValueError, match=f"{name} needs .*{message}.*; found .* and shapes"):
-        call(name, {**whole, **attributes}, [TensorSpec(shape, "float16") for shape in shapes])
+        call(name, {**whole, **attributes}, specs)
 
 
 WGMMA_LAYERS = [
@@ -269,6 +289,24 @@ def test_a_kernel_runs_its_launches_and_one_tensor_may_be_two_inputs() -> None:
     assert kernel.outputs == {"seen": TensorSpec((1, 100, 64), "float16")}
     assert launched == [(found.launches[0], [1, 1, 2, 1, 4, 3])]
     assert found.launches[0].function == "attend"
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "tile"), [(96, "float16", 64), (192, "float16", 64), (384, "float16", 0)]
+)
+def test_patches_take_the_largest_tile_that_fits(channels: int, dtype: str, tile: int) -> None:
+    vectors = [TensorSpec((channels,), dtype)] * 3
+    inputs = [TensorSpec((1, 720, 1280, 3), "uint8"), TensorSpec((48, channels), dtype), *vectors]
+    attributes = {**PATCH, "input_size": [736, 1280], "used_size": [720, 1280]}
+    if not tile:
+        with pytest.raises(
+            ValueError, match=r"can't serve patches of 4 with 384 channels in float16: .* another variant"
+        ):
+            plan_for("PatchEmbedding", attributes, inputs)
+        return
+    found = plan_for("PatchEmbedding", attributes, inputs)
+    assert found.defines["TILE"] == tile
+    assert compiler.compile_source(found.source, found.defines, "7.5")
 
 
 def test_windows_beyond_a_block_are_refused() -> None:
@@ -576,11 +614,13 @@ def test_attributes_are_read_with_their_types() -> None:
     assert attributes.number("heads") == 2.0
     assert attributes.names("names") == ["a", "b"]
     assert attributes.integers("sizes", 2) == [1, 2]
+    assert attributes.numbers("sizes", 2) == [1.0, 2.0]
     for read, message in (
         (lambda: attributes.integer("ratio"), "attribute ratio must be an integer, found 0.5"),
         (lambda: attributes.integer("missing"), "attribute missing must be an integer, found None"),
         (lambda: attributes.text("heads"), "attribute heads must be a string, found 2"),
         (lambda: attributes.integers("sizes", 3), r"attribute sizes must be a list of 3 integers, found \[1, 2\]"),
+        (lambda: attributes.numbers("names", 3), "attribute names must be a list of 3 numbers, found 'a,b'"),
         (lambda: attributes.choice("names", ["a"]), "attribute names must be one of a, found 'a,b'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -20,6 +20,7 @@ from stages.network import merge  # noqa: E402
 from stages.operators import deformable_attention as deformable  # noqa: E402
 from stages.operators import registry  # noqa: E402
 from stages.operators.linear import OPTIONAL_INPUTS  # noqa: E402
+from tests.support import kernel_cases  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -58,8 +59,8 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
 
 
 def on_gpu(arrays: Any) -> list[Any]:
-    """NumPy arrays as float32 tensors on the GPU."""
-    return [torch.from_numpy(a.astype(np.float32)).cuda() for a in arrays]
+    """NumPy arrays as tensors on the GPU, float32 but for bytes."""
+    return [torch.from_numpy(a if a.dtype == np.uint8 else a.astype(np.float32)).cuda() for a in arrays]
 
 
 def answer(name: str, attributes: dict[str, Any], inputs: Any) -> tuple[Any, ...]:
@@ -304,3 +305,39 @@ def test_panoptic_merge(dtype: str, frame: tuple[int, int], size: tuple[int, int
     assert (areas > 0).any() == confident
     np.testing.assert_allclose(scores, expected[2], atol=1e-5)
     np.testing.assert_array_equal(category_ids, expected[3])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("case", kernel_cases.PATCHES)
+def test_patch_embedding(dtype: str, case: Any) -> None:
+    attributes, inputs = kernel_cases.patches(*case, dtype)
+    (found,) = run("PatchEmbedding", attributes, inputs)
+    expect(found, *answer("PatchEmbedding", attributes, inputs), 2e-4, 1e-2)
+
+
+FRAME_720P = ((720, 1280), (736, 1280), (720, 1280), 100, 116, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("case", [FRAME_720P, *kernel_cases.MERGED])
+def test_semantic_merge(dtype: str, case: Any) -> None:
+    attributes, inputs = kernel_cases.merged(*case, dtype)
+    (found,) = run("SemanticMerge", attributes, inputs)
+    (expected,) = answer("SemanticMerge", attributes, inputs)
+    assert (found == expected.cpu().numpy()).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("case", [FRAME_720P, *kernel_cases.MERGED])
+def test_instance_merge(dtype: str, case: Any) -> None:
+    sizes, (class_logits, mask_logits) = kernel_cases.merged(*case, dtype)
+    # No two probabilities are the same, so that there is one order of the pairs.
+    class_logits += np.linspace(0, 1, class_logits.size).reshape(class_logits.shape).astype(dtype)
+    attributes = {**sizes, "top_k": min(100, class_logits.shape[1] * (class_logits.shape[2] - 1))}
+    mask_bits, scores, category_ids = run("InstanceMerge", attributes, [class_logits, mask_logits])
+    expected = [tensor.cpu().numpy() for tensor in answer("InstanceMerge", attributes, [class_logits, mask_logits])]
+    # Of the last pairs two may have probabilities that differ in the last bit.
+    assert (category_ids == expected[2]).mean() >= 0.97
+    np.testing.assert_allclose(np.sort(scores), np.sort(expected[1]), rtol=2e-2, atol=1e-4)
+    same = category_ids == expected[2]
+    assert (np.unpackbits(mask_bits[same]) == np.unpackbits(expected[0][same])).mean() >= 0.999

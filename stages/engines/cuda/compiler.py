@@ -13,7 +13,7 @@ from stages.engines.cuda import gpu
 LIBRARIES = {13: "libnvrtc.so.13", 12: "libnvrtc.so.12", 11: "libnvrtc.so.11.2"}
 """CUDA's major version -> name of its runtime compiler."""
 
-_HEADERS = "types.cuh", "wgmma.cuh"
+_HEADERS = "masks.cuh", "types.cuh", "wgmma.cuh"
 
 
 def compile_source(name: str, defines: Mapping[str, object], compute_capability: str) -> bytes:
@@ -24,7 +24,7 @@ def compile_source(name: str, defines: Mapping[str, object], compute_capability:
     """
     folder, nvrtc = Path(__file__).with_name("kernels"), library()
     source, *headers = ((folder / file).read_bytes() for file in (name, *_HEADERS))
-    constants = [f"-D{key}={_literal(value)}" for key, value in defines.items()]
+    constants = [f"-D{key}={literal(value)}" for key, value in defines.items()]
     architecture = compute_capability.replace(".", "")
     if defines.get("WGMMA"):
         # Only this architecture has wgmma.
@@ -62,7 +62,8 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """The text of a preprocessor constant: a number of C++, or a string as it is."""
     if isinstance(value, bool):
         return str(int(value))
     # repr keeps every digit of the double; the suffix rounds it to float32, the type of the graph's attributes.

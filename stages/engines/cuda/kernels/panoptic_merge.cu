@@ -2,15 +2,13 @@
 // three passes. Masks are not written at the frame's size: each pixel resizes, weighs and compares the logits of the queries
 // above the score threshold. The result is that of `panoptic` in stages/operators/panoptic_merge.py.
 //
-// class_logits [B, QUERIES, 1 + CLASSES], no-object at 0, and mask_logits [B, QUERIES, LOW_H, LOW_W], of type T; resized
-// bilinearly to IN_H x IN_W, cut to USED_H x USED_W and, where the frame has another size, resized to it, H x W.
-// The caller defines HALF, QUERIES (255 at most), CLASSES, THINGS, all sizes, SCORE_THRESHOLD, OVERLAP_THRESHOLD.
+// class_logits [B, QUERIES, 1 + CLASSES], no-object at 0, and mask_logits [B, QUERIES, LOW_H, LOW_W], of type T.
+// The caller defines HALF, QUERIES (255 at most), CLASSES, THINGS, SCORE_THRESHOLD, OVERLAP_THRESHOLD and the sizes of masks.cuh.
 
 #include "types.cuh"
+#include "masks.cuh"
 
 constexpr int VOID_QUERY = 255;
-constexpr int WARP = 32;
-constexpr unsigned ALL = 0xffffffffu;
 static_assert(QUERIES <= VOID_QUERY, "query ids are bytes");
 
 // For each query the number of pixels that it wins, that it covers with a probability of 0.5 or more, and both; and the
@@ -42,12 +40,9 @@ extern "C" __global__ void select_queries(const T* class_logits, Counts* all_cou
             const int other_class = __shfl_xor_sync(ALL, best_class, step);
             if (other > best || (other == best && other_class < best_class)) best = other, best_class = other_class;
         }
-        const float largest = fmaxf(best, to_float(row[0]));
-        float sum = 0;
-        for (int c = lane; c <= CLASSES; c += WARP) sum += expf(to_float(row[c]) - largest);
-        for (int step = WARP / 2; step; step /= 2) sum += __shfl_xor_sync(ALL, sum, step);
+        const Softmax softmax(row, lane);
         if (lane == 0) {
-            const float score = expf(best - largest) / sum;
+            const float score = expf(best - softmax.largest) / softmax.sum;
             scores[query] = score;
             category_ids[query] = best_class + 1;
             keep[query] = score > SCORE_THRESHOLD;
@@ -62,37 +57,6 @@ extern "C" __global__ void select_queries(const T* class_logits, Counts* all_cou
         if (query == QUERIES - 1) counts.num_kept = before + keep[query];
     }
 }
-
-__device__ inline float blend(float low, float high, float share) { return (1 - share) * low + share * high; }
-
-// The logit of one pixel of the network's input, and with SCALED of the frame.
-struct Resized {
-    Interpolation y, x;
-    __device__ Resized(int row, int column) : y(row, IN_H, LOW_H), x(column, IN_W, LOW_W) {}
-    __device__ float operator()(const T* mask) const {
-        const T *up = mask + y.low * LOW_W, *down = mask + y.high * LOW_W;
-        return blend(blend(to_float(up[x.low]), to_float(up[x.high]), x.share),
-                     blend(to_float(down[x.low]), to_float(down[x.high]), x.share), y.share);
-    }
-};
-
-#define SCALED (USED_H != H || USED_W != W)
-#if SCALED
-struct AtFrame {
-    Interpolation y, x;
-    Resized corners[4];
-    __device__ AtFrame(int row, int column)
-        : y(row, H, USED_H),
-          x(column, W, USED_W),
-          corners{{y.low, x.low}, {y.low, x.high}, {y.high, x.low}, {y.high, x.high}} {}
-    __device__ float operator()(const T* mask) const {
-        return blend(blend(corners[0](mask), corners[1](mask), x.share),
-                     blend(corners[2](mask), corners[3](mask), x.share), y.share);
-    }
-};
-#else
-typedef Resized AtFrame;
-#endif
 
 // Writes the best query of each pixel, or VOID_QUERY where it does not cover the pixel, and counts. Blocks of 32 x n pixels.
 extern "C" __global__ void vote(const T* mask_logits, const float* scores, Counts* all_counts, unsigned char* winners) {

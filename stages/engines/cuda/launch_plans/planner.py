@@ -5,7 +5,8 @@ from stages.engines.cuda.launch_plans import (
     group_norm,
     linear,
     masked_attention,
-    panoptic_merge,
+    merges,
+    patch_embedding,
     resize,
     window_attention,
 )
@@ -15,10 +16,13 @@ from stages.inference.steps import KernelCall
 PLANNERS = {
     "DeformableAttention": deformable_attention.plan,
     "GroupNorm": group_norm.plan,
+    "InstanceMerge": merges.instance,
     "Linear": linear.plan,
     "MaskedAttention": masked_attention.plan,
-    "PanopticMerge": panoptic_merge.plan,
+    "PanopticMerge": merges.panoptic,
+    "PatchEmbedding": patch_embedding.plan,
     "Resize": resize.plan,
+    "SemanticMerge": merges.semantic,
     "WindowAttention": window_attention.plan,
 }
 """Operator -> function from attributes, input and output specs, and a compute capability such as 8.6 to a Plan."""
