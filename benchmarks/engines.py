@@ -129,7 +129,7 @@ def tao_deploy(onnx_file: Path, target: config.Target, about: Description, expec
     start = time.perf_counter()
     build.write(engine)
     seconds = time.perf_counter() - start
-    loaded = runtime.GpuRuntime(api, engine)
+    loaded = tensorrt_common.load(api, engine, 1)
     spent: dict[str, list[float]] = {"engine_and_copies": [], "merge": [], "end_to_end": []}
     for round_ in range(10):
         frame = expected["frames"][round_ % len(expected["frames"])]

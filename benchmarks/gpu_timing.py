@@ -1,15 +1,18 @@
 """Measures an engine on the GPU itself: time of a batch, time of each layer and kernel, and device memory."""
 
 import ctypes
+from types import ModuleType
+from typing import Any
 
 from stages.engines.cuda import driver
-from stages.engines.cuda.runtime import GpuRuntime, KernelRunner, PartRunner
+from stages.engines.cuda.runtime import GpuRuntime
+from stages.engines.cuda.tensorrt_common import EngineRunner
 
 
 def used_bytes() -> int:
     """Return the device memory in use by all processes on the GPU and by CUDA itself, in bytes."""
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    driver.call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+    driver.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
     return total.value - free.value
 
 
@@ -45,27 +48,30 @@ def layer_ms(engine: GpuRuntime, runs: int) -> list[tuple[str, str, float]]:
     stream = engine.streams[1]
     found: dict[tuple[str, str], float] = {}
 
-    class Profiler(engine.api.IProfiler):  # type: ignore[misc, name-defined]  # known at run time only
-        def __init__(self) -> None:
-            super().__init__()
-            self.step = ""
-
-        def report_layer_time(self, layer: str, ms: float) -> None:
-            found[self.step, layer] = found.get((self.step, layer), 0.0) + ms / runs
-
-    profiler = Profiler()
     for step in engine.steps:
-        if isinstance(step, PartRunner):
-            step.context.profiler = profiler
+        if isinstance(step, EngineRunner):
+            step.context.profiler = _profiler(step.api, found, runs)
     for _ in range(runs):
         for i, step in enumerate(engine.steps):
-            profiler.step = f"{i}"
             start, end = driver.Event(), driver.Event()
             start.record(stream)
-            step.enqueue(stream)
+            step.enqueue(stream, first=i == 0)
             end.record(stream)
             stream.synchronize()
-            if isinstance(step, KernelRunner):
-                key = (profiler.step, step.name)
+            if not isinstance(step, EngineRunner):
+                key = (f"{i}", step.name)
                 found[key] = found.get(key, 0.0) + start.ms_until(end) / runs
     return [(step, layer, ms) for (step, layer), ms in found.items()]
+
+
+def _profiler(api: ModuleType, found: dict[tuple[str, str], float], runs: int) -> Any:
+    """Return a profiler of TensorRT's layers that adds a run's milliseconds to `found`."""
+
+    class Profiler(api.IProfiler):  # type: ignore[misc, name-defined]  # known at run time only
+        def __init__(self) -> None:
+            super().__init__()
+
+        def report_layer_time(self, layer: str, ms: float) -> None:
+            found["0", layer] = found.get(("0", layer), 0.0) + ms / runs
+
+    return Profiler()

@@ -11,12 +11,9 @@ that time scaled by the measured over the least time of an H100, and the rate in
 import math
 from pathlib import Path
 
-import onnx
-
 from stages.foundation import command_line
 from stages.inference import description
-from stages.inference.steps import KernelCall, Part
-from stages.onnx_graph import partition
+from stages.inference.steps import KernelCall
 
 GPUS = {
     "H100 SXM": (989, 3350),
@@ -34,6 +31,8 @@ def kernel_flop(call: KernelCall) -> float:
     inputs, outputs, attributes = call.input_specs, call.output_specs, call.attributes
     if call.operator == "Linear":
         return 2.0 * math.prod(outputs[0].shape) * inputs[1].shape[-1]
+    if call.operator == "PatchEmbedding":
+        return 2.0 * math.prod(outputs[0].shape) * inputs[1].shape[0]
     if call.operator == "WindowAttention":
         window, channels = attributes.integer("window"), outputs[0].shape[-1]
         tokens = window**2
@@ -51,15 +50,6 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
         if isinstance(step, KernelCall):
             bytes_moved = sum(spec.size_bytes for spec in (*step.input_specs, *step.output_specs))
             found.append((step.operator, kernel_flop(step), float(bytes_moved)))
-        elif isinstance(step, Part):
-            graph = onnx.load(folder / step.file).graph
-            known = partition.tensors(graph)
-            bytes_moved = sum(known[v.name].size_bytes for v in (*graph.input, *graph.output, *graph.initializer))
-            flop = 0.0
-            for node in graph.node:
-                if node.op_type == "Conv":
-                    flop += 2 * math.prod(known[node.output[0]].shape) * math.prod(known[node.input[1]].shape[1:])
-            found.append(("convolutions", flop, float(bytes_moved)))
     return found
 
 

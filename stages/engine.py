@@ -37,13 +37,7 @@ def build(graph: Path, out: Path, name: str, target: config.Target, timing_cache
         draft.mkdir()
         engine = draft / f"{name}{backend.SUFFIX}"
         start = time.perf_counter()
-        if about.steps:
-            # Imported here, because dvc.yaml does not list it as a dependency of CPU engines, which don't need it.
-            from stages.engines.cuda import bundle_builder
-
-            bundle_builder.build(backend, graph, about.steps, engine, target, timing_cache)
-        else:
-            backend.build(graph / description.ONNX, engine, target, timing_cache)
+        backend.build(graph / description.ONNX, engine, target, timing_cache)
         seconds = time.perf_counter() - start
         manifest.write(draft, name, engine, about, target)
         build_record.write(draft, target, seconds)

@@ -1,5 +1,6 @@
 """The section `targets`: the kinds of machine that engines are built for."""
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated
@@ -11,14 +12,21 @@ from stages.foundation import versions
 
 
 class Builder(Enum):
-    """Builders, which compile the ONNX file into an engine: modules in stages/engines."""
+    """Builders, which compile the graph into an engine: modules in stages/engines."""
 
     openvino = "openvino"
     onnxruntime = "onnxruntime"
     tensorrt_rtx = "tensorrt_rtx"
     tensorrt = "tensorrt"
+    cuda = "cuda"
 
 
+ANY_ARCHITECTURE = "any"
+"""Architecture of targets whose engines depend on no CPU."""
+CUDA_MAJORS = [12, 13]
+"""Major versions of the runtime compilers that `make env` installs."""
+OLDEST_COMPUTE_CAPABILITY = (7, 5)
+"""Of our kernels, which need its tensor cores."""
 CPU_BUILDERS = (Builder.openvino, Builder.onnxruntime)
 """Builders of engines that run on a CPU."""
 
@@ -59,19 +67,23 @@ class Target:
     """Builder that compiles the engine."""
     builder_version: str = ""
     """Version of the builder, or its first numbers: 8.6 stands for every 8.6.x. This version must be installed, since
-    an engine loads only in the version that built it."""
+    an engine loads only in the version that built it. For cuda: version of NVRTC, which only the building needs."""
+    cuda_major: int = 0
+    """For builder: cuda. Major version of CUDA whose compiler is used: 12 or 13. The GPU's driver must be of that or a
+    later one: JetPack 6 has 12, JetPack 7 has 13."""
     architecture: str = "x86_64"
-    """CPU architecture of the machine, as `uname -m` prints it."""
+    """CPU architecture of the machine, as `uname -m` prints it; any for builder: cuda."""
     device: Device = Device.cpu
     """Processor that the engine runs on: cpu for the builders openvino and onnxruntime, cuda for the others."""
     compute_capabilities: list[str] = field(default_factory=list)
-    """CUDA compute capabilities that the engine has code for. Empty for a CPU, one for standard TensorRT."""
+    """CUDA compute capabilities that the engine has code for. Empty for a CPU, one for standard TensorRT. An engine of
+    builder: cuda also runs on GPUs that come after the newest of them."""
     precision: Precision = Precision.fp32
     """Numeric type of the graph that is compiled: fp32 or one of deploy.lower_precisions. Its file is in
     data/onnx/VARIANT/PRECISION."""
     variant: Variant = Variant.onnx
     """Variant of the graph that is compiled, one of deploy.variants. onnx: standard ONNX operators; deformable
-    attention samples by GridSample. cuda: our CUDA operators for the network after its first layer; for GPUs only.
+    attention samples by GridSample. cuda: our CUDA operators alone, for builder: cuda.
     onnx_gather: as onnx, but deformable attention samples by Gather, for TensorRT versions whose GridSample is wrong.
     onnx_plugin_v1, onnx_plugin_v2: as onnx, but it samples by MultiscaleDeformableAttnPlugin_TRT of standard TensorRT
     in that version; version 2 needs TensorRT 10.11 or later."""
@@ -109,15 +121,41 @@ class Target:
         elif self.builder is Builder.tensorrt_rtx:
             known = bool(found) and set(found) <= set(RTX_COMPUTE_CAPABILITIES)
             require(known, where, f"one or more of {RTX_COMPUTE_CAPABILITIES}", found)
+        elif self.builder is Builder.cuda:
+            self._check_cuda(key)
         else:
             require(len(found) == 1, where, "one, such as 8.9", found)
             self._check_tensorrt(key)
+        if self.builder is not Builder.cuda:
+            rule = f"0 for builder: {self.builder.value}, which has its own CUDA"
+            require(not self.cuda_major, f"{key}.cuda_major", rule, self.cuda_major)
+            rule = f"that of a CPU for builder: {self.builder.value}, such as x86_64"
+            require(self.architecture != ANY_ARCHITECTURE, f"{key}.architecture", rule, self.architecture)
         if self.builder is not Builder.tensorrt:
             rule = f"one without plugins, such as onnx: {self.builder.value} has none"
             require(self.variant not in PLUGIN_VARIANTS, f"{key}.variant", rule, self.variant.value)
         if self.builder in CPU_BUILDERS:
             rule = "onnx or onnx_gather for a CPU target: CUDA operators run on GPUs only"
             require(self.variant is not Variant.cuda, f"{key}.variant", rule, "cuda")
+        if self.device is Device.cuda:
+            alone = (self.builder is Builder.cuda) == (self.variant is Variant.cuda)
+            rule = "cuda exactly for builder: cuda, which compiles our kernels and nothing else"
+            require(alone, f"{key}.variant", rule, self.variant.value)
+
+    def _check_cuda(self, key: str) -> None:
+        found, major = self.compute_capabilities, self.cuda_major
+        require(major in CUDA_MAJORS, f"{key}.cuda_major", f"one of {CUDA_MAJORS} for builder: cuda", major)
+        version, where = self.builder_version, f"{key}.builder_version"
+        fits = versions.is_version(version) and versions.numbers(version)[0] == major
+        require(fits, where, f"a version of NVRTC that begins with cuda_major {major}", version)
+        where = f"{key}.compute_capabilities"
+        plain = [re.fullmatch(r"[0-9]{1,2}\.[0-9]", capability) for capability in found]
+        require(bool(found) and all(plain), where, "one or more, such as 8.9", found)
+        require(len({*found}) == len(found), where, "each once", found)
+        old = [capability for capability in found if versions.numbers(capability) < OLDEST_COMPUTE_CAPABILITY]
+        require(not old, where, "7.5 or later: our kernels need its tensor cores", old)
+        rule = f"{ANY_ARCHITECTURE} for builder: cuda, whose engines depend on no CPU"
+        require(self.architecture == ANY_ARCHITECTURE, f"{key}.architecture", rule, self.architecture)
 
     def _check_tensorrt(self, key: str) -> None:
         where = f"{key}.builder_version"

@@ -1,6 +1,5 @@
 """Checks of the GPU: driver, CUDA, TensorRT in both flavours, NVRTC. They run on a board too."""
 
-import ctypes
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -46,23 +45,28 @@ def tensorrt_rtx() -> list[Line]:
 
 
 def nvrtc() -> list[Line]:
-    """CUDA's runtime compiler, which compiles the kernels of the variant cuda."""
+    """CUDA's runtime compilers, which compile the kernels of targets with `builder: cuda`: a line for each version."""
     from stages.engines.cuda import compiler
 
-    targets = [name for name, target in _all_targets().items() if target.variant is config.Variant.cuda]
-    required = f"for targets of the variant cuda: {', '.join(targets) or 'none in params'}"
-    fix = "make env; on a board JetPack's, the system's package cuda-nvrtc, or pip's nvidia-cuda-nvrtc"
-    built = any(
-        _has_gpu_of(t) or t.builder is config.Builder.tensorrt_rtx for t in map(_all_targets().get, targets) if t
-    )
-    level = REQUIRED if built else OPTIONAL
-    try:
-        library = compiler.library()
-    except RuntimeError as error:
-        return [line("NVRTC", required, str(error).partition("; ")[0], False, fix, level)]
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    return [line("NVRTC", required, f"{major.value}.{minor.value}", True, fix, level)]
+    targets = {name: t for name, t in _all_targets().items() if t.builder is config.Builder.cuda}
+    lines = []
+    for major in sorted({target.cuda_major for target in targets.values()}) or [max(compiler.LIBRARIES)]:
+        served = {name: t.builder_version for name, t in targets.items() if t.cuda_major == major}
+        required = ", ".join(f"{version} for {name}" for name, version in served.items()) or "for no target in params"
+        # Engines run without it, so a board needs none.
+        level, fix = (
+            (REQUIRED if served and Path(".dvc").is_dir() else OPTIONAL),
+            "make env, where engines are built; running them needs none",
+        )
+        name = f"NVRTC {major}"
+        try:
+            found = compiler.nvrtc(major).version
+        except RuntimeError as error:
+            lines.append(line(name, required, str(error).partition("; ")[0], False, fix, level))
+            continue
+        fits = not served or all(versions.fits(found, version) for version in served.values())
+        lines.append(line(name, required, found, fits, f"{fix}, or set builder_version in conf/target", level))
+    return lines
 
 
 def _library(name: str, builder: config.Builder, targets: dict[str, config.Target], level: str, fix: str) -> Line:
@@ -70,7 +74,8 @@ def _library(name: str, builder: config.Builder, targets: dict[str, config.Targe
 
     required = ", ".join(f"{target.builder_version} for {each}" for each, target in targets.items())
     try:
-        found = interface.backend(config.Target(builder=builder)).installed_version()
+        target = config.Target(builder=builder)
+        found = interface.backend(target).installed_version(target)
     except ImportError as error:
         return line(name, required or "for no target in params", str(error).partition("; ")[0], False, fix, level)
     ok = not targets or any(versions.fits(found, target.builder_version) for target in targets.values())

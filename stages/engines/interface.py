@@ -91,8 +91,8 @@ class Backend(Protocol):
     SUFFIX: str
     """File suffix of the backend's engines, with the dot."""
 
-    def installed_version(self) -> str:
-        """Version of the builder on this host. Raises ModuleNotFoundError, with what to do, where there is none."""
+    def installed_version(self, target: config.Target) -> str:
+        """Version of a target's builder on this host. Raises ModuleNotFoundError, with what to do, if there is none."""
         ...
 
     def build(self, onnx_file: Path, out: Path, target: config.Target, timing_cache: Path) -> None:
@@ -115,6 +115,7 @@ BACKENDS = {
     config.Builder.onnxruntime: "cpu.onnxruntime",
     config.Builder.tensorrt_rtx: "cuda.tensorrt_rtx",
     config.Builder.tensorrt: "cuda.tensorrt",
+    config.Builder.cuda: "cuda.kernel_engine",
 }
 """Builder -> its module in this package."""
 

@@ -52,7 +52,7 @@ def load(folder: Path, name: str, target: config.Target, in_flight: int = 1) -> 
     `name` is the target's id. Raises as manifest.verified_engine and Backend.load do.
     """
     engine = manifest.verified_engine(folder, name, target)
-    if target.device is config.Device.cuda:
+    if target.builder is config.Builder.cuda:
         bundle.require_described(engine.path, engine.description.steps)
     runtime = interface.backend(target).load(engine.path, target, in_flight)
     return EnginePredictor(runtime, engine.description, engine.sha256)

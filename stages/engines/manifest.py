@@ -79,7 +79,7 @@ def check_host(name: str, target: config.Target) -> None:
     elsewhere = f"run `make engine TARGET={name}` on such a machine (docs/targets.md)"
     _check_architecture(name, target, elsewhere)
     try:
-        version = interface.backend(target).installed_version()
+        version = interface.backend(target).installed_version(target)
     except ModuleNotFoundError as error:
         wanted = f"{target.builder.value} {target.builder_version}"
         if target.builder is config.Builder.tensorrt:
@@ -88,8 +88,8 @@ def check_host(name: str, target: config.Target) -> None:
     if not versions.fits(version, target.builder_version):
         raise RuntimeError(
             f"target {name} needs {target.builder.value} {target.builder_version}, found {version}; "
-            "install that version (`make env` has those of the CPU and of TensorRT-RTX, `make env EXTRAS=tensorrt` "
-            "TensorRT 11, EXTRAS=tensorrt10 10.13), or set builder_version in conf/target"
+            "install that version (`make env` has those of the CPU, of CUDA's compilers and of TensorRT-RTX, `make env "
+            "EXTRAS=tensorrt` TensorRT 11, EXTRAS=tensorrt10 10.13), or set builder_version in conf/target"
         )
     if target.builder is config.Builder.tensorrt:
         _check_gpu(name, target, elsewhere)
@@ -97,26 +97,32 @@ def check_host(name: str, target: config.Target) -> None:
 
 def _check_architecture(name: str, target: config.Target, fix: str) -> None:
     machine = platform.machine()
-    if machine != target.architecture:
+    # An engine of our kernels depends on no CPU.
+    if target.builder is not config.Builder.cuda and machine != target.architecture:
         raise RuntimeError(f"target {name} needs the CPU architecture {target.architecture}, found {machine}; {fix}")
 
 
 def _check_gpu(name: str, target: config.Target, fix: str) -> None:
-    found = gpu.current()
-    if found is None or found.compute_capability not in target.compute_capabilities:
+    found, compiled = gpu.current(), target.compute_capabilities
+    by_kernels = target.builder is config.Builder.cuda
+    if found is None or not (
+        gpu.code_for(found.compute_capability, compiled) if by_kernels else found.compute_capability in compiled
+    ):
         what = f"{found.compute_capability} ({found.name})" if found else "no NVIDIA GPU or no driver"
-        wanted = " or ".join(target.compute_capabilities)
+        wanted = " or ".join(compiled) + (", or a later one" if by_kernels else "")
         raise RuntimeError(f"target {name} needs a GPU of compute capability {wanted}, found {what}; {fix}")
 
 
 def check_run_host(name: str, target: config.Target) -> None:
     """Raise RuntimeError where this host can't run a target's engines: what is required, what was found, what to do.
 
-    Raises ModuleNotFoundError where the builder, which also runs the engine, is not installed.
+    Raises ModuleNotFoundError where the builder, which also runs the engine, is not installed. Only engines of our
+    kernels run without it.
     """
     elsewhere = f"run `make engine TARGET={name}` on such a machine (docs/targets.md)"
     _check_architecture(name, target, elsewhere)
-    interface.backend(target).installed_version()
+    if target.builder is not config.Builder.cuda:
+        interface.backend(target).installed_version(target)
     if target.builder not in config.CPU_BUILDERS:
         _check_gpu(name, target, elsewhere)
 
@@ -127,7 +133,7 @@ def write(folder: Path, name: str, engine: Path, graph: Description, target: con
         **config.plain(target),
         "target": name,
         # The whole version; the target may have only its beginning.
-        "builder_version": interface.backend(target).installed_version(),
+        "builder_version": interface.backend(target).installed_version(target),
         "engine": {"file": engine.name, "bytes": engine.stat().st_size, "sha256": files.sha256(engine)},
         "graph": asdict(graph),
     }
@@ -157,7 +163,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
     """Check the manifest of a folder against target, builder, the engine's bytes and this host; return the engine.
 
     Raises RuntimeError with what is required, what was found and what to do, and ModuleNotFoundError where the builder,
-    which also runs the engine, is not installed.
+    which also runs the engine, is not installed. Only engines of our kernels run without it.
     """
     rebuild = f"run `make engines TARGET={name}`"
     path = folder / NAME
@@ -168,12 +174,13 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
     wanted = {
         "target": name,
         "builder": target.builder.value,
-        "builder_version": interface.backend(target).installed_version(),
         "precision": target.precision.value,
         "variant": target.variant.value,
         "architecture": target.architecture,
         "compute_capabilities": target.compute_capabilities,
     }
+    if target.builder is not config.Builder.cuda:
+        wanted["builder_version"] = interface.backend(target).installed_version(target)
     for key, value in wanted.items():
         if content.get(key) != value:
             raise RuntimeError(f"{path}: {key} must be {value!r} here, found {content.get(key)!r}; {rebuild}")

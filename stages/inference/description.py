@@ -11,7 +11,7 @@ from stages import config
 from stages.foundation import files, json_shapes
 from stages.foundation.coco_types import Category, check_categories
 from stages.inference import steps
-from stages.inference.steps import Constants, Part, Step
+from stages.inference.steps import Constants, Step
 
 ONNX, NAME = "graph.onnx", "graph.json"
 CONSTANTS = "constants.npz"
@@ -41,7 +41,7 @@ class Description:
     sha256: str = ""
     """SHA-256 of the ONNX file."""
     steps: list[Step] = field(default_factory=list)
-    """Parts and kernel calls of a graph with our kernels, in the order in which they run; empty for other graphs."""
+    """Constants and kernel calls of a graph of our kernels, in the order in which they run; empty for other graphs."""
 
     @property
     def num_things(self) -> int:
@@ -94,7 +94,7 @@ def read(folder: Path) -> Description:
     except ValueError as error:
         raise RuntimeError(f"{path}: {error}; run `dvc repro` to write it again") from error
     described = {ONNX: found.sha256}
-    described |= {step.file: step.sha256 for step in found.steps if isinstance(step, Constants | Part)}
+    described |= {step.file: step.sha256 for step in found.steps if isinstance(step, Constants)}
     for name, sha256 in described.items():
         file = folder / name
         if not file.exists():

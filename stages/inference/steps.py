@@ -1,7 +1,7 @@
-"""Steps of a graph with our own kernels: parts that a builder compiles, and calls of kernels between them.
+"""Steps of a graph of our own kernels: the constants that they read, and calls of kernels.
 
-graph.json lists the steps in the order in which they run. The manifest of an engine has a list of its own, with
-launches in place of attributes; see stages/engines/cuda/bundle.py. Devices read both without the package onnx.
+graph.json lists the steps in the order in which they run. The file of an engine has a list of its own, with launches in
+place of attributes; see stages/engines/cuda/bundle.py. Devices read both without the package onnx.
 """
 
 from collections.abc import Collection, Mapping
@@ -87,15 +87,6 @@ class Constants:
 
 
 @dataclass(frozen=True)
-class Part:
-    """An ONNX file that a builder compiles to an engine."""
-
-    file: str
-    sha256: str
-    kind: Literal["part"] = "part"
-
-
-@dataclass(frozen=True)
 class KernelCall:
     """A node of one of our operators, which a kernel computes."""
 
@@ -120,12 +111,8 @@ class KernelCall:
         return [self.tensors[name] for name in self.outputs]
 
 
-Step = Constants | Part | KernelCall
-_KINDS: dict[object, type[Constants] | type[Part] | type[KernelCall]] = {
-    "constants": Constants,
-    "part": Part,
-    "kernel": KernelCall,
-}
+Step = Constants | KernelCall
+_KINDS: dict[object, type[Constants] | type[KernelCall]] = {"constants": Constants, "kernel": KernelCall}
 
 
 def parse(content: object) -> list[Step]:
@@ -150,7 +137,7 @@ def _parse_step(content: object) -> Step:
         file_name, sha256 = content["file"], content["sha256"]
         if not is_file_name(file_name) or not isinstance(sha256, str):
             raise ValueError(f"file must be the name of a file beside graph.json, found {file_name!r}, and sha256 text")
-        return Constants(file_name, sha256) if kind == "constants" else Part(file_name, sha256)
+        return Constants(file_name, sha256)
     operator, attributes = content["operator"], content["attributes"]
     if not isinstance(operator, str) or not isinstance(attributes, dict):
         raise ValueError(f"operator must be a name and attributes an object, found {operator!r} and {attributes!r}")

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import onnx
 
 from stages.inference import plugin, segments
-from stages.onnx_graph import partition
+from stages.onnx_graph import kernels
+from stages.operators import schema
 
 ALWAYS_FLOAT32 = ("GridSample", plugin.NAME, "/corners/")
 """Operators and places that sample pixels. They stay in float32, and so do the coordinates that they read.
@@ -95,7 +96,7 @@ def convert(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
     tensor of a kept node that has several readers.
     """
     single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-    result = partition.infer_shapes(model)
+    result = kernels.infer_shapes(model)
     graph = result.graph
     constants = {i.name: i for i in graph.initializer}
     for node in graph.node:
@@ -106,12 +107,15 @@ def convert(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
     }
     floats |= {name for name, tensor in constants.items() if tensor.data_type == single}
     outputs = {output.name for output in graph.output}
+    # A graph of our operators has our own Cast too.
+    domain = schema.DOMAIN if any(map(kernels.is_kernel, graph.node)) else ""
     types: dict[str, int] = {}
     nodes: list[onnx.NodeProto] = []
     made: set[str] = set()
 
     def cast(source: str, target: str, to: int) -> str:
-        nodes.append(onnx.helper.make_node("Cast", [source], [target], name=f"/cast/{target}", to=to))
+        cast_node = onnx.helper.make_node("Cast", [source], [target], name=f"/cast/{target}", domain=domain, to=to)
+        nodes.append(cast_node)
         return target
 
     def read(name: str, wanted: int) -> str:

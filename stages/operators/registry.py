@@ -6,6 +6,7 @@ import torch
 
 from stages.inference.steps import Attributes, TensorSpec
 from stages.operators import (
+    cast,
     deformable_attention,
     group_norm,
     instance_merge,
@@ -20,6 +21,7 @@ from stages.operators import (
 from stages.operators.schema import DOMAIN, Operator
 
 _MODULES = (
+    cast,
     deformable_attention,
     group_norm,
     instance_merge,

@@ -84,17 +84,15 @@ def _runner(model: "onnx.ModelProto") -> Callable[[Array], Tensors]:
     """Return a function that computes a graph's outputs and logits by name from a batch."""
     import onnx
 
-    from stages.onnx_graph import partition
+    from stages.onnx_graph import kernels
 
     name = model.graph.input[0].name
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     shown = {output.name for output in exposed.graph.output}
     exposed.graph.output.extend(onnx.ValueInfoProto(name=hidden) for hidden in LOGITS if hidden not in shown)
-    # Partitioning needs the shapes of all tensors, so a graph without our operators is left whole.
-    cut = partition.split(exposed) if any(map(partition.is_kernel, model.graph.node)) else [exposed]
-    steps = [_kernel(step) if isinstance(step, onnx.NodeProto) else _session(step) for step in cut]
-    constants = partition.constants(model, cut)
+    steps = [_kernel(node) for node in kernels.calls(model)] or [_session(exposed)]
+    constants = kernels.constants(model)
     wanted = [output.name for output in exposed.graph.output]
 
     def compute(batch: Array) -> Tensors:
@@ -113,10 +111,10 @@ def _kernel(node: "onnx.NodeProto") -> Callable[[Tensors], Tensors]:
     """
     import torch
 
-    from stages.onnx_graph import partition
+    from stages.onnx_graph import kernels
     from stages.operators import registry
 
-    operator, attributes = node.op_type, partition.attributes(node)
+    operator, attributes = node.op_type, kernels.attributes(node)
 
     def compute(tensors: Tensors) -> Tensors:
         found = registry.compute(operator, attributes, [torch.from_numpy(tensors[i]) for i in node.input])

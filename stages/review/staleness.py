@@ -183,7 +183,7 @@ class Pipeline:
         params = yaml.safe_load(path.read_bytes()) if path.exists() else {}
         found = set()
         for target, about in ((params or {}).get("targets") or {}).items():
-            foreign = about.get("architecture", "x86_64") != "x86_64"
+            foreign = about.get("architecture", "x86_64") not in ("x86_64", "any")
             if foreign or about.get("builder") == "tensorrt":
                 found.add(f"engine@{target}")
             if foreign or about.get("device") == "cuda":

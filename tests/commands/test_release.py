@@ -143,7 +143,7 @@ def test_artifacts_are_outputs_of_the_pipeline_and_every_target_has_one(tmp_path
 
     folder = copy_working_tree(tmp_path / "all")
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
-    more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx")]
+    more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx", "gpu")]
     params.build(folder / "conf", folder / "params.yaml", ["deploy.variants=[onnx,cuda]", *more])
     must("git", "init", "-q", cwd=folder)
     with Repo(str(folder)) as repo:

@@ -1,6 +1,5 @@
-"""Our operators and their CUDA kernels without a GPU: checked, planned, compiled, cut out of a graph and packed."""
+"""Our operators and their CUDA kernels without a GPU: checked, planned, compiled, read from a graph and packed."""
 
-import itertools
 import json
 import struct
 import zipfile
@@ -15,14 +14,14 @@ from onnx import TensorProto, helper
 
 from stages import config, engine
 from stages.engines import manifest
-from stages.engines.cuda import bundle, compiler, driver, runtime
+from stages.engines.cuda import bundle, compiler, driver, gpu, runtime
 from stages.engines.cuda.launch import MAX_THREADS, Launch
 from stages.engines.cuda.launch_plans import linear_tiles, planner
 from stages.engines.cuda.launch_plans.plan import Plan
 from stages.foundation import files
 from stages.inference import description
-from stages.inference.steps import Attributes, KernelCall, Part, TensorSpec
-from stages.onnx_graph import artifact, partition
+from stages.inference.steps import Attributes, Constants, KernelCall, TensorSpec
+from stages.onnx_graph import artifact, fp16
 from stages.operators import registry, schema
 from tests.engines.test_engines import needs_no_gpu
 
@@ -38,11 +37,14 @@ PATCH = {
     "input_size": [32, 64], "used_size": [32, 64], "mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4], "patch": 4,
     "epsilon": 1e-5,
 }  # fmt: skip
-RTX = config.Target(
-    builder=config.Builder.tensorrt_rtx, builder_version="1.7",
-    device=config.Device.cuda, compute_capabilities=["8.6", "8.9"],
-    variant=config.Variant.cuda,
+GPUS = config.Target(
+    builder=config.Builder.cuda, builder_version="13.0", cuda_major=13, architecture="any",
+    device=config.Device.cuda, compute_capabilities=["8.6", "9.0"], variant=config.Variant.cuda,
 )  # fmt: skip
+
+
+def a_gpu(compute_capability: str, cuda: str = "13.0", driver: str = "580.65.06") -> gpu.Gpu:
+    return gpu.Gpu("a GPU", compute_capability, driver, cuda)
 
 
 LINEAR: dict[str, Any] = {
@@ -74,6 +76,7 @@ def attention_inputs(dtype: str, depth: int = 8) -> list[TensorSpec]:
 def plan(name: str, dtype: str, compute_capability: str) -> Plan:
     window = {"heads": 2, "height": 12, "width": 18, "window": 7, "shift": 3}
     shapes: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
+        "Cast": ({"to": 10 if dtype == "float32" else 1}, [(3, 50)]),
         "DeformableAttention": (ATTENTION, [spec.shape for spec in attention_inputs(dtype)]),
         "GroupNorm": (
             {"optional_input": "pos_embed", "groups": 32, "epsilon": 1e-5, "activation": "none"},
@@ -208,6 +211,7 @@ def test_rows_that_fill_no_vector_are_refused() -> None:
         ),
         ("DeformableAttention", {}, [(1, 74, 16), (1, 74, 48)], "a position for each pixel of the levels"),
         ("PanopticMerge", {}, [(1, 20, 6), (1, 20, 100)], "a mask logit for each pixel of mask_size"),
+        ("Cast", {"to": 6}, [(3, 50)], "to one of 1, 10"),
         ("SemanticMerge", {}, [(1, 20, 257), (1, 20, 128)], "at most 255 classes"),
         ("SemanticMerge", {"used_size": [40, 64]}, [(1, 20, 6), (1, 20, 128)], "a used_size inside input_size"),
         ("InstanceMerge", {"top_k": 101}, [(1, 20, 6), (1, 20, 128)], "a top_k of 1 to queries x classes"),
@@ -221,7 +225,8 @@ def test_rows_that_fill_no_vector_are_refused() -> None:
 def test_nodes_that_a_kernel_would_get_wrong_are_refused(
     name: str, attributes: dict[str, Any], shapes: list[tuple[int, ...]], message: str
 ) -> None:
-    whole = {
+    whole: dict[str, dict[str, Any]] = {
+        "Cast": {},
         "Linear": LINEAR,
         "MaskedAttention": LOOK,
         "GroupNorm": {"optional_input": "", "groups": 32, "epsilon": 1e-5, "activation": "none"},
@@ -273,21 +278,22 @@ def test_a_kernel_runs_its_launches_and_one_tensor_may_be_two_inputs() -> None:
     launched = []
 
     class Module:
-        def launch(self, launch: Launch, pointers: list[int], stream: driver.Stream) -> None:
-            launched.append((launch, pointers))
+        def launch(self, launch: Launch, pointers: list[int], stream: driver.Stream, *, overlap: bool) -> None:
+            launched.append((launch, pointers, overlap))
 
     specs = {"both": TensorSpec((1, 100, 128), "float16"), "value": TensorSpec((1, 100, 64), "float16")}
     attributes, read = Attributes({**LOOK, "first_columns": [0, 64, 0]}), ("both", "both", "value")
     (seen,) = registry.output_specs("MaskedAttention", attributes, [specs[name] for name in read])
     found = planner.plan(KernelCall("MaskedAttention", attributes, read, ("seen",), {**specs, "seen": seen}), "9.0")
-    step = bundle.CompiledKernel(
-        "MaskedAttention", read, ("seen",), {**specs, "seen": seen}, b"", found.launches, found.workspace_bytes
-    )
+    made = bundle.KernelPlan("code", found.launches, found.workspace_bytes)
+    step = bundle.Kernel("MaskedAttention", read, ("seen",), {**specs, "seen": seen}, made)
     kernel = runtime.KernelRunner(step, cast(driver.Module, Module()))
     kernel.bind({"both": 1, "value": 2, "seen": 3}, 4)
-    kernel.enqueue(cast(driver.Stream, None))
+    for first in (True, False):
+        kernel.enqueue(cast(driver.Stream, None), first)
     assert kernel.outputs == {"seen": TensorSpec((1, 100, 64), "float16")}
-    assert launched == [(found.launches[0], [1, 1, 2, 1, 4, 3])]
+    # The first kernel of a batch waits for the copy of its frames.
+    assert launched == [(found.launches[0], [1, 1, 2, 1, 4, 3], overlap) for overlap in (False, True)]
     assert found.launches[0].function == "attend"
 
 
@@ -324,7 +330,9 @@ def test_what_the_compiler_says_arrives() -> None:
     defines = {**plan("DeformableAttention", "float16", "9.0").defines, "DEPTH": 4}
     with pytest.raises(RuntimeError, match=r"can't compile .*deformable_attention\.cu(.|\n)*vectors of 16 bytes"):
         compiler.compile_source("deformable_attention.cu", defines, "8.9")
-    with pytest.raises(RuntimeError, match=r"can't compile(.|\n)*sm_11"):
+    with pytest.raises(
+        RuntimeError, match=r"NVRTC 13\.\d can't compile for compute capability 1\.1, it knows 7\.5, .*9\.0"
+    ):
         compiler.compile_source("deformable_attention.cu", defines, "1.1")
 
 
@@ -337,38 +345,34 @@ def test_tensors_that_a_kernel_cannot_serve_are_refused() -> None:
 
 
 def network() -> onnx.ModelProto:
-    """frame -> part -> attention -> part -> merge, with a tensor of the first part read by the second."""
+    """frame -> patches -> attention -> class and mask logits -> merge, with a tensor that two kernels read."""
     channels, samples = HEADS * 8, HEADS * POINTS * len(SIZES) // 2
     rng = np.random.default_rng(0)
-    arrays: dict[str, Any] = {
-        "to_value": rng.standard_normal((3, channels)), "to_samples": rng.standard_normal((3, 3 * samples)),
-        "to_classes": rng.standard_normal((channels, 6)),
-        "to_masks": rng.standard_normal((channels, 128)), "scale": np.array(0.01),
+    shapes = {
+        "to_patches": (48, channels), "bias": (channels,), "to_value": (channels, channels),
+        "to_samples": (3 * samples, channels), "to_classes": (8, channels), "to_masks": (128, channels),
     }  # fmt: skip
-    constants = [onnx.numpy_helper.from_array(a.astype(np.float32), name) for name, a in arrays.items()]
-    constants += [
-        onnx.numpy_helper.from_array(np.array(a, np.int64), name)
-        for name, a in {"rows": [1, LENGTH, 3], "queries": [1, 20, channels], "planes": [1, 20, 128],
-                        "from": [0], "to": [20], "axis": [1]}.items()
-    ]  # fmt: skip
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    patches = {**PATCH, "input_size": [12, 100], "used_size": [12, 100]}
+
+    def node(name: str, inputs: list[str], outputs: list[str], attributes: dict[str, Any]) -> onnx.NodeProto:
+        given = {key: value for key, value in attributes.items() if value != []}
+        made = helper.make_node(name, inputs, outputs, name=f"/{outputs[0]}", domain=schema.DOMAIN, **given)
+        empty = [key for key, value in attributes.items() if value == []]
+        made.attribute.extend(onnx.AttributeProto(name=key, type=onnx.AttributeProto.INTS) for key in empty)
+        return made
+
     nodes = [
-        helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
-        helper.make_node("Reshape", ["scaled", "rows"], ["x"]),
-        helper.make_node("MatMul", ["x", "to_value"], ["value"]),
-        helper.make_node("MatMul", ["x", "to_samples"], ["samples"]),
-        helper.make_node("DeformableAttention", ["value", "samples"], ["sampled"], domain=schema.DOMAIN, **ATTENTION),
-        helper.make_node("Add", ["sampled", "value"], ["sum"]),
-        helper.make_node("Slice", ["sum", "from", "to", "axis"], ["first"]),
-        helper.make_node("MatMul", ["first", "to_classes"], ["class_logits"]),
-        helper.make_node("MatMul", ["first", "to_masks"], ["masks"]),
-        helper.make_node("Reshape", ["masks", "planes"], ["mask_logits"]),
-        helper.make_node(
-            "PanopticMerge", ["class_logits", "mask_logits"], ["query_ids", "areas", "scores", "category_ids"],
-            domain=schema.DOMAIN, **MERGE,
-        ),
-    ]  # fmt: skip
-    frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 1, LENGTH, 3])
+        node("PatchEmbedding", ["frame", "to_patches", "bias"], ["x"], patches),
+        node("Linear", ["x", "to_value"], ["value"], {**LINEAR, "rows": LENGTH}),
+        node("Linear", ["x", "to_samples"], ["samples"], {**LINEAR, "rows": LENGTH}),
+        node("DeformableAttention", ["value", "samples"], ["sampled"], ATTENTION),
+        node("Linear", ["sampled", "to_classes"], ["class_logits"], {**LINEAR, "rows": 20}),
+        node("Linear", ["sampled", "to_masks"], ["mask_logits"], {**LINEAR, "rows": 20}),
+        node("PanopticMerge", ["class_logits", "mask_logits"], ["query_ids", "areas", "scores", "category_ids"], MERGE),
+    ]
+    frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 12, 100, 3])
     kinds = {"query_ids": (TensorProto.UINT8, [1, 32, 64]), "areas": (TensorProto.INT32, [1, 20]),
              "scores": (TensorProto.FLOAT, [1, 20]), "category_ids": (TensorProto.INT32, [1, 20])}  # fmt: skip
     outputs = [helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()]
@@ -377,96 +381,185 @@ def network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
-def test_the_same_graph_gives_the_same_bytes() -> None:
-    """Not those of the order of a set, which differs from one process to the next."""
-    names = [f"t{i}" for i in range(12)]
-    nodes = [helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in (names[0], names[-1])]
-    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
-    (part,) = partition.split(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
-    assert isinstance(part, onnx.ModelProto)
-    assert [value.name for value in part.graph.value_info] == names[1:-1]
+OPERATORS = ["PatchEmbedding", "Linear", "Linear", "DeformableAttention", "Linear", "Linear", "PanopticMerge"]
 
 
-def test_a_graph_is_cut_at_its_kernels() -> None:
-    first, attention, second, merge = partition.split(network())
-    names = [
-        [value.name for value in values] for part in (first, second) for values in (part.graph.input, part.graph.output)
-    ]
-    assert names == [["frame"], ["value", "samples"], ["sampled", "value"], ["class_logits", "mask_logits"]]
-    assert [attention.op_type, merge.op_type] == ["DeformableAttention", "PanopticMerge"]
-    for part in (first, second):
-        onnx.checker.check_model(part, full_check=True)
-    # Each constant is where it is read, and only there.
-    assert {i.name for i in second.graph.initializer} == {"to_classes", "to_masks", "planes", "from", "to", "axis"}
+def test_a_node_that_no_kernel_computes_is_refused(tmp_path: Path) -> None:
+    model = network()
+    model.graph.node.insert(1, helper.make_node("Relu", ["x"], ["positive"], name="/relu"))
+    with pytest.raises(
+        ValueError, match=r"kernels alone, found 1 other nodes, the first of them Relu /relu; set another"
+    ):
+        artifact.save(model, tmp_path, description.Description({}, "cuda", []))
+
+
+def test_what_stays_in_float32_is_cast_by_a_kernel(tmp_path: Path) -> None:
+    """With deploy.keep_float32 for one of our operators."""
+    lowered = fp16.convert(network(), ["/sampled"])
+    artifact.save(lowered, tmp_path, description.Description({}, "cuda", []))
+    calls = [step for step in description.read(tmp_path).steps if isinstance(step, KernelCall)]
+    casts = [step for step in calls if step.operator == "Cast"]
+    assert [(step.inputs, step.output_specs[0].dtype) for step in casts] == [
+        (("value",), "float32"), (("samples",), "float32"), (("sampled",), "float16"),
+    ]  # fmt: skip
+    assert [step.operator for step in calls if step.operator != "Cast"] == OPERATORS
+    assert {step.output_specs[0].dtype for step in calls if step.operator == "Linear"} == {"float16"}
 
 
 def test_a_computed_weight_is_refused_as_its_kernel_would_read_it_too_early(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("Add", ["half_x", "half_x"], ["x"]),
-        helper.make_node("Add", ["half_weight", "half_weight"], ["weight"]),
         helper.make_node("Linear", ["x", "weight"], ["out"], domain=schema.DOMAIN, **{**LINEAR, **CONV3X3}),
     ]
-    shapes = {"half_x": [1, 500, 16], "half_weight": [8, 144], "out": [1, 500, 8]}
+    shapes = {"x": [1, 500, 16], "weight": [8, 144], "out": [1, 500, 8]}
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
-    graph = helper.make_graph(nodes, "g", [values["half_x"], values["half_weight"]], [values["out"]])
+    graph = helper.make_graph(nodes, "g", [values["x"], values["weight"]], [values["out"]])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(schema.DOMAIN, 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     with pytest.raises(ValueError, match=r"out: the weight weight is computed, expected a constant"):
         artifact.save(model, tmp_path, description.Description({}, "cuda", []))
 
 
-@pytest.fixture
-def built(tmp_path: Path) -> Path:
-    """The folder of an engine with kernels."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an engine of kernels."""
+    folder = tmp_path_factory.mktemp("built")
     about = description.Description({}, "cuda", [{"id": 1, "name": "car", "isthing": 1}])
-    (tmp_path / "graph").mkdir()
-    artifact.save(network(), tmp_path / "graph", about)
-    engine.build(
-        tmp_path / "graph", tmp_path / "rtx", "rtx", RTX, tmp_path / "timing.cache", tmp_path / "engine_metrics.json"
-    )
-    return tmp_path / "rtx"
+    (folder / "graph").mkdir()
+    artifact.save(network(), folder / "graph", about)
+    build(folder)
+    return folder / "gpu"
+
+
+def build(folder: Path) -> None:
+    engine.build(folder / "graph", folder / "gpu", "gpu", GPUS, folder / "cache", folder / "metrics.json")
 
 
 def engine_file(built: Path) -> Path:
     return built / str(files.read_json(built / manifest.NAME)["engine"]["file"])
 
 
-def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Whenever it is written: ZIP files have times, to two seconds."""
-    bundle.write(tmp_path / "a", [bundle.part_step("part")], {"part": b"code"})
-    with zipfile.ZipFile(tmp_path / "a") as archive:
+def test_the_same_content_gives_the_same_bytes(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it is built: ZIP files have times, to two seconds. The second build compiles nothing."""
+    before = engine_file(built).read_bytes()
+
+    def compile_nothing(*arguments: object, **options: object) -> bytes:
+        raise AssertionError("everything is in the cache")
+
+    monkeypatch.setattr(compiler, "compile_source", compile_nothing)
+    build(built.parent)
+    assert engine_file(built).read_bytes() == before
+    with zipfile.ZipFile(engine_file(built)) as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_an_engine_holds_its_parts_and_planned_kernels(built: Path) -> None:
+def test_a_damaged_cache_is_begun_anew(built: Path) -> None:
+    before = engine_file(built).read_bytes()
+    cache = built.parent / "cache"
+    cache.write_bytes(cache.read_bytes()[:-100])
+    build(built.parent)
+    assert engine_file(built).read_bytes() == before
+
+
+def test_an_engine_holds_planned_kernels_for_each_gpu_and_its_constants_once(built: Path) -> None:
     file = engine_file(built)
-    described = manifest.description.parse(files.read_json(built / manifest.NAME)["graph"]).steps
-    steps = {capability: bundle.read(file, capability)[0] for capability in RTX.compute_capabilities}
-    for capability, found in steps.items():
-        kinds = [step.operator if isinstance(step, bundle.CompiledKernel) else "part" for step in found]
-        assert kinds == ["part", "DeformableAttention", "part", "PanopticMerge"]
-        for step, about in zip(found, described, strict=True):
-            assert step.code
-            if isinstance(step, bundle.CompiledKernel):
-                assert isinstance(about, KernelCall)
-                plan = planner.plan(about, capability)
-                assert (step.launches, step.workspace_bytes) == (plan.launches, plan.workspace_bytes)
-                assert (step.inputs, step.outputs, step.tensors) == (about.inputs, about.outputs, about.tensors)
-    assert steps["8.6"][0] == steps["8.9"][0]
-    assert steps["8.6"][1].code != steps["8.9"][1].code
-    with pytest.raises(RuntimeError, match=r"kernels for compute capability 8\.6, 8\.9, found 9\.0; .*conf/target"):
-        bundle.read(file, "9.0")
+    described = [
+        step
+        for step in manifest.description.parse(files.read_json(built / manifest.NAME)["graph"]).steps
+        if isinstance(step, KernelCall)
+    ]
+    found = {capability: bundle.read(file, a_gpu(capability)) for capability in ("8.6", "9.0", "8.9", "12.0")}
+    # 8.9 runs the code of 8.6, and what comes after 9.0 has PTX.
+    assert {name: content.compiled_for for name, content in found.items()} == {
+        "8.6": "8.6", "9.0": "9.0", "8.9": "8.6", "12.0": "ptx",
+    }  # fmt: skip
+    for content in found.values():
+        assert [kernel.operator for kernel in content.kernels] == OPERATORS
+        for kernel, about in zip(content.kernels, described, strict=True):
+            plan = planner.plan(about, "" if content.compiled_for == gpu.PTX else content.compiled_for)
+            assert (kernel.plan.launches, kernel.plan.workspace_bytes) == (plan.launches, plan.workspace_bytes)
+            assert (kernel.inputs, kernel.outputs, kernel.tensors) == (about.inputs, about.outputs, about.tensors)
+            code = content.code[kernel.plan.code]
+            assert b".target sm_90" in code if content.compiled_for == gpu.PTX else code.startswith(b"\x7fELF")
+    values = {i.name: onnx.numpy_helper.to_array(i) for i in network().graph.initializer}
+    content = found["8.6"]
+    assert content.constants.keys() == values.keys()
+    for name, constant in content.constants.items():
+        data = content.data[constant.offset : constant.offset + constant.spec.size_bytes]
+        array = np.frombuffer(data, constant.spec.dtype).reshape(constant.spec.shape)
+        np.testing.assert_array_equal(array, values[name])
+    assert len(content.data) < 2 * sum(array.nbytes for array in values.values())
 
 
-def spoil(key: str, value: object) -> Callable[[list[Any]], object]:
-    """A change of the second step in an archive: of the step, of its plan for 8.9, or of that plan's first launch."""
+@pytest.mark.parametrize(
+    ("capability", "compiled", "chosen"),
+    [
+        ("8.9", ["8.0", "8.6", "9.0"], "8.6"),
+        ("8.0", ["8.6"], ""),
+        ("8.7", ["8.6"], "ptx"),  # Orin runs no machine code of other GPUs
+        ("8.7", ["8.6", "8.9"], ""),
+        ("8.9", ["8.7"], "ptx"),
+        ("10.3", ["10.0", "12.1"], "10.0"),
+        ("11.0", ["10.0", "12.1"], ""),
+        ("12.1", ["12.0"], "12.0"),
+        ("13.0", ["12.1"], "ptx"),
+        ("7.5", ["8.0"], ""),
+    ],
+)
+def test_machine_code_runs_on_its_kind_and_ptx_on_what_comes_later(
+    capability: str, compiled: list[str], chosen: str
+) -> None:
+    assert gpu.code_for(capability, compiled) == chosen
 
-    def change(steps: list[Any]) -> object:
-        plan = steps[1]["plans"]["8.9"]
-        place = next(part for part in (steps[1], plan, plan["launches"][0]) if key in part)
+
+def test_an_engine_for_other_gpus_is_refused(built: Path) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"gpu\.cuda has code for compute capability 8\.6, 9\.0, found 7\.5 \(a GPU\); name"
+    ):
+        bundle.read(engine_file(built), a_gpu("7.5"))
+
+
+def test_a_driver_of_an_older_cuda_is_refused(built: Path) -> None:
+    message = r"CUDA 13\.0 and needs a driver of CUDA 13 or later, found CUDA 12\.6 \(driver 540\.4\.0\); update"
+    with pytest.raises(RuntimeError, match=f"gpu.cuda was compiled by {message}"):
+        bundle.read(engine_file(built), a_gpu("8.6", "12.6", "540.4.0"))
+    # Machine code needs the major version alone, PTX the whole one.
+    gpu.require_driver("x", "12.6", a_gpu("8.7", "12.2"), ptx=False)
+    with pytest.raises(
+        RuntimeError, match=r"x was compiled by CUDA 12\.6 and needs a driver of CUDA 12\.6 or later, found CUDA 12\.2"
+    ):
+        gpu.require_driver("x", "12.6", a_gpu("8.9", "12.2"), ptx=True)
+
+
+def test_a_capability_that_the_compiler_lacks_is_named(tmp_path: Path, built: Path) -> None:
+    target = config.Target(**{**vars(GPUS), "compute_capabilities": ["8.6", "99.0"]})
+    with pytest.raises(
+        RuntimeError, match=r"NVRTC 13\.\d can't compile for compute capability 99\.0, it knows 7\.5, .*cuda_major"
+    ):
+        engine.build(built.parent / "graph", tmp_path / "gpu", "gpu", target, tmp_path / "c", tmp_path / "m.json")
+    assert not (tmp_path / "gpu").exists()
+
+
+def test_both_compilers_are_locked() -> None:
+    """That of CUDA 12.6 for boards with JetPack 6, whose driver does not load what CUDA 13 compiled."""
+    for major, knows, lacks in ((12, "8.7", "11.0"), (13, "11.0", "7.0")):
+        found = compiler.nvrtc(major)
+        assert found.version.startswith(f"{major}.")
+        assert knows in found.compute_capabilities
+        assert lacks not in found.compute_capabilities
+    plan_of = plan("PatchEmbedding", "float16", "8.7")
+    assert compiler.compile_source(plan_of.source, plan_of.defines, "8.7", cuda_major=12).startswith(b"\x7fELF")
+    with pytest.raises(RuntimeError, match=r"NVRTC 12\.\d can't compile for compute capability 11\.0, it knows .*8\.7"):
+        compiler.compile_source(plan_of.source, plan_of.defines, "11.0", cuda_major=12)
+
+
+def spoil(key: str, value: object) -> Callable[[dict[str, Any]], object]:
+    """A change in an archive: of its second step, of the plan for 8.6 there, of its first launch, or of the header."""
+
+    def change(header: dict[str, Any]) -> object:
+        plan = header["steps"][1]["plans"]["8.6"]
+        place = next(part for part in (header["steps"][1], plan, plan["launches"][0], header) if key in part)
         place[key] = value
-        return steps
+        return header
 
     return change
 
@@ -474,14 +567,24 @@ def spoil(key: str, value: object) -> Callable[[list[Any]], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda steps: {"steps": steps}, "steps.json must be a list of steps, found dict"),
-        (lambda steps: [*steps, 7], "step 4: a step must be an object, found 7"),
-        (lambda steps: [{"part": "../other"}], r"step 0: '../other' must be the name of one file in the archive"),
+        (lambda header: header["steps"], "engine.json must be an object, found list"),
+        (lambda header: {**header, "more": 1}, "keys must be compute_capabilities, constants, cuda, steps, found"),
+        (spoil("cuda", "new"), "cuda must be a version, found 'new'"),
+        (spoil("compute_capabilities", []), r"compute_capabilities must be a list of versions, found \[\]"),
         (
-            lambda steps: [{"kernel": "Linear", "digest": "0"}],
-            "step 0: keys must be inputs, operator, .*found digest, k",
+            spoil("constants", {"bias": {"shape": [16], "dtype": "float32", "offset": 7}}),
+            "the constant bias must lie in",
         ),
-        (spoil("code", "nowhere"), "step 1: 'nowhere' must be the name of one file in the archive"),
+        (spoil("constants", {"bias": {"shape": [0], "dtype": "float32", "offset": 0}}), "a tensor must have a shape"),
+        (spoil("steps", []), "steps must be a list of steps, found list"),
+        (lambda header: {**header, "steps": [*header["steps"], 7]}, "step 7: a step must be an object, found 7"),
+        (
+            lambda header: {**header, "steps": [{"part": "part_0.engine"}]},
+            "step 0: keys must be inputs, operator, .*found part",
+        ),
+        (spoil("plans", {}), "step 1: plans must have 8.6, found"),
+        (spoil("code", "../nowhere"), "'../nowhere' must be the name of one file in the archive"),
+        (spoil("code", 3), "step 1: code must be the name of a file in the archive, found 3"),
         (spoil("tensors", {}), "step 1: tensors must have shape and dtype of each of"),
         (spoil("inputs", ["value", 3]), "step 1: inputs must be a list of names, found"),
         (spoil("launches", []), "step 1: launches must be a list of launches"),
@@ -490,22 +593,24 @@ def spoil(key: str, value: object) -> Callable[[list[Any]], object]:
         (spoil("grid", [1, 70000, 1]), r"step 1: grid must be 1 to \[2147483647, 65535, 65535\], found"),
         (spoil("block", [64, 64, 1]), "step 1: block must have at most 1024 threads"),
         (spoil("block", [True, 1, 1]), "step 1: block must be three integers"),
-        (spoil("arguments", ["i0", "i2", "o0"]), "step 1: arguments must be among i0, i1, o0, found"),
+        (spoil("arguments", ["i0", "i9", "o0"]), "step 1: arguments must be among i0, i1, o0, found"),
         (spoil("shared_bytes", 1 << 20), "step 1: shared_bytes must be 0 to"),
     ],
 )
 def test_an_archive_of_another_form_is_refused_in_one_line(
-    built: Path, tmp_path: Path, change: Callable[[list[Any]], object], message: str
+    built: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     with zipfile.ZipFile(engine_file(built)) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
-    content[bundle.STEPS] = json.dumps(change(json.loads(content[bundle.STEPS]))).encode()
-    spoiled = tmp_path / "spoiled.engine"
+    content[bundle.HEADER] = json.dumps(change(json.loads(content[bundle.HEADER]))).encode()
+    spoiled = tmp_path / "spoiled.cuda"
     with zipfile.ZipFile(spoiled, "w") as archive:
         for name, data in content.items():
             archive.writestr(name, data)
-    with pytest.raises(RuntimeError, match=rf"spoiled\.engine: {message}.*; build the engine again") as caught:
-        bundle.read(spoiled, "8.9")
+    with pytest.raises(
+        RuntimeError, match=rf"spoiled\.cuda is not a whole engine of our kernels: {message}.*; copy it again, or build"
+    ) as caught:
+        bundle.read(spoiled, a_gpu("8.6"))
     assert "\n" not in str(caught.value)
 
 
@@ -521,9 +626,9 @@ def edited(archive: Path, out: Path, change: Callable[[dict[str, bytes]], object
 
 def steps_changed(change: Callable[[list[Any]], object]) -> Callable[[dict[str, bytes]], object]:
     def edit(content: dict[str, bytes]) -> None:
-        found = json.loads(content[bundle.STEPS])
-        change(found)
-        content[bundle.STEPS] = json.dumps(found).encode()
+        found = json.loads(content[bundle.HEADER])
+        change(found["steps"])
+        content[bundle.HEADER] = json.dumps(found).encode()
 
     return edit
 
@@ -531,15 +636,16 @@ def steps_changed(change: Callable[[list[Any]], object]) -> Callable[[dict[str, 
 @pytest.mark.parametrize(
     ("change", "method", "message"),
     [
-        (steps_changed(lambda steps: steps.pop()), 0, "must be a list of 4 steps"),
-        (steps_changed(lambda steps: steps.reverse()), 0, "step 0: keys must be|keys must be part"),
-        (steps_changed(lambda steps: steps[1].update(operator="Resize")), 0, "step 1 must be DeformableAttention"),
+        (steps_changed(lambda steps: steps.pop()), 0, "must be a list of 7 steps"),
+        (steps_changed(lambda steps: steps.reverse()), 0, "step 0 must be PatchEmbedding of the manifest, found 'Pan"),
+        (steps_changed(lambda steps: steps[1].update(operator="Resize")), 0, "step 1 must be Linear"),
+        (steps_changed(lambda steps: steps[1].update(more=1)), 0, "keys must be .*found .*more"),
         (
             steps_changed(lambda steps: next(iter(steps[1]["tensors"].values())).update(shape=[1, 9, 9, 9])), 0,
-            "step 1 must be DeformableAttention of the manifest",
+            "step 1 must be Linear of the manifest",
         ),
         (lambda content: content.update({"extra.so": b"code"}), 0, r"the files \['extra.so'\]"),
-        (lambda content: content.pop("part_0.engine"), 0, r"the files \['part_0.engine'\] are missing"),
+        (lambda content: content.pop("constants.bin"), 0, r"the files \['constants.bin'\] are missing"),
         (lambda content: None, zipfile.ZIP_DEFLATED, "must be stored as it is"),
     ],
 )  # fmt: skip
@@ -548,38 +654,51 @@ def test_an_archive_that_is_not_of_the_manifests_graph_is_refused(
 ) -> None:
     described = manifest.description.parse(files.read_json(built / manifest.NAME)["graph"]).steps
     bundle.require_described(engine_file(built), described)
-    other = edited(engine_file(built), tmp_path / "other.engine", change, method)
-    with pytest.raises(RuntimeError, match=rf"other\.engine is not of the graph.*{message}.*build the engine again"):
+    other = edited(engine_file(built), tmp_path / "other.cuda", change, method)
+    with pytest.raises(RuntimeError, match=rf"other\.cuda is not of the graph.*{message}.*; copy it again, or build it"):
         bundle.require_described(other, described)
 
 
-def test_an_archive_with_other_bytes_or_without_steps_is_refused(built: Path, tmp_path: Path) -> None:
-    content = bytearray(engine_file(built).read_bytes())
-    spoiled = tmp_path / "spoiled.engine"
-    # A byte of the first part's engine, which follows the steps.
-    content[content.index(b"part_0.engine") + 1000] ^= 1
-    spoiled.write_bytes(content)
-    with pytest.raises(RuntimeError, match=r"spoiled\.engine: .*CRC.*; build the engine again"):
-        bundle.read(spoiled, "8.9")
+def test_an_archive_with_other_bytes_or_cut_short_is_refused(built: Path, tmp_path: Path) -> None:
+    whole = engine_file(built).read_bytes()
+    spoiled = tmp_path / "spoiled.cuda"
+    # A byte of machine code that this GPU runs, and one of the constants.
+    for name, start in (("sm_86/linear", 200), ("constants.bin", 500)):
+        content = bytearray(whole)
+        content[content.index(name.encode(), content.index(b"PK\3\4", 100)) + start] ^= 1
+        spoiled.write_bytes(content)
+        with pytest.raises(RuntimeError, match=r"spoiled\.cuda is not a whole engine .*CRC.*; copy it again"):
+            bundle.read(spoiled, a_gpu("8.6"))
+    for size in (0, 1000, len(whole) // 2, len(whole) - 1):
+        spoiled.write_bytes(whole[:size])
+        with pytest.raises(
+            RuntimeError, match=r"spoiled\.cuda is not a whole engine .*zip file; copy it again"
+        ) as caught:
+            bundle.read(spoiled, a_gpu("8.6"))
+        assert "\n" not in str(caught.value)
     with zipfile.ZipFile(spoiled, "w") as archive:
         archive.writestr("other", b"")
-    with pytest.raises(RuntimeError, match=r"spoiled\.engine: 'steps.json' must be the name of one file"):
-        bundle.read(spoiled, "8.9")
+    with pytest.raises(RuntimeError, match=r"'engine.json' must be the name of one file"):
+        bundle.read(spoiled, a_gpu("8.6"))
 
 
 @needs_no_gpu
 def test_kernels_are_not_loaded_without_a_gpu(built: Path) -> None:
     with pytest.raises(RuntimeError, match="runs on a GPU, found no NVIDIA GPU"):
-        engine.interface.backend(RTX).load(next(built.glob("*.engine")), RTX)
+        engine.interface.backend(GPUS).load(engine_file(built), GPUS)
+    with pytest.raises(
+        RuntimeError, match=r"gpu needs a GPU of compute capability 8\.6 or 9\.0, or a later one, found no"
+    ):
+        manifest.verified_engine(built, "gpu", GPUS)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda steps: {}, "steps must be a list, found dict"),
-        (lambda steps: [{"onnx": "part_0.onnx", "sha256": "0"}], "step 0: kind must be one of constants, part, kernel"),
+        (lambda steps: [{"onnx": "part_0.onnx", "sha256": "0"}], "step 0: kind must be one of constants, kernel"),
         (
-            lambda steps: [{**steps[0], "file": "../part.onnx"}],
+            lambda steps: [{**steps[0], "file": "../constants.npz"}],
             "step 0: file must be the name of a file beside graph.json",
         ),
         (
@@ -601,7 +720,7 @@ def test_a_graph_json_of_another_form_is_refused_in_one_line(
 ) -> None:
     artifact.save(network(), tmp_path, description.Description({}, "cuda", []))
     content = files.read_json(tmp_path / description.NAME)
-    assert [type(step) for step in description.read(tmp_path).steps] == [Part, KernelCall, Part, KernelCall]
+    assert [type(step) for step in description.read(tmp_path).steps] == [Constants, *[KernelCall] * 7]
     files.write_json(tmp_path / description.NAME, {**content, "steps": change(content["steps"])})
     with pytest.raises(RuntimeError, match=rf"graph\.json: {message}.*; run `dvc repro`") as caught:
         description.read(tmp_path)

@@ -21,7 +21,7 @@ def target() -> config.Target:
     """A target that is this machine."""
     found = gpu.current()
     assert found is not None, "these tests need an NVIDIA GPU"
-    version = tensorrt.installed_version()
+    version = tensorrt.installed_version(config.Target())
     strong = versions.numbers(version) >= (10, 12)
     here = config.Target(
         builder=config.Builder.tensorrt,
@@ -42,7 +42,7 @@ def test_engine_answers_as_numpy_does(tmp_path: Path, target: config.Target) -> 
     assert cache.stat().st_size > 0
 
     content = files.read_json(tmp_path / "here/engine.json")
-    assert content["builder_version"] == tensorrt.installed_version()
+    assert content["builder_version"] == tensorrt.installed_version(target)
     record = files.read_json(tmp_path / "here/build.json")
     assert record["host"]["gpu"]["compute_capability"] == target.compute_capabilities[0]
 

@@ -40,7 +40,7 @@ sums in another order: at the edges of segments, and for segments of few pixels.
 
 def target(architecture: str) -> config.Target:
     found = config.Target(builder=config.Builder.onnxruntime, builder_version="1", architecture=architecture, threads=1)
-    found.builder_version = interface.backend(found).installed_version()
+    found.builder_version = interface.backend(found).installed_version(found)
     return found
 
 

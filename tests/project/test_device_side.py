@@ -59,7 +59,7 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parameters in JSON with all the targets of conf/target, as they are sent to a board."""
     out = tmp_path_factory.mktemp("params") / "params.json"
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
-    more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx")]
+    more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx", "gpu")]
     variants = "deploy.variants=[onnx,cuda]"
     done = run("python", "-m", "stages.commands.params", "--out", str(out), "profile=sample", variants, *more, cwd=REPO)
     assert done.returncode == 0, done.stderr

@@ -15,10 +15,10 @@ import pytest
 from stages.commands import params
 from tests.conftest import copy_working_tree, run
 
-TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}}
+TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}, "gpu": {"engine@gpu"}}
 VARIANTS = ("onnx", "cuda")
 GRAPH_STAGES = {s for v in VARIANTS for s in (f"export@{v}", f"simplify@{v}", f"precision@{v}-fp16")}
-FROM_TRAIN_ON = {"train", "evaluate", "report", *GRAPH_STAGES, *TARGET_STAGES["cpu"], "engine@rtx"}
+FROM_TRAIN_ON = {"train", "evaluate", "report", *GRAPH_STAGES, *TARGET_STAGES["cpu"], "engine@rtx", "engine@gpu"}
 ALL = {"sample", "convert", *FROM_TRAIN_ON}
 
 
@@ -93,8 +93,8 @@ def test_a_parameter_runs_exactly_its_stages(clone: Path, override: str, expecte
 
 
 def test_a_target_parameter_rebuilds_that_target_for_real(clone: Path) -> None:
-    compose(clone, "targets.rtx.workspace_mib=2048")
-    assert stages_run(clone) == {"engine@rtx", "report"}
+    compose(clone, "targets.gpu.compute_capabilities=['9.0']")
+    assert stages_run(clone) == {"engine@gpu", "report"}
     compose(clone)
     # The former engine comes back from DVC's cache.
     assert stages_run(clone) == set()
@@ -393,7 +393,7 @@ def test_a_wrong_engine_is_refused(clone: Path, board_engine: Path, kind: str, t
 
 def test_a_workspace_that_changed_since_takes_no_engine(clone: Path, board_engine: Path) -> None:
     for overrides, message in (
-        ((), "this is an engine of target board, params.yaml has cpu, rtx; add it to the profile"),
+        ((), "this is an engine of target board, params.yaml has cpu, rtx, gpu; add it to the profile"),
         ((*BOARD, "runnable=[cpu]"), "target board is not in `runnable` (cpu)"),
         ((*BOARD, "targets.board.threads=2"), "has targets.board.threads 1, params.yaml has 2"),
         ((*BOARD, "deploy.overlap_threshold=0.1"), "is out of date"),

@@ -18,7 +18,7 @@ def _onnxruntime() -> ModuleType:
     return interface.library("onnxruntime", "run `make env`, or `pip install onnxruntime`")
 
 
-def installed_version() -> str:
+def installed_version(target: config.Target) -> str:
     """Version of the onnxruntime package, such as 1.32.0."""
     return str(_onnxruntime().__version__)
 

@@ -15,7 +15,7 @@ def _openvino() -> ModuleType:
     return interface.library("openvino", "run `make env`, or `pip install openvino`")
 
 
-def installed_version() -> str:
+def installed_version(target: config.Target) -> str:
     """Version of the openvino package, such as 2026.4.1."""
     return str(_openvino().__version__).partition("-")[0]
 

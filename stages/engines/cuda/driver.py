@@ -1,10 +1,11 @@
-"""CUDA by ctypes: memory, copies, streams, events, graphs and modules. Nothing is loaded at import.
+"""CUDA's driver API (libcuda) by ctypes: memory, copies, streams, events, graphs, modules. Nothing is loaded at import.
 
-Modules and launches go through the driver (libcuda), all else through CUDA's runtime library (libcudart), in the newest
-version that the driver supports.
+It comes with NVIDIA's driver, so an engine of our kernels needs no other library of CUDA. The context is the device's
+primary one, which CUDA's runtime library, TensorRT and PyTorch use too.
 """
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -15,12 +16,8 @@ from stages.engines.cuda import gpu
 from stages.engines.cuda.launch import Launch
 from stages.foundation import versions
 
-LIBRARIES = {13: "libcudart.so.13", 12: "libcudart.so.12", 11: "libcudart.so.11.0"}
-"""CUDA's major version -> name of its runtime library."""
-
-# From cuda.h and driver_types.h.
+# From cuda.h.
 _ERROR_UNLOADING = 4
-_HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _STREAM_NON_BLOCKING = 1
 _MAX_DYNAMIC_SHARED_BYTES = 8
 _CAPTURE_THREAD_LOCAL = 1
@@ -28,53 +25,77 @@ _PROGRAMMATIC_STREAM_SERIALIZATION = 6
 
 _POINTER, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
 _SIGNATURES: dict[str, list[type]] = {
-    "cudaMalloc": [_OUT, ctypes.c_size_t],
-    "cudaFree": [_POINTER],
-    "cudaMallocHost": [_OUT, ctypes.c_size_t],
-    "cudaFreeHost": [_POINTER],
-    "cudaStreamCreateWithFlags": [_OUT, ctypes.c_uint],
-    "cudaStreamSynchronize": [_POINTER],
-    "cudaStreamDestroy": [_POINTER],
-    "cudaMemcpy": [_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_int],
-    "cudaMemcpyAsync": [_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_int, _POINTER],
-    "cudaStreamBeginCapture": [_POINTER, ctypes.c_int],
-    "cudaStreamEndCapture": [_POINTER, _OUT],
-    "cudaGraphInstantiateWithFlags": [_OUT, _POINTER, ctypes.c_ulonglong],
-    "cudaGraphLaunch": [_POINTER, _POINTER],
-    "cudaGraphDestroy": [_POINTER],
-    "cudaGraphExecDestroy": [_POINTER],
-    "cudaEventCreate": [_OUT],
-    "cudaEventRecord": [_POINTER, _POINTER],
-    "cudaEventSynchronize": [_POINTER],
-    "cudaStreamWaitEvent": [_POINTER, _POINTER, ctypes.c_uint],
-    "cudaEventElapsedTime": [ctypes.POINTER(ctypes.c_float), _POINTER, _POINTER],
-    "cudaEventDestroy": [_POINTER],
+    "cuCtxGetCurrent": [_OUT],
+    "cuCtxSetCurrent": [_POINTER],
+    "cuDevicePrimaryCtxRetain": [_OUT, ctypes.c_int],
+    "cuMemAlloc_v2": [_OUT, ctypes.c_size_t],
+    "cuMemFree_v2": [_POINTER],
+    "cuMemAllocHost_v2": [_OUT, ctypes.c_size_t],
+    "cuMemFreeHost": [_POINTER],
+    "cuMemGetInfo_v2": [ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)],
+    "cuStreamCreate": [_OUT, ctypes.c_uint],
+    "cuStreamSynchronize": [_POINTER],
+    "cuStreamDestroy_v2": [_POINTER],
+    "cuMemcpyHtoD_v2": [_POINTER, _POINTER, ctypes.c_size_t],
+    "cuMemcpyHtoDAsync_v2": [_POINTER, _POINTER, ctypes.c_size_t, _POINTER],
+    "cuMemcpyDtoHAsync_v2": [_POINTER, _POINTER, ctypes.c_size_t, _POINTER],
+    "cuStreamBeginCapture_v2": [_POINTER, ctypes.c_int],
+    "cuStreamEndCapture": [_POINTER, _OUT],
+    "cuGraphInstantiateWithFlags": [_OUT, _POINTER, ctypes.c_ulonglong],
+    "cuGraphLaunch": [_POINTER, _POINTER],
+    "cuGraphDestroy": [_POINTER],
+    "cuGraphExecDestroy": [_POINTER],
+    "cuEventCreate": [_OUT, ctypes.c_uint],
+    "cuEventRecord": [_POINTER, _POINTER],
+    "cuEventSynchronize": [_POINTER],
+    "cuStreamWaitEvent": [_POINTER, _POINTER, ctypes.c_uint],
+    "cuEventElapsedTime": [ctypes.POINTER(ctypes.c_float), _POINTER, _POINTER],
+    "cuEventDestroy_v2": [_POINTER],
+    "cuModuleLoadData": [_OUT, _POINTER],
+    "cuModuleUnload": [_POINTER],
+    "cuModuleGetFunction": [_OUT, _POINTER, ctypes.c_char_p],
+    "cuFuncSetAttribute": [_POINTER, ctypes.c_int, ctypes.c_int],
 }
+_thread = threading.local()
+"""Has `ready` in threads that have a context."""
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """CUDA's runtime library, from the loader's path, the toolkit's folders or NVIDIA's Python packages.
+    """The driver's library, with the primary context of the first GPU retained for this process.
 
-    Raises RuntimeError where there is none that the driver supports; the message says what to install.
+    Raises RuntimeError where there is no driver or no GPU.
     """
-    fix = "(JetPack's own, the system's package cuda-cudart, or pip's nvidia-cuda-runtime or nvidia-cuda-runtime-cu12)"
-    loaded = gpu.find_library("CUDA's runtime", LIBRARIES, fix)
+    loaded = gpu.load_driver()
+    if loaded is None:
+        raise RuntimeError("found no NVIDIA GPU or no driver; run it where nvidia-smi lists the GPU")
     for function, arguments in _SIGNATURES.items():
         getattr(loaded, function).argtypes = arguments
-    loaded.cudaGetErrorString.restype = ctypes.c_char_p
     return loaded
 
 
+@cache
+def _primary_context() -> int:
+    context = ctypes.c_void_p()
+    gpu.call_driver(library(), "cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
+    assert context.value is not None
+    return context.value
+
+
 def call(name: str, *arguments: object, allowed: int = 0) -> None:
-    """Call a function of CUDA's runtime library.
+    """Call a function of the driver's library, with a context current in this thread.
 
     Raises RuntimeError with its name and CUDA's message if it fails with another error than `allowed`.
     """
     loaded = library()
-    status = getattr(loaded, name)(*arguments)
-    if status not in (0, allowed):
-        raise RuntimeError(f"{name}: {loaded.cudaGetErrorString(status).decode()} (CUDA error {status})")
+    if not hasattr(_thread, "ready"):
+        # A context that a caller chose stays, such as one of some of the multiprocessors.
+        context = ctypes.c_void_p()
+        gpu.call_driver(loaded, "cuCtxGetCurrent", ctypes.byref(context), allowed=allowed)
+        if not context.value:
+            gpu.call_driver(loaded, "cuCtxSetCurrent", _primary_context(), allowed=allowed)
+        _thread.ready = True
+    gpu.call_driver(loaded, name, *arguments, allowed=allowed)
 
 
 def _free(name: str, memory: ctypes.c_void_p) -> None:
@@ -89,7 +110,7 @@ class Stream:
 
     def __init__(self) -> None:
         self._handle = ctypes.c_void_p()
-        call("cudaStreamCreateWithFlags", ctypes.byref(self._handle), _STREAM_NON_BLOCKING)
+        call("cuStreamCreate", ctypes.byref(self._handle), _STREAM_NON_BLOCKING)
 
     @property
     def handle(self) -> int:
@@ -99,11 +120,11 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait until all queued work is done. Raises RuntimeError if any of it failed."""
-        call("cudaStreamSynchronize", self.handle)
+        call("cuStreamSynchronize", self.handle)
 
     def close(self) -> None:
         """Free it; a second call does nothing."""
-        _free("cudaStreamDestroy", self._handle)
+        _free("cuStreamDestroy_v2", self._handle)
 
     def __del__(self) -> None:
         self.close()
@@ -114,28 +135,28 @@ class Event:
 
     def __init__(self) -> None:
         self._handle = ctypes.c_void_p()
-        call("cudaEventCreate", ctypes.byref(self._handle))
+        call("cuEventCreate", ctypes.byref(self._handle), 0)
 
     def record(self, stream: Stream) -> None:
         """Record the event after all work that the stream has queued so far."""
-        call("cudaEventRecord", self._handle, stream.handle)
+        call("cuEventRecord", self._handle, stream.handle)
 
     def delay(self, stream: Stream) -> None:
         """Make the work that is queued on the stream from now on wait for the event."""
-        call("cudaStreamWaitEvent", stream.handle, self._handle, 0)
+        call("cuStreamWaitEvent", stream.handle, self._handle, 0)
 
     def synchronize(self) -> None:
         """Wait for the event. Raises RuntimeError if work that was queued before it failed."""
-        call("cudaEventSynchronize", self._handle)
+        call("cuEventSynchronize", self._handle)
 
     def ms_until(self, later: "Event") -> float:
         """Milliseconds on the GPU from this event to a later one; both must have been reached."""
         result = ctypes.c_float()
-        call("cudaEventElapsedTime", ctypes.byref(result), self._handle, later._handle)
+        call("cuEventElapsedTime", ctypes.byref(result), self._handle, later._handle)
         return result.value
 
     def __del__(self) -> None:
-        _free("cudaEventDestroy", self._handle)
+        _free("cuEventDestroy_v2", self._handle)
 
 
 class Graph:
@@ -148,38 +169,38 @@ class Graph:
         """
         captured = ctypes.c_void_p()
         self._handle = ctypes.c_void_p()
-        call("cudaStreamBeginCapture", stream.handle, _CAPTURE_THREAD_LOCAL)
+        call("cuStreamBeginCapture_v2", stream.handle, _CAPTURE_THREAD_LOCAL)
         try:
             enqueue(stream)
         except BaseException:
             # End the capture, but raise the first error and not the one that this causes.
-            library().cudaStreamEndCapture(stream.handle, ctypes.byref(captured))
-            _free("cudaGraphDestroy", captured)
+            library().cuStreamEndCapture(stream.handle, ctypes.byref(captured))
+            _free("cuGraphDestroy", captured)
             raise
-        call("cudaStreamEndCapture", stream.handle, ctypes.byref(captured))
+        call("cuStreamEndCapture", stream.handle, ctypes.byref(captured))
         try:
-            call("cudaGraphInstantiateWithFlags", ctypes.byref(self._handle), captured, 0)
+            call("cuGraphInstantiateWithFlags", ctypes.byref(self._handle), captured, 0)
         finally:
-            _free("cudaGraphDestroy", captured)
+            _free("cuGraphDestroy", captured)
 
     def launch(self, stream: Stream) -> None:
         """Queue a replay."""
-        call("cudaGraphLaunch", self._handle, stream.handle)
+        call("cuGraphLaunch", self._handle, stream.handle)
 
     def close(self) -> None:
         """Free it; a second call does nothing."""
-        _free("cudaGraphExecDestroy", self._handle)
+        _free("cuGraphExecDestroy", self._handle)
 
     def __del__(self) -> None:
         self.close()
 
 
-def fill(address: int, array: npt.NDArray[np.generic]) -> None:
-    """Copy an array to an address in device memory and wait for the copy."""
-    source = np.ascontiguousarray(array)
-    call("cudaMemcpy", address, source.ctypes.data, source.nbytes, _HOST_TO_DEVICE)
-    # From memory that is not pinned the call returns before the copy is done.
-    call("cudaStreamSynchronize", None)
+def fill(address: int, content: memoryview) -> None:
+    """Copy bytes to an address in device memory and wait for the copy."""
+    source = np.frombuffer(content, np.uint8)
+    call("cuMemcpyHtoD_v2", address, source.ctypes.data, source.nbytes)
+    # From memory that is not pinned the call may return before the copy is done.
+    call("cuStreamSynchronize", None)
 
 
 class Memory:
@@ -189,7 +210,7 @@ class Memory:
         """Allocate `size` bytes."""
         self._handle = ctypes.c_void_p()
         # CUDA returns no address for 0 bytes.
-        call("cudaMalloc", ctypes.byref(self._handle), max(size, 1))
+        call("cuMemAlloc_v2", ctypes.byref(self._handle), max(size, 1))
 
     @property
     def address(self) -> int:
@@ -199,7 +220,7 @@ class Memory:
 
     def close(self) -> None:
         """Free it; a second call does nothing."""
-        _free("cudaFree", self._handle)
+        _free("cuMemFree_v2", self._handle)
 
     def __del__(self) -> None:
         self.close()
@@ -214,7 +235,7 @@ class Buffer:
         self._bytes = count * np.dtype(dtype).itemsize
         self._memory = Memory(self._bytes)
         size = max(self._bytes, 1)
-        call("cudaMallocHost", ctypes.byref(self._pinned), size)
+        call("cuMemAllocHost_v2", ctypes.byref(self._pinned), size)
         assert self._pinned.value is not None
         memory = (ctypes.c_byte * size).from_address(self._pinned.value)
         self.host: npt.NDArray[np.generic] = np.frombuffer(memory, dtype, count).reshape(shape)
@@ -226,16 +247,16 @@ class Buffer:
 
     def upload(self, stream: Stream) -> None:
         """Queue the copy of `host` to the device."""
-        call("cudaMemcpyAsync", self.address, self._pinned, self._bytes, _HOST_TO_DEVICE, stream.handle)
+        call("cuMemcpyHtoDAsync_v2", self.address, self._pinned, self._bytes, stream.handle)
 
     def download(self, stream: Stream) -> None:
         """Queue the copy from the device to `host`, which is valid once the stream is synchronized."""
-        call("cudaMemcpyAsync", self._pinned, self.address, self._bytes, _DEVICE_TO_HOST, stream.handle)
+        call("cuMemcpyDtoHAsync_v2", self._pinned, self.address, self._bytes, stream.handle)
 
     def close(self) -> None:
         """Free both; `host` must not be used afterwards. A second call does nothing."""
         self._memory.close()
-        _free("cudaFreeHost", self._pinned)
+        _free("cuMemFreeHost", self._pinned)
 
     def __del__(self) -> None:
         # Where the allocation on the device failed there is none on the host.
@@ -262,17 +283,12 @@ class _LaunchConfig(ctypes.Structure):
 
 
 class Module:
-    """Compiled machine code (cubin), loaded on this process's GPU."""
+    """Compiled machine code (cubin) or PTX, loaded on this process's GPU."""
 
     def __init__(self, code: bytes) -> None:
-        """Load `code`. Raises RuntimeError where it is not for this GPU."""
+        """Load `code`. The driver compiles PTX. Raises RuntimeError where it is not for this GPU."""
         self._handle = ctypes.c_void_p()
-        # This call makes the context of CUDA's runtime current in this thread, which the driver's functions need.
-        call("cudaFree", None)
-        driver = gpu.load_driver()
-        assert driver is not None, "CUDA's runtime was found, so there is a driver"
-        self._driver = driver
-        gpu.call_driver(self._driver, "cuModuleLoadData", ctypes.byref(self._handle), code)
+        call("cuModuleLoadData", ctypes.byref(self._handle), code)
         self._functions: dict[str, ctypes.c_void_p] = {}
         found = gpu.current()
         # Launch a kernel before the previous one ends; CUDA graphs capture that since 12.3.
@@ -284,30 +300,28 @@ class Module:
 
     def close(self) -> None:
         """Unload it; a second call does nothing."""
-        if self._handle.value:
-            handle, self._handle.value = ctypes.c_void_p(self._handle.value), None
-            call("cudaFree", None, allowed=_ERROR_UNLOADING)
-            gpu.call_driver(self._driver, "cuModuleUnload", handle, allowed=_ERROR_UNLOADING)
+        _free("cuModuleUnload", self._handle)
 
     def __del__(self) -> None:
         self.close()
 
-    def launch(self, launch: Launch, pointers: Sequence[int], stream: Stream) -> None:
-        """Queue a launch. `pointers` are the addresses in device memory of its arguments, in order."""
+    def launch(self, launch: Launch, pointers: Sequence[int], stream: Stream, *, overlap: bool = True) -> None:
+        """Queue a launch. `pointers` are the addresses in device memory of its arguments, in order.
+
+        overlap: it may be launched before the kernel that was queued before it has ended, where the GPU can do that.
+        """
         if launch.function not in self._functions:
             function, shared_bytes = ctypes.c_void_p(), launch.shared_bytes
-            name = launch.function.encode()
-            gpu.call_driver(self._driver, "cuModuleGetFunction", ctypes.byref(function), self._handle, name)
+            call("cuModuleGetFunction", ctypes.byref(function), self._handle, launch.function.encode())
             if shared_bytes:
-                gpu.call_driver(self._driver, "cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED_BYTES, shared_bytes)
+                call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED_BYTES, shared_bytes)
             self._functions[launch.function] = function
         values = [ctypes.c_void_p(pointer) for pointer in pointers]
         arguments = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         function, size = self._functions[launch.function], (*launch.grid, *launch.block, launch.shared_bytes)
-        if not self._programmatic:
-            where = *size, ctypes.c_void_p(stream.handle)
-            gpu.call_driver(self._driver, "cuLaunchKernel", function, *where, arguments, None)
+        if not (self._programmatic and overlap):
+            call("cuLaunchKernel", function, *size, ctypes.c_void_p(stream.handle), arguments, None)
             return
         attribute = _Attribute(id=_PROGRAMMATIC_STREAM_SERIALIZATION, value=1)
         options = _LaunchConfig(*size, stream.handle, ctypes.pointer(attribute), 1)
-        gpu.call_driver(self._driver, "cuLaunchKernelEx", ctypes.byref(options), function, arguments, None)
+        call("cuLaunchKernelEx", ctypes.byref(options), function, arguments, None)

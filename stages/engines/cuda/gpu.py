@@ -1,19 +1,26 @@
-"""Finds the GPU of this process and loads CUDA's libraries. Nothing is loaded at import.
+"""Finds the GPU of this process and says which code runs on it. Nothing is loaded at import.
 
-The GPU is found by the driver (libcuda), so a target is checked before CUDA's runtime library or TensorRT is loaded.
+The GPU is found by the driver (libcuda), so a target is checked before TensorRT is loaded.
 """
 
 import ctypes
-import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from stages.foundation import versions
+
 # From cuda.h.
 _ERROR_STUB_LIBRARY, _ERROR_NO_DEVICE = 34, 100
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
+
+PTX = "ptx"
+"""Stands for PTX, from which the driver compiles machine code, among the compute capabilities of an engine's code."""
+TEGRA = ("5.3", "6.2", "7.2", "8.7", "8.8", "10.1", "11.0")
+"""Compute capabilities of boards. Their machine code runs on no other, and that of others not on them (CUDA C++
+Programming Guide, "Binary Compatibility")."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,37 @@ def current() -> Gpu | None:
     return Gpu(name.value.decode(), ".".join(capability), _driver_version(), cuda)
 
 
+def code_for(compute_capability: str, compiled: Sequence[str]) -> str:
+    """Which of the `compiled` compute capabilities a GPU runs machine code of, or PTX, or "" where none of it runs.
+
+    Machine code runs on its own compute capability and on later ones of the same major version, boards excepted. PTX is
+    that of the newest of them and runs on all that come later.
+    """
+    if compute_capability in compiled:
+        return compute_capability
+    wanted = versions.numbers(compute_capability)
+    if compute_capability not in TEGRA:
+        older = [c for c in compiled if c not in TEGRA and versions.numbers(c)[0] == wanted[0]]
+        if fitting := [c for c in older if versions.numbers(c) < wanted]:
+            return max(fitting, key=versions.numbers)
+    return PTX if compiled and max(map(versions.numbers, compiled)) < wanted else ""
+
+
+def require_driver(what: str, compiled_by: str, found: Gpu, ptx: bool) -> None:
+    """Raise RuntimeError where the driver can't load machine code, or PTX, that a version of CUDA compiled.
+
+    A driver loads machine code of its own major version and older ones, and PTX of its own version and older ones.
+    """
+    numbers = [versions.numbers(version)[: 2 if ptx else 1] for version in (compiled_by, found.cuda)]
+    if numbers[0] > numbers[1]:
+        needed = compiled_by if ptx else f"{numbers[0][0]}"
+        driver = f"CUDA {found.cuda}" + (f" (driver {found.driver})" if found.driver else "")
+        raise RuntimeError(
+            f"{what} was compiled by CUDA {compiled_by} and needs a driver of CUDA {needed} or later, found {driver}; "
+            "update the driver, or build for it with a smaller cuda_major in conf/target (docs/targets.md)"
+        )
+
+
 def load_driver() -> ctypes.CDLL | None:
     """The driver's library, or None where there is no driver or no GPU. Raises RuntimeError where it does not work."""
     try:
@@ -80,34 +118,3 @@ def _driver_version() -> str:
     first = path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else ""
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", first)
     return found[0] if found else ""
-
-
-def find_library(what: str, libraries: Mapping[int, str], fix: str) -> ctypes.CDLL:
-    """Load the newest of CUDA's `libraries`, by major version, that is installed and that the driver supports.
-
-    Raises RuntimeError where there is none; `fix` says which packages have it.
-    """
-    found = current()
-    newest = int(found.cuda.partition(".")[0]) if found else max(libraries)
-    names = [name for major, name in sorted(libraries.items(), reverse=True) if major <= newest]
-    folders = _folders()
-    for name in names:
-        # A bare name is looked up by the loader, in LD_LIBRARY_PATH and the system's folders.
-        for candidate in (name, *(str(folder / name) for folder in folders)):
-            try:
-                return ctypes.CDLL(candidate)
-            except OSError:
-                continue
-    raise RuntimeError(
-        f"none of {', '.join(names)} found on the loader's path or in {', '.join(map(str, folders))}; install {what} "
-        f"{fix}, and name its folder in LD_LIBRARY_PATH if it is elsewhere"
-    )
-
-
-def _folders() -> list[Path]:
-    toolkits = [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True)]
-    folders = [toolkit / "lib64" for toolkit in toolkits]
-    spec = importlib.util.find_spec("nvidia")
-    for package in (spec.submodule_search_locations or []) if spec else []:
-        folders += [Path(package) / wheel / "lib" for wheel in ("cu13", "cuda_runtime", "cuda_nvrtc")]
-    return [folder for folder in folders if folder.is_dir()]

@@ -1,80 +1,43 @@
-"""Run an engine on the GPU: TensorRT's parts and our kernels, for one batch at a time or for several in flight."""
+"""Run an engine on the GPU: its steps as one CUDA graph, for one batch at a time or for several in flight."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from stages.engines import interface
-from stages.engines.cuda import bundle, driver, gpu, memory, tensorrt_common
+from stages.engines.cuda import bundle, driver, memory
 from stages.inference.steps import TensorSpec
 
-if TYPE_CHECKING:
-    import tensorrt as trt
 
+class Runner(Protocol):
+    """A step of an engine: one of our kernels, or an engine of TensorRT."""
 
-class PartRunner:
-    """A part of the engine: an engine of TensorRT and its execution context."""
-
-    def __init__(self, api: ModuleType, code: bytes, name: str) -> None:
-        """Deserialize `code`; `name` is for messages. Raises RuntimeError with TensorRT's messages."""
-        self.name, self._errors = name, list[str]()
-        # The bindings keep logger, runtime and engine alive as long as the context.
-        runtime: trt.Runtime = api.Runtime(tensorrt_common.logger(api, self._errors))
-        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(code)
-        if engine is None:
-            raise RuntimeError(tensorrt_common.lines(f"{api.__name__} can't load {name}", self._errors))
-        # TensorRT 8.6 knows one way to lend scratch memory to a context, TensorRT 11 the other.
-        self._by_call = hasattr(api.IExecutionContext, "set_device_memory")
-        context: trt.IExecutionContext | None
-        if self._by_call:
-            context = engine.create_execution_context(api.ExecutionContextAllocationStrategy.USER_MANAGED)
-            self.scratch_bytes = engine.device_memory_size_v2
-        else:
-            context = engine.create_execution_context_without_device_memory()
-            self.scratch_bytes = engine.device_memory_size
-        if context is None:
-            raise RuntimeError(tensorrt_common.lines(f"{api.__name__} can't run {name}", self._errors))
-        self.context = context
-        self.inputs: dict[str, TensorSpec] = {}
-        self.outputs: dict[str, TensorSpec] = {}
-        for i in range(engine.num_io_tensors):
-            tensor_name = engine.get_tensor_name(i)
-            dims = engine.get_tensor_shape(tensor_name)
-            shape = tuple(dims[k] for k in range(len(dims)))
-            if min(shape, default=0) < 0:
-                raise RuntimeError(f"{name}: the shape of {tensor_name} must be fixed, found {list(shape)}")
-            dtype = np.dtype(api.nptype(engine.get_tensor_dtype(tensor_name)))
-            is_input = engine.get_tensor_mode(tensor_name) == api.TensorIOMode.INPUT
-            (self.inputs if is_input else self.outputs)[tensor_name] = TensorSpec(shape, dtype.name)
+    name: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    scratch_bytes: int
+    """Memory that only the step uses, while it runs."""
 
     def bind(self, addresses: Mapping[str, int], scratch: int) -> None:
         """Set the addresses in device memory of the tensors, by name, and of `scratch_bytes` of scratch memory."""
-        for name in (*self.inputs, *self.outputs):
-            self.context.set_tensor_address(name, addresses[name])
-        if self._by_call:
-            self.context.set_device_memory(scratch, self.scratch_bytes)
-        else:
-            self.context.device_memory = scratch  # type: ignore[attr-defined]  # missing in 10.13's stubs
+        ...
 
-    def enqueue(self, stream: driver.Stream) -> None:
-        """Queue the part. Raises RuntimeError with TensorRT's messages."""
-        if not self.context.execute_async_v3(stream.handle):
-            raise RuntimeError(tensorrt_common.lines(f"{self.name} does not run", self._errors))
+    def enqueue(self, stream: driver.Stream, first: bool) -> None:
+        """Queue the step, the first of a batch or not."""
+        ...
 
 
 class KernelRunner:
     """A kernel of the engine: launches of functions of its machine code."""
 
-    def __init__(self, step: bundle.CompiledKernel, module: driver.Module) -> None:
-        """`module` has the machine code of `step`, loaded."""
+    def __init__(self, step: bundle.Kernel, module: driver.Module) -> None:
+        """`module` has the code of `step`, loaded."""
         self.name, self._step, self._module = step.operator, step, module
         self.inputs = {name: step.tensors[name] for name in step.inputs}
         self.outputs = {name: step.tensors[name] for name in step.outputs}
-        self._workspaces, self.scratch_bytes = memory.consecutive(step.workspace_bytes)
+        self._workspaces, self.scratch_bytes = memory.consecutive(step.plan.workspace_bytes)
         self._addresses: dict[str, int] = {}
 
     def bind(self, addresses: Mapping[str, int], scratch: int) -> None:
@@ -84,10 +47,11 @@ class KernelRunner:
         workspaces = {f"w{i}": scratch + offset for i, offset in enumerate(self._workspaces)}
         self._addresses = {**inputs, **outputs, **workspaces}
 
-    def enqueue(self, stream: driver.Stream) -> None:
-        """Queue the launches."""
-        for launch in self._step.launches:
-            self._module.launch(launch, [self._addresses[argument] for argument in launch.arguments], stream)
+    def enqueue(self, stream: driver.Stream, first: bool) -> None:
+        """Queue the launches. The first of a batch waits for the copies before it."""
+        for number, launch in enumerate(self._step.plan.launches):
+            pointers = [self._addresses[argument] for argument in launch.arguments]
+            self._module.launch(launch, pointers, stream, overlap=not first or number > 0)
 
 
 class Slot:
@@ -125,75 +89,72 @@ class GpuRuntime:
     graph too. With more, copies have streams of their own and overlap with the computation of other batches.
     """
 
-    def __init__(self, api: ModuleType, engine_file: Path, in_flight: int = 1) -> None:
+    def __init__(
+        self,
+        engine: str,
+        steps: Sequence[Runner],
+        in_flight: int = 1,
+        constants: Mapping[str, bundle.Constant] | None = None,
+        data: memoryview | None = None,
+        modules: Sequence[driver.Module] = (),
+    ) -> None:
         """Load an engine for `in_flight` batches at once, 1 or more.
 
-        Raises RuntimeError where there is no GPU, where the file is not an engine for it, and with TensorRT's messages.
+        `engine` names it in messages. The steps run in their order. `data` has the bytes of the constants, `modules`
+        the code of the steps; both are freed by `close`. Raises RuntimeError where the steps don't fit one another.
         """
-        self.api = api
-        """TensorRT's Python module, or TensorRT-RTX's."""
         self.slots: list[Slot] = []
         """The buffers of each batch that may be in flight, used in turn."""
-        self.steps: list[PartRunner | KernelRunner] = []
+        self.steps = list(steps)
         """Runners of the steps, in the order in which they run for each batch."""
         self._shared: dict[str, int] = {}
         self._scratch: list[int] = []
-        self._memory: driver.Memory | None = None
-        self._modules: dict[bytes, driver.Module] = {}
+        self._blocks: list[driver.Memory] = []
+        self._modules = list(modules)
         self.streams: list[driver.Stream] = []
         """Streams for the copies to the device, the computation and the copies from the device."""
         self.queued: deque[Slot] = deque()
         """Slots of the batches in flight, the oldest first."""
         self._next = 0
-        found = gpu.current()
-        if found is None:
-            raise RuntimeError(f"{engine_file} runs on a GPU, found no NVIDIA GPU or no driver; run it on its target")
-        steps, constants = bundle.read(engine_file, found.compute_capability)
-        known = {name: TensorSpec(array.shape, array.dtype.name) for name, array in constants.items()}
+        constants = constants or {}
+        known = {name: constant.spec for name, constant in constants.items()}
         inputs: list[str] = []
-        new: PartRunner | KernelRunner
-        for i, step in enumerate(steps):
-            if isinstance(step, bundle.CompiledKernel):
-                if step.code not in self._modules:
-                    self._modules[step.code] = driver.Module(step.code)
-                new = KernelRunner(step, self._modules[step.code])
-            else:
-                new = PartRunner(api, step.code, f"{engine_file}, part {i}")
-            inputs += [name for name in new.inputs if name not in known]
-            for name, spec in new.inputs.items():
+        for step in self.steps:
+            inputs += [name for name in step.inputs if name not in known]
+            for name, spec in step.inputs.items():
                 if known.setdefault(name, spec) != spec:
                     what = f"{name} is written as {known[name]} and read as {spec}"
-                    raise RuntimeError(f"{engine_file}: {what}; build the engine again")
-            known |= new.outputs
-            self.steps.append(new)
+                    raise RuntimeError(f"{engine}: {what}; {bundle.REBUILD}")
+            known |= step.outputs
         # A tensor that a step reads and no earlier step writes is an input of the engine.
         if len(inputs) != 1:
-            raise RuntimeError(f"{engine_file}: one input is needed, found {inputs}; build the engine again")
+            raise RuntimeError(f"{engine}: one input is needed, found {inputs}; {bundle.REBUILD}")
         read = {name for step in self.steps for name in step.inputs}
-        written = {*constants, *(name for step in self.steps for name in step.outputs)}
+        written = {name for step in self.steps for name in step.outputs}
         outputs = [name for name in known if name in written - read]
-        self._place({name: known[name] for name in known if name in read & written}, constants)
+        if data is not None and len(data):
+            self._blocks.append(driver.Memory(len(data)))
+            driver.fill(self._blocks[0].address, data)
+            start = self._blocks[0].address
+            self._shared = {name: start + constant.offset for name, constant in constants.items()}
+        self._place({name: known[name] for name in known if name in read & written})
         self.streams = [driver.Stream() for _ in range(3)]
         for _ in range(in_flight):
             self.slots.append(Slot(known, inputs, outputs))
             self._capture(self.slots[-1], with_copies=in_flight == 1)
 
-    def _place(self, tensors: Mapping[str, TensorSpec], constants: Mapping[str, interface.Array]) -> None:
-        """Allocate one block for all tensors between steps, constants and scratch memory. One step runs at a time."""
+    def _place(self, tensors: Mapping[str, TensorSpec]) -> None:
+        """Allocate one block for all tensors between steps and scratch memory. One step runs at a time."""
         spans = []
         for name, spec in tensors.items():
             used = [i for i, step in enumerate(self.steps) if name in step.inputs or name in step.outputs]
-            first, last = (0, len(self.steps)) if name in constants else (used[0], used[-1])
-            spans.append(memory.Span(first, last, spec.size_bytes))
+            spans.append(memory.Span(used[0], used[-1], spec.size_bytes))
         spans += [memory.Span(i, i, step.scratch_bytes) for i, step in enumerate(self.steps)]
         offsets, total = memory.place(spans)
-        self._memory = driver.Memory(total)
-        addresses = [self._memory.address + offset for offset in offsets]
-        self._shared = dict(zip(tensors, addresses, strict=False))
+        self._blocks.append(driver.Memory(total))
+        addresses = [self._blocks[-1].address + offset for offset in offsets]
+        self._shared |= dict(zip(tensors, addresses, strict=False))
         self._scratch = addresses[len(tensors) :]
-        for name, array in constants.items():
-            if name in self._shared:
-                driver.fill(self._shared[name], array)
 
     def _capture(self, slot: Slot, with_copies: bool) -> None:
         """Capture the computation of a slot, with its copies where they have no streams of their own."""
@@ -205,8 +166,8 @@ class GpuRuntime:
         def enqueue(stream: driver.Stream) -> None:
             if with_copies:
                 slot.upload(stream)
-            for step in self.steps:
-                step.enqueue(stream)
+            for number, step in enumerate(self.steps):
+                step.enqueue(stream, first=number == 0)
             if with_copies:
                 slot.download(stream)
 
@@ -268,9 +229,9 @@ class GpuRuntime:
         """Free the GPU's memory; the engine can't run afterwards. A second call does nothing."""
         for slot in self.slots:
             slot.close()
-        if self._memory is not None:
-            self._memory.close()
-        for module in self._modules.values():
+        for block in self._blocks:
+            block.close()
+        for module in self._modules:
             module.close()
         for stream in self.streams:
             stream.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stages import config
 from stages.engines import interface
-from stages.engines.cuda import runtime, tensorrt_common
+from stages.engines.cuda import tensorrt_common
 from stages.foundation import files, versions
 from stages.inference import plugin
 
@@ -32,7 +32,7 @@ def library() -> ModuleType:
     return interface.library("tensorrt", fix)
 
 
-def installed_version() -> str:
+def installed_version(target: config.Target) -> str:
     """Version of the tensorrt module, such as 8.6.0 or 10.13.0.35."""
     return str(library().__version__)
 
@@ -65,7 +65,7 @@ def load(engine: Path, target: config.Target, in_flight: int = 1) -> interface.R
     """Load an engine on this machine's GPU. Raises RuntimeError where there is none."""
     api = library()
     _register_plugins(api, target)
-    return runtime.GpuRuntime(api, engine, in_flight)
+    return tensorrt_common.load(api, engine, in_flight)
 
 
 def network_flags(version: str, typing: config.Typing) -> list[str]:

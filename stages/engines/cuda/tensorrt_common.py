@@ -1,15 +1,20 @@
-"""Building engines by TensorRT and by TensorRT-RTX, which have the same Python interface.
+"""Building and running engines by TensorRT and by TensorRT-RTX, which have the same Python interface.
 
 Each function takes the module of one of them as `api`. Written for TensorRT 8.6 to 11; the types are those of 10.13, by
 tensorrt-stubs.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from stages import config
+from stages.engines.cuda import driver, gpu, runtime
+from stages.inference.steps import TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -83,3 +88,63 @@ def describe(error: "trt.ParserError") -> str:
 def lines(what: str, messages: list[str]) -> str:
     """A message and TensorRT's own messages, one a line."""
     return "\n".join([f"{what}:", *messages])
+
+
+class EngineRunner:
+    """An engine of TensorRT and its execution context, as the one step of a runtime."""
+
+    def __init__(self, api: ModuleType, code: bytes, name: str) -> None:
+        """Deserialize `code`; `name` is for messages. Raises RuntimeError with TensorRT's messages."""
+        self.api, self.name, self._errors = api, name, list[str]()
+        # The bindings keep logger, runtime and engine alive as long as the context.
+        runtime: trt.Runtime = api.Runtime(logger(api, self._errors))
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(code)
+        if engine is None:
+            raise RuntimeError(lines(f"{api.__name__} can't load {name}", self._errors))
+        # TensorRT 8.6 knows one way to lend scratch memory to a context, TensorRT 11 the other.
+        self._by_call = hasattr(api.IExecutionContext, "set_device_memory")
+        context: trt.IExecutionContext | None
+        if self._by_call:
+            context = engine.create_execution_context(api.ExecutionContextAllocationStrategy.USER_MANAGED)
+            self.scratch_bytes = engine.device_memory_size_v2
+        else:
+            context = engine.create_execution_context_without_device_memory()
+            self.scratch_bytes = engine.device_memory_size
+        if context is None:
+            raise RuntimeError(lines(f"{api.__name__} can't run {name}", self._errors))
+        self.context = context
+        self.inputs: dict[str, TensorSpec] = {}
+        self.outputs: dict[str, TensorSpec] = {}
+        for i in range(engine.num_io_tensors):
+            tensor_name = engine.get_tensor_name(i)
+            dims = engine.get_tensor_shape(tensor_name)
+            shape = tuple(dims[k] for k in range(len(dims)))
+            if min(shape, default=0) < 0:
+                raise RuntimeError(f"{name}: the shape of {tensor_name} must be fixed, found {list(shape)}")
+            dtype = np.dtype(api.nptype(engine.get_tensor_dtype(tensor_name)))
+            is_input = engine.get_tensor_mode(tensor_name) == api.TensorIOMode.INPUT
+            (self.inputs if is_input else self.outputs)[tensor_name] = TensorSpec(shape, dtype.name)
+
+    def bind(self, addresses: Mapping[str, int], scratch: int) -> None:
+        """Set the addresses in device memory of the tensors, by name, and of `scratch_bytes` of scratch memory."""
+        for name in (*self.inputs, *self.outputs):
+            self.context.set_tensor_address(name, addresses[name])
+        if self._by_call:
+            self.context.set_device_memory(scratch, self.scratch_bytes)
+        else:
+            self.context.device_memory = scratch  # type: ignore[attr-defined]  # missing in 10.13's stubs
+
+    def enqueue(self, stream: driver.Stream, first: bool) -> None:
+        """Queue the engine. Raises RuntimeError with TensorRT's messages."""
+        if not self.context.execute_async_v3(stream.handle):
+            raise RuntimeError(lines(f"{self.name} does not run", self._errors))
+
+
+def load(api: ModuleType, engine: Path, in_flight: int) -> runtime.GpuRuntime:
+    """Load an engine of TensorRT on this machine's GPU, for `in_flight` batches at once.
+
+    Raises RuntimeError where there is no GPU, and with TensorRT's messages.
+    """
+    if gpu.current() is None:
+        raise RuntimeError(f"{engine} runs on a GPU, found no NVIDIA GPU or no driver; run it on its target")
+    return runtime.GpuRuntime(str(engine), [EngineRunner(api, engine.read_bytes(), str(engine))], in_flight)

@@ -13,12 +13,12 @@ from typing import Any
 
 from stages import config
 from stages.engines import interface
-from stages.engines.cuda import runtime, tensorrt_common
+from stages.engines.cuda import tensorrt_common
 
 SUFFIX = tensorrt_common.SUFFIX
 
 
-def installed_version() -> str:
+def installed_version(target: config.Target) -> str:
     """Version of the TensorRT-RTX bindings, such as 1.7.1.116."""
     return str(library().__version__)
 
@@ -58,4 +58,4 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
 
 def load(engine: Path, target: config.Target, in_flight: int = 1) -> interface.Runtime:
     """Load an engine on this machine's GPU, one of the target's. Raises RuntimeError where there is none."""
-    return runtime.GpuRuntime(library(), engine, in_flight)
+    return tensorrt_common.load(library(), engine, in_flight)

@@ -1,6 +1,7 @@
 """Launch plans of all kernels: from a call's attributes and tensors and a compute capability to launches on a GPU."""
 
 from stages.engines.cuda.launch_plans import (
+    cast,
     deformable_attention,
     group_norm,
     linear,
@@ -14,6 +15,7 @@ from stages.engines.cuda.launch_plans.plan import Plan
 from stages.inference.steps import KernelCall
 
 PLANNERS = {
+    "Cast": cast.plan,
     "DeformableAttention": deformable_attention.plan,
     "GroupNorm": group_norm.plan,
     "InstanceMerge": merges.instance,
@@ -29,7 +31,7 @@ PLANNERS = {
 
 
 def plan(call: KernelCall, compute_capability: str) -> Plan:
-    """The launch plan of a call on GPUs of one compute capability.
+    """The launch plan of a call on GPUs of one compute capability; "" for PTX, which runs on several.
 
     Raises ValueError where there is no kernel for the operator, or where it can't serve these tensors.
     """

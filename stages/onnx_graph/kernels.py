@@ -1,9 +1,6 @@
-"""Partitions a graph at the nodes of our own operators, into parts that a builder compiles.
+"""Reads graphs of our own operators: nodes, attributes, constants, and shapes, which ONNX's inference does not know."""
 
-The steps of a graph are its parts and the nodes between them, in the order in which they run.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +10,6 @@ from onnx import helper, numpy_helper, shape_inference
 from stages.inference.steps import Attributes, AttributeValue, TensorSpec
 from stages.onnx_graph import passes
 from stages.operators import registry, schema
-
-Step = onnx.ModelProto | onnx.NodeProto
-"""A part, or a node that one of our kernels computes."""
 
 LARGE_BYTES = 1024
 """Larger constants are weights. Smaller ones may be shapes, which shape inference reads."""
@@ -95,81 +89,27 @@ def attributes(node: onnx.NodeProto) -> Attributes:
     return Attributes(found)
 
 
-def split(model: onnx.ModelProto) -> list[Step]:
-    """Partition a model into its steps.
+def calls(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a graph of our operators, in the order in which they run; none of a graph without them.
 
-    Each node goes to the last part from which all its readers can still get its outputs, so that few tensors pass
-    between parts. A part whose nodes can all run in an earlier part is merged into it. A tensor that one part computes
-    and a later step reads is an output of that part and an input of the step. The graph's inputs and outputs keep
-    their names.
+    Raises ValueError where there are other nodes between them, which no kernel computes.
     """
-    inferred = infer_shapes(model)
-    graph, known = inferred.graph, tensors(inferred.graph)
-    kernels = [node for node in graph.node if is_kernel(node)]
-    part_of = _parts(graph, len(kernels))
-    initializers = {i.name for i in graph.initializer}
-    steps: list[Step] = []
-    for number in range(len(kernels) + 1):
-        nodes = [node for node in graph.node if not is_kernel(node) and part_of(node) == number]
-        # In the graph's order: a set's order differs from one process to the next, and so would the file's bytes.
-        made = dict.fromkeys(name for node in nodes for name in node.output)
-        read = list(dict.fromkeys(name for node in nodes for name in node.input if name))
-        inputs = [name for name in read if name not in made.keys() | initializers]
-        later = {name for node in graph.node if is_kernel(node) or part_of(node) > number for name in node.input}
-        later |= {output.name for output in graph.output}
-        outputs = [name for node in nodes for name in node.output if name in later]
-        if nodes:
-            part = helper.make_graph(
-                nodes,
-                f"part_{number}",
-                [value_info(name, known[name]) for name in inputs],
-                [value_info(name, known[name]) for name in outputs],
-                [i for i in graph.initializer if i.name in read],
-                value_info=[value_info(name, known[name]) for name in made if name in known and name not in outputs],
-            )
-            opsets = [o for o in model.opset_import if o.domain != schema.DOMAIN]
-            steps.append(helper.make_model(part, opset_imports=opsets, ir_version=model.ir_version))
-        steps += kernels[number : number + 1]
-    return steps
+    nodes = [node for node in model.graph.node if not (node.op_type == "Constant" and not node.domain)]
+    if not any(map(is_kernel, nodes)):
+        return []
+    if others := [node for node in nodes if not is_kernel(node)]:
+        first = f"{others[0].op_type} {others[0].name or others[0].output[0]}"
+        raise ValueError(
+            f"variant `cuda` has kernels alone, found {len(others)} other nodes, the first of them {first}; set "
+            "another variant in conf/target, and report it"
+        )
+    return nodes
 
 
-def constants(model: onnx.ModelProto, steps: Sequence[Step]) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the constants that the kernels among the steps of a model read, by name."""
+def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the constants that the nodes of our operators read, by name."""
     values = {i.name: i for i in model.graph.initializer}
     values |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
-    read = {name for step in steps if isinstance(step, onnx.NodeProto) for name in step.input}
+    read = {name for node in model.graph.node if is_kernel(node) for name in node.input}
     # Copied, because ONNX's arrays are read-only, and PyTorch warns about those.
     return {name: numpy_helper.to_array(values[name]).copy() for name in sorted(read & values.keys())}
-
-
-def _parts(graph: onnx.GraphProto, count: int) -> Callable[[onnx.NodeProto], int]:
-    """Return a function that gives the number of a node's part, 0 to `count`; see `split`."""
-    latest: dict[str, int] = {}
-    number, found = count, {}
-    for node in reversed(graph.node):
-        if is_kernel(node):
-            number -= 1
-            last = number
-        else:
-            last = min((latest.get(name, count) for name in node.output), default=count)
-        found[node.output[0]] = last
-        for name in node.input:
-            latest[name] = min(latest.get(name, count), last)
-
-    # Tensor -> the first part that can read it: the part that computes it, or the part after the kernel that does.
-    ready: dict[str, int] = {}
-    settled: list[int] = []
-    kernels = [node for node in graph.node if is_kernel(node)]
-    for part in range(count + 1):
-        nodes = [node for node in graph.node if not is_kernel(node) and found[node.output[0]] == part]
-        made = {name for node in nodes for name in node.output}
-        earliest = max((ready.get(name, 0) for node in nodes for name in node.input if name not in made), default=0)
-        target = max((other for other in settled if other >= earliest), default=part)
-        for node in nodes:
-            found[node.output[0]] = target
-            ready |= dict.fromkeys(node.output, target)
-        if nodes and target == part:
-            settled.append(part)
-        if part < count:
-            ready |= dict.fromkeys(kernels[part].output, part + 1)
-    return lambda node: found[node.output[0]]
