@@ -312,7 +312,9 @@ def test_panoptic_merge(dtype: str, frame: tuple[int, int], size: tuple[int, int
 def test_patch_embedding(dtype: str, case: Any) -> None:
     attributes, inputs = kernel_cases.patches(*case, dtype)
     (found,) = run("PatchEmbedding", attributes, inputs)
-    expect(found, *answer("PatchEmbedding", attributes, inputs), 2e-4, 1e-2)
+    # On the CPU: PyTorch's convolutions on a GPU are in TF32 by default.
+    on_cpu = [tensor.cpu() for tensor in on_gpu(inputs)]
+    expect(found, *registry.compute("PatchEmbedding", Attributes(attributes), on_cpu), 2e-4, 1e-2)
 
 
 FRAME_720P = ((720, 1280), (736, 1280), (720, 1280), 100, 116, 1)

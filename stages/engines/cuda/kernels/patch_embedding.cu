@@ -43,7 +43,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float(*const pixels)[PITCH] = reinterpret_cast<float(*)[PITCH]>(shared + K * CHANNELS);
     const int group = threadIdx.x % GROUPS, channel = group * VECTOR, first = threadIdx.x / GROUPS * OWN;
     // Constants, which may be read before the frame is there.
-    for (int i = threadIdx.x; i < K * CHANNELS; i += THREADS) shared[i] = to_float(weight[i]);
+#pragma unroll 4
+    for (int i = threadIdx.x * VECTOR; i < K * CHANNELS; i += THREADS * VECTOR) {
+        const Pack values(weight + i);
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) shared[i + k] = to_float(values.each[k]);
+    }
     float total[OWN][VECTOR];
 #pragma unroll
     for (int k = 0; k < VECTOR; ++k) {
@@ -54,6 +59,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     wait_for_predecessor();
     const Pixels read{frame + size_t(blockIdx.z) * FRAME_H * FRAME_W * 3};
     constexpr float mean[] = {MEAN}, std[] = {STD};
+#pragma unroll 8
     for (int i = threadIdx.x; i < PATCH * TILE * ROW_BYTES; i += THREADS) {
         const int down = i / (TILE * ROW_BYTES), along = i % (TILE * ROW_BYTES), colour = along % 3;
         const int column = blockIdx.x * TILE * PATCH + along / 3;
