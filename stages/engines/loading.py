@@ -6,7 +6,6 @@ from pathlib import Path
 
 from stages import config
 from stages.engines import interface, manifest
-from stages.engines.cuda import bundle
 from stages.inference import frames
 from stages.inference.description import Description
 from stages.inference.predictor import Fit, Predictor
@@ -53,6 +52,9 @@ def load(folder: Path, name: str, target: config.Target, in_flight: int = 1) -> 
     """
     engine = manifest.verified_engine(folder, name, target)
     if target.builder is config.Builder.cuda:
+        # Engines for CPUs need no code for GPUs.
+        from stages.engines.cuda import bundle
+
         bundle.require_described(engine.path, engine.description.steps)
     runtime = interface.backend(target).load(engine.path, target, in_flight)
     return EnginePredictor(runtime, engine.description, engine.sha256)
