@@ -655,7 +655,9 @@ def test_an_archive_that_is_not_of_the_manifests_graph_is_refused(
     described = manifest.description.parse(files.read_json(built / manifest.NAME)["graph"]).steps
     bundle.require_described(engine_file(built), described)
     other = edited(engine_file(built), tmp_path / "other.cuda", change, method)
-    with pytest.raises(RuntimeError, match=rf"other\.cuda is not of the graph.*{message}.*; copy it again, or build it"):
+    with pytest.raises(
+        RuntimeError, match=rf"other\.cuda is not of the graph.*{message}.*; copy it again, or build it"
+    ):
         bundle.require_described(other, described)
 
 
