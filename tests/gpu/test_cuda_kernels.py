@@ -1,8 +1,10 @@
 """Our CUDA kernels against PyTorch's answer. Needs an NVIDIA GPU, NVRTC and torch, and no TensorRT.
 
-Run: python3 -m pytest tests/gpu/test_cuda_kernels.py -m gpu
+Run: python3 -m pytest tests/gpu -m gpu
+Code of an older GPU, such as Orin's, on this one: python3 -m pytest tests/gpu -m gpu --ptx-of 8.7
 """
 
+import os
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,10 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     specs = registry.output_specs(name, Attributes(attributes), [*tensors.values()])
     outs = {f"o{i}": spec for i, spec in enumerate(specs)}
     call = KernelCall(name, Attributes(attributes), tuple(tensors), tuple(outs), tensors | outs)
-    plan = planner.plan(call, found.compute_capability)
-    module = driver.Module(compiler.compile_source(plan.source, plan.defines, found.compute_capability))
+    other = os.environ["PTX_OF"]
+    capability = other or found.compute_capability
+    plan = planner.plan(call, capability)
+    module = driver.Module(compiler.compile_source(plan.source, plan.defines, capability, ptx=bool(other)))
     stream = driver.Stream()
     buffers = {f"i{i}": driver.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}
     for i, array in enumerate(inputs):
