@@ -76,6 +76,12 @@ class _Image(_ImageBase, total=False):
     key: str
 
 
+class _Labels(TypedDict):
+    format: str
+    category_ids_everywhere: list[int]
+    category_ids_partly: list[int]
+
+
 class _ContentBase(TypedDict):
     images: list[_Image]
     annotations: list[Annotation]
@@ -114,12 +120,14 @@ def read(folder: Path) -> PanopticSet:
 def read_labelled(folder: Path, truth: PanopticSet) -> dict[str, Labelled]:
     """Read folder/sources.json: source -> what it labels.
 
-    Raises FileNotFoundError if it is missing, and ValueError if it lacks the source of a picture of `truth`.
+    Raises FileNotFoundError if it is missing, and ValueError if it has another content or lacks the source of a picture
+    of `truth`.
     """
     path = folder / "sources.json"
+    content: dict[str, _Labels] = json_shapes.read(path, dict[str, _Labels], "run `dvc repro convert`")
     found = {
         name: Labelled(one["format"], frozenset(one["category_ids_everywhere"]), frozenset(one["category_ids_partly"]))
-        for name, one in files.read_json(path).items()
+        for name, one in content.items()
     }
     if strange := sorted({entry.source for entry in truth.entries} - found.keys()):
         raise ValueError(f"{path}: no source {strange[0]!r}, which panoptic.json names; run `dvc repro convert`")

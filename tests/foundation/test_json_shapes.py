@@ -107,9 +107,11 @@ PANOPTIC = {
         {"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 1, "category_id": 1, "iscrowd": 0, "area": 3}]}
     ],
 }  # fmt: skip
+SOURCES = {"vistas": {"format": "vistas", "category_ids_everywhere": [1, 2], "category_ids_partly": [3]}}
 READERS: dict[str, tuple[object, Callable[[Path], object]]] = {
     "label_map.json": (CATEGORIES, coco_types.read_label_map),
     "panoptic.json": (PANOPTIC, lambda path: panoptic.read(path.parent)),
+    "sources.json": (SOURCES, lambda path: panoptic.read_labelled(path.parent, panoptic.PanopticSet([], []))),
     "graph.json": (GRAPH, lambda path: description.read(path.parent)),
     "engine.json": (ENGINE, lambda path: manifest.target_of(path.parent)),
     "build.json": (BUILD, lambda path: build_record.read(path.parent, "0")),
