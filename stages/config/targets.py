@@ -138,8 +138,10 @@ class Target:
             rule = "onnx or onnx_gather for a CPU target: CUDA operators run on GPUs only"
             require(self.variant is not Variant.cuda, f"{key}.variant", rule, "cuda")
         if self.device is Device.cuda:
+            rule = "cuda for builder: cuda, which compiles our kernels and nothing else"
+            if self.builder is not Builder.cuda:
+                rule = f"an ONNX variant for builder: {self.builder.value}; our kernels are for builder: cuda"
             alone = (self.builder is Builder.cuda) == (self.variant is Variant.cuda)
-            rule = "cuda exactly for builder: cuda, which compiles our kernels and nothing else"
             require(alone, f"{key}.variant", rule, self.variant.value)
 
     def _check_cuda(self, key: str) -> None:

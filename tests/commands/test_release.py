@@ -144,7 +144,7 @@ def test_artifacts_are_outputs_of_the_pipeline_and_every_target_has_one(tmp_path
     folder = copy_working_tree(tmp_path / "all")
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
     more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx", "gpu")]
-    params.build(folder / "conf", folder / "params.yaml", ["deploy.variants=[onnx,cuda]", *more])
+    params.build(folder / "conf", folder / "params.yaml", ["deploy.variants=[onnx,onnx_gather,cuda]", *more])
     must("git", "init", "-q", cwd=folder)
     with Repo(str(folder)) as repo:
         outs = {Path(out.fs_path).relative_to(folder).as_posix() for out in repo.index.outs}

@@ -46,10 +46,13 @@ def test_params_yaml_is_what_conf_composes(tmp_path: Path) -> None:
         ("runnable=[board]", ["runnable", "cpu", "board"]),
         ("targets.cpu.variant=cuda", ["targets.cpu.variant", "onnx or onnx_gather for a CPU target", "GPUs only"]),
         ("targets.rtx.variant=onnx_plugin_v1", ["targets.rtx.variant", "one without plugins", "onnx_plugin_v1"]),
-        ("targets.rtx.variant=cuda", ["targets.rtx.variant", "cuda exactly for builder: cuda", "cuda"]),
+        (
+            "targets.rtx.variant=cuda",
+            ["targets.rtx.variant", "an ONNX variant for builder: tensorrt_rtx; our kernels", "cuda"],
+        ),
         ("targets.rtx.cuda_major=12", ["targets.rtx.cuda_major", "0 for builder: tensorrt_rtx", "12"]),
         ("targets.rtx.architecture=any", ["targets.rtx.architecture", "that of a CPU", "any"]),
-        ("targets.gpu.variant=onnx", ["targets.gpu.variant", "cuda exactly for builder: cuda", "onnx"]),
+        ("targets.gpu.variant=onnx", ["targets.gpu.variant", "cuda for builder: cuda", "onnx"]),
         ("targets.gpu.cuda_major=11", ["targets.gpu.cuda_major", "one of [12, 13]", "11"]),
         ("targets.gpu.cuda_major=12", ["targets.gpu.builder_version", "begins with cuda_major 12", "13.0"]),
         ("targets.gpu.architecture=x86_64", ["targets.gpu.architecture", "any for builder: cuda", "x86_64"]),
@@ -348,7 +351,7 @@ builder_version: VERSION
 device: cuda
 compute_capabilities: ["8.9"]
 precision: fp16
-variant: cuda
+variant: onnx
 typing: weak
 """
 

@@ -29,7 +29,7 @@ STAGES = {
     ),
     "engine": (
         ["--target", "nosuch", "--graph", "no", "--out", "o", "--timing-cache", "t", "--metrics", "m"],
-        "must be among the targets ['cpu', 'rtx', 'gpu'], found 'nosuch'",
+        "must be among the targets ['cpu', 'gpu', 'rtx'], found 'nosuch'",
     ),
     "verify": (
         ["--target", "cpu", "--engine", "no", "--predictions", "no", "--coco", "no", "--out", "o", "--metrics", "m"],

@@ -60,7 +60,7 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("params") / "params.json"
     targets = sorted(path.stem for path in (REPO / "conf/target").glob("*.yaml"))
     more = [f"+target@targets.{name}={name}" for name in targets if name not in ("cpu", "rtx", "gpu")]
-    variants = "deploy.variants=[onnx,cuda]"
+    variants = "deploy.variants=[onnx,onnx_gather,cuda]"
     done = run("python", "-m", "stages.commands.params", "--out", str(out), "profile=sample", variants, *more, cwd=REPO)
     assert done.returncode == 0, done.stderr
     assert sorted(config.load(out).targets) == targets
