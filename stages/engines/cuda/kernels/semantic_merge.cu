@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) classify(const T* mask_log
         const int count = min(CHUNK, QUERIES - start);
         for (int q = threadIdx.x / PIXELS; q < count; q += THREADS / PIXELS) {
             const float logit = at(mask_logits + size_t(start + q) * LOW_H * LOW_W);
-            inside[q][pixel] = 1 / (1 + expf(-logit));
+            inside[q][pixel] = __fdividef(1, 1 + __expf(-logit));
         }
         for (int i = threadIdx.x; i < count * COLUMNS; i += THREADS)
             of_class[i / COLUMNS][i % COLUMNS] = probabilities[size_t(start) * COLUMNS + i];
