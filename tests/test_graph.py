@@ -164,7 +164,8 @@ def test_exported_graph_answers_as_tao(
 
     model = export.trace(tao, variant, NUM_THINGS, cfg)
     assert not export.DATA_DEPENDENT & {n.op_type for n in model.graph.node}
-    about = description.Description(config.plain(cfg), variant.value, [{"isthing": i < NUM_THINGS} for i in range(116)])
+    categories = [{"id": i + 1, "name": f"class {i}", "isthing": int(i < NUM_THINGS)} for i in range(116)]
+    about = description.Description(config.plain(cfg), variant.value, categories)
     if variant is config.Variant.cuda:
         # Its shapes are known once it is simplified.
         model = simplify.simplify(model, cfg)
@@ -207,7 +208,7 @@ def test_description_vouches_for_its_file(tmp_path: Path) -> None:
     graph.output[0].name = "y"
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
     about = description.Description(
-        config.plain(config.Deploy()), "onnx_gather", [{"id": 1, "isthing": 1}], {"data": "1"}
+        config.plain(config.Deploy()), "onnx_gather", [{"id": 1, "name": "car", "isthing": 1}], {"data": "1"}
     )
     artifact.save(model, tmp_path, about)
     assert description.read(tmp_path).num_things == 1
