@@ -347,3 +347,11 @@ def test_instance_merge(dtype: str, case: Any) -> None:
     np.testing.assert_allclose(np.sort(scores), np.sort(expected[1]), rtol=2e-2, atol=1e-4)
     same = category_ids == expected[2]
     assert (np.unpackbits(mask_bits[same]) == np.unpackbits(expected[0][same])).mean() >= 0.999
+
+
+@pytest.mark.parametrize(("dtype", "to"), [("float32", 10), ("float16", 1)])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 58880, 96)])
+def test_cast(dtype: str, to: int, shape: tuple[int, ...]) -> None:
+    x = (100 * np.random.default_rng(0).standard_normal(shape)).astype(dtype)
+    (found,) = run("Cast", {"to": to}, [x])
+    np.testing.assert_array_equal(found, x.astype("float16" if to == 10 else "float32"))

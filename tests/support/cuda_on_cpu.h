@@ -22,6 +22,7 @@ using std::min;
 struct int4 { int x, y, z, w; };
 struct float4 { float x, y, z, w; };
 inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline float __int_as_float(int bits) { float value; std::memcpy(&value, &bits, 4); return value; }
 inline int __float_as_int(float value) { int bits; std::memcpy(&bits, &value, 4); return bits; }
 inline float __expf(float x) { return expf(x); }
