@@ -77,7 +77,7 @@ def test_an_experiment_starts_from_the_recorded_choice_and_records_its_own(repo:
     [
         ("train.epochs=x", "override train.epochs=x: train.epochs: must be a whole number, 1 or more, found x"),
         ("train.epochs=0", "override train.epochs=0: train.epochs: must be 1 or more, found 0"),
-        ("profile=nix", "conf/profile/nix.yaml not found; in conf/profile there are ['mapillary'"),
+        ("profile=nix", "conf/profile/nix.yaml not found; in conf/profile there are ['ade150', 'camvid'"),
     ],
 )
 def test_a_bad_override_of_an_experiment_is_one_line(repo: Path, override: str, message: str) -> None:

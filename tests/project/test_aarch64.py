@@ -142,7 +142,7 @@ print(json.dumps([manifest.cpu_model(), said]))
 def test_the_device_side_is_imported_and_knows_its_host(board: Path, tmp_path: Path) -> None:
     found = [path for name in FOLDERS for path in (REPO / "stages" / name).rglob("*.py") if path.stem != "__init__"]
     modules = [*STAGES, *(".".join(path.relative_to(REPO).with_suffix("").parts) for path in found)]
-    targets = [f"+target@targets.{name}={name}" for name in ("orin_jp61",)]
+    targets = [f"+target@targets.{name}={name}" for name in ("orin_jp60",)]
     arm = ["++targets.cpu.builder=onnxruntime", f"++targets.cpu.builder_version={target('x86_64').builder_version}"]
     params = tmp_path / "params.json"
     done = run("python", "-m", "stages.commands.params", "--out", str(params), *targets, *arm, cwd=REPO)
@@ -156,7 +156,7 @@ def test_the_device_side_is_imported_and_knows_its_host(board: Path, tmp_path: P
     assert said["arm_cpu"] == "buildable"
     assert said["cpu"].startswith("target cpu needs the CPU architecture x86_64, found aarch64; ")
     # It has the architecture, but not TensorRT.
-    assert said["orin_jp61"].startswith("Python module tensorrt can't be imported")
+    assert said["orin_jp60"].startswith("Python module tensorrt can't be imported")
 
 
 def test_the_engine_finds_there_what_it_finds_here(board: Path, kit: Path, built: Path) -> None:

@@ -237,12 +237,12 @@ def test_push_and_pull(clone: Path, tmp_path: Path) -> None:
 
 def test_a_target_of_another_machine_is_left_out(clone: Path) -> None:
     """A run with such a target ends well; the message says what it needs and how to build it."""
-    compose(clone, "+target@targets.orin_jp61=orin_jp61", "runnable=[cpu,orin_jp61]")
+    compose(clone, "+target@targets.orin_jp60=orin_jp60", "runnable=[cpu,orin_jp60]")
     try:
         shown = must("python", "-m", "stages.commands.reproduce", cwd=clone)
         (line,) = [line for line in shown.splitlines() if line.startswith("not on this host")]
-        assert "orin_jp61: engine@orin_jp61 has never run: target orin_jp61 needs the CPU architecture aarch64" in line
-        assert "found x86_64; run `make engine TARGET=orin_jp61` on such a machine" in line
+        assert "orin_jp60: engine@orin_jp60 has never run: target orin_jp60 needs the CPU architecture aarch64" in line
+        assert "found x86_64; run `make engine TARGET=orin_jp60` on such a machine" in line
         assert "never built" in (clone / "data/report/index.html").read_text()
         plain = run("dvc", "repro", "report", cwd=clone)
         assert plain.returncode != 0
