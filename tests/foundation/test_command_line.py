@@ -167,6 +167,7 @@ import signal, sys, time
 from pathlib import Path
 from stages.foundation import command_line, files
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, has it ignored
 def main():
     try:
         with files.atomic_write(Path({str(tmp_path / "out")!r})) as draft:

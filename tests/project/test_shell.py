@@ -97,7 +97,8 @@ def test_args_are_a_piece_of_a_command(front_door: Path) -> None:
 
 def test_dvc_converts_a_set_whose_path_the_shell_would_take_apart(tmp_path: Path, vistas_set: Path) -> None:
     clone = copy_working_tree(tmp_path / "clone")
-    root = 'data/raw/a b"d&e;f$g(h)$(touch made)|<i>#j\\k ü'
+    # Signs that data.root refuses are in tests/config.
+    root = "data/raw/a b (c) #d [e] {f} ~g %h ü"
     shutil.copytree(vistas_set, clone / root)
     for command in (
         ("git", "init", "-q"),
@@ -106,6 +107,5 @@ def test_dvc_converts_a_set_whose_path_the_shell_would_take_apart(tmp_path: Path
     ):
         done = run(*command, cwd=clone, PYTHONPATH=str(clone))
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    assert not (clone / "made").exists()
     counts = json.loads((clone / "data/metrics/data.json").read_text())
     assert counts["train"]["images"] == 2, counts
