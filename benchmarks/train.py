@@ -117,7 +117,8 @@ def _ends(events: Path) -> list[float]:
 def evaluated(folder: Path, coco: Path) -> dict[str, Any]:
     """Evaluate the checkpoint that `trained` wrote in `folder`; return its figures and the seconds."""
     start = time.perf_counter()
-    arguments = ["--out", "maps", "--metrics", "evaluate.json"]
+    sets = ["--root", str(coco.parent / "set"), "--tables", str(ROOT / "conf/tables")]
+    arguments = [*sets, "--out", "maps", "--metrics", "evaluate.json"]
     stage("evaluate", folder, "--checkpoint", "checkpoint", "--coco", str(coco / "val"), *arguments)
     found = files.read_json(folder / "evaluate.json")
     return {
