@@ -3,7 +3,7 @@
 The same as, in a clone:
 
 python -m tests.support.streets --out data/raw/merged222
-make all PROFILE=smoke OVERRIDES='data=merged222 ~targets.rtx deploy.variants=[onnx]'
+make all PROFILE=smoke OVERRIDES='data=merged222 ~targets.rtx ~targets.gpu deploy.variants=[onnx]'
 """
 
 import csv
@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import copy_working_tree, must
 from tests.support import sets, streets
 
-OVERRIDES = ("data=merged222", "~targets.rtx", "deploy.variants=[onnx]")
+OVERRIDES = ("data=merged222", "~targets.rtx", "~targets.gpu", "deploy.variants=[onnx]")
 
 
 @pytest.fixture(scope="module")
