@@ -39,6 +39,8 @@ def build(checkpoint: Path, coco: Path, root: Path, tables: Path, out: Path, met
     """
     from stages.reference.tao_model import Checkpoint, best_device
 
+    # Read first: evaluation takes hours on a CPU, and a folder without it is none that train wrote.
+    by_tao = _tao_figures(checkpoint / "history.csv")
     truth = panoptic.read(coco)
     labelled = panoptic.read_labelled(coco, truth)
     own, not_computed = protocols.find(labelled, truth.categories, root, tables, cfg.data, cfg.model.mode)
@@ -63,7 +65,7 @@ def build(checkpoint: Path, coco: Path, root: Path, tables: Path, out: Path, met
             _write_table(draft / "confusion.csv", CONFUSION, figures.iou.shares(names))
     found, by_source = figures.summary(), figures.by_source(not_computed)
     result = {**found, **({"by_source": by_source} if by_source else {})}
-    files.write_json(metrics, {**result, "tao": _tao_figures(checkpoint / "history.csv"), "device": device})
+    files.write_json(metrics, {**result, "tao": by_tao, "device": device})
     log.info("%s", headline(found))
     for name, of in by_source.items():
         log.info("%s: %s", name, headline(of))

@@ -81,6 +81,16 @@ def must(*command: str, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
+def committed_copy(folder: Path) -> Path:
+    """Copy the working tree without the figures of its run, and commit it to a repository of its own."""
+    copy_working_tree(folder)
+    shutil.rmtree(folder / "data/metrics", ignore_errors=True)
+    must("git", "init", "-q", cwd=folder)
+    must("git", "add", "-A", cwd=folder)
+    must("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start", cwd=folder)
+    return folder
+
+
 def copy_working_tree(folder: Path) -> Path:
     """Copy what git tracks, changes and new files included, but for dvc.lock; returns the folder."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

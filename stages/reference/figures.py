@@ -17,7 +17,7 @@ from stages.foundation.coco_types import Category
 from stages.metrics.average_precision import AveragePrecision
 from stages.metrics.panoptic_quality import PanopticQuality
 from stages.metrics.semantic import MeanIoU
-from stages.reference.protocols import Protocol
+from stages.reference.protocols import Protocol, separate_objects
 from stages.sets import pngs
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ class Figures:
         """Count one picture."""
         part = self._parts[entry.source]
         part.image_ids.add(entry.image_id)
-        part.has_objects |= any(
-            self.categories[s["category_id"] - 1]["isthing"] and not s["iscrowd"] for s in entry.segments
-        )
+        part.has_objects |= separate_objects(entry.segments, self.categories)
         if config.Mode.panoptic in self.modes:
             merged = predicted.segments[config.Mode.panoptic]
             known = panoptic.without(merged.ids, merged.category_ids, part.unlabelled)

@@ -96,9 +96,7 @@ class Protocol:
         if self.rules.panoptic and (segments := found.get(config.Mode.panoptic)):
             ids, infos = self._truth(raster)
             self.quality.add(ids, infos, *self._segments(segments, raster))
-            self.has_objects |= any(
-                self.answers.classes[s["category_id"] - 1]["isthing"] and not s["iscrowd"] for s in infos
-            )
+            self.has_objects |= separate_objects(infos, self.answers.classes)
 
     def summary(self) -> dict[str, str | dict[str, float]]:
         """Return the name of the evaluation and its figures, 0 to 100.
@@ -155,6 +153,11 @@ class Protocol:
         return table[raster.values], list(infos.values())
 
 
+def separate_objects(segments: Sequence[SegmentInfo], classes: Sequence[Category]) -> bool:
+    """Return whether any of the segments is a thing of its own. `classes` have the ids from 1, in order."""
+    return any(classes[s["category_id"] - 1]["isthing"] and not s["iscrowd"] for s in segments)
+
+
 def _scaled(ids: panoptic.Ids, raster: Raster) -> panoptic.Ids:
     size = raster.values.shape
     if ids.shape == size:
@@ -180,7 +183,7 @@ def find(
     without: dict[str, dict[str, str]] = {}
     for name, one in labelled.items():
         rules = RULES.get(Format(one.format))
-        if rules is None or not (rules.panoptic or rules.semantic):
+        if rules is None:
             continue
         source = cfg.sources.get(name, config.Source())
         raw = formats.find(source, root, f"data.sources.{name}")

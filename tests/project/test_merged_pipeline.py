@@ -8,12 +8,11 @@ make all PROFILE=smoke OVERRIDES='data=merged222 ~targets.rtx ~targets.gpu deplo
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import copy_working_tree, must
+from tests.conftest import committed_copy, must
 from tests.support import sets, streets
 
 OVERRIDES = ("data=merged222", "~targets.rtx", "~targets.gpu", "deploy.variants=[onnx]")
@@ -21,11 +20,7 @@ OVERRIDES = ("data=merged222", "~targets.rtx", "~targets.gpu", "deploy.variants=
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = copy_working_tree(tmp_path_factory.mktemp("merged") / "clone")
-    shutil.rmtree(folder / "data/metrics", ignore_errors=True)
-    must("git", "init", "-q", cwd=folder)
-    must("git", "add", "-A", cwd=folder)
-    must("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start", cwd=folder)
+    folder = committed_copy(tmp_path_factory.mktemp("merged") / "clone")
     scenes = streets.streets(4, 2, 128, 192)
     sets.vistas(folder / "data/raw/merged222/vistas", scenes)
     sets.ade20k(folder / "data/raw/merged222/ade20k", scenes)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from stages.commands import params
-from tests.conftest import copy_working_tree, run
+from tests.conftest import committed_copy, run
 
 TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}, "gpu": {"engine@gpu"}}
 VARIANTS = ("onnx", "cuda")
@@ -46,11 +46,7 @@ def without_provenance(graph: Path) -> str:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the working tree, changes included, in which the smoke profile has been reproduced."""
-    folder = copy_working_tree(tmp_path_factory.mktemp("pipeline") / "clone")
-    shutil.rmtree(folder / "data/metrics", ignore_errors=True)
-    must("git", "init", "-q", cwd=folder)
-    must("git", "add", "-A", cwd=folder)
-    must("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start", cwd=folder)
+    folder = committed_copy(tmp_path_factory.mktemp("pipeline") / "clone")
     must("python", "-m", "stages.commands.params", "--profile", "smoke", cwd=folder)
     assert stages_run(folder) == ALL
     return folder

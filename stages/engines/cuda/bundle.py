@@ -14,7 +14,8 @@ import mmap
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -125,24 +126,20 @@ def read(engine: Path, found: gpu.Gpu) -> Bundle:
     Raises RuntimeError, one line, where the file is not whole or has other content than `write` writes, where it has
     no code for the GPU, and where the GPU's driver is too old for the code.
     """
-    try:
-        with zipfile.ZipFile(engine) as archive:
-            content = _header(archive)
-            compiled = content["compute_capabilities"]
-            chosen = gpu.code_for(found.compute_capability, compiled)
-            if not chosen:
-                raise RuntimeError(
-                    f"{engine} has code for compute capability {', '.join(compiled)}, found "
-                    f"{found.compute_capability} ({found.name}); name it in compute_capabilities of conf/target and "
-                    "build again"
-                )
-            gpu.require_driver(str(engine), content["cuda"], found, chosen == gpu.PTX)
-            kernels = _kernels(content["steps"], chosen)
-            code = {name: _member(archive, name) for name in dict.fromkeys(kernel.plan.code for kernel in kernels)}
-            data = _map(engine, archive)
-            return Bundle(kernels, code, chosen, _constants(content["constants"], len(data)), data)
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
-        raise RuntimeError(f"{engine} is not a whole engine of our kernels: {error}; {REBUILD}") from error
+    with _opened(engine, "a whole engine of our kernels") as archive:
+        content = _header(archive)
+        compiled = content["compute_capabilities"]
+        chosen = gpu.code_for(found.compute_capability, compiled)
+        if not chosen:
+            raise RuntimeError(
+                f"{engine} has code for compute capability {', '.join(compiled)}, found {found.compute_capability} "
+                f"({found.name}); name it in compute_capabilities of conf/target and build again"
+            )
+        gpu.require_driver(str(engine), content["cuda"], found, chosen == gpu.PTX)
+        kernels = _kernels(content["steps"], chosen)
+        code = {name: _member(archive, name) for name in dict.fromkeys(kernel.plan.code for kernel in kernels)}
+        data = _map(engine, archive)
+        return Bundle(kernels, code, chosen, _constants(content["constants"], len(data)), data)
 
 
 def require_described(engine: Path, described: Sequence[steps.Step]) -> None:
@@ -153,11 +150,18 @@ def require_described(engine: Path, described: Sequence[steps.Step]) -> None:
     those of the manifest's SHA-256.
     """
     wanted = [step for step in described if isinstance(step, steps.KernelCall)]
+    with _opened(engine, "of the graph in its manifest") as archive:
+        _require_described(archive, wanted)
+
+
+@contextmanager
+def _opened(engine: Path, expected: str) -> Iterator[zipfile.ZipFile]:
+    """Open an engine's file. An archive that is not `expected` raises RuntimeError, also from the block."""
     try:
         with zipfile.ZipFile(engine) as archive:
-            _require_described(archive, wanted)
+            yield archive
     except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
-        raise RuntimeError(f"{engine} is not of the graph in its manifest: {error}; {REBUILD}") from error
+        raise RuntimeError(f"{engine} is not {expected}: {error}; {REBUILD}") from error
 
 
 def _require_described(archive: zipfile.ZipFile, wanted: Sequence[steps.KernelCall]) -> None:

@@ -40,8 +40,8 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
     """Compile the kernels of the graph in the folder of `onnx_file` and write the engine to `out`.
 
     The file `timing_cache` keeps the compiled code: a build with other weights alone compiles nothing. Raises
-    RuntimeError where NVRTC does not know a compute capability of
-    the target, and ValueError where a kernel can't serve its tensors.
+    RuntimeError where NVRTC does not know a compute capability of the target, and ValueError where a kernel can't serve
+    its tensors.
     """
     folder = onnx_file.parent
     about = description.read(folder)
@@ -60,9 +60,8 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
             ptx = kind == gpu.PTX
             plan = planner.plan(call, "" if ptx else capability)
             # Layers of one kind share their code.
-            name = (
-                f"{kind if ptx else 'sm_' + capability.replace('.', '')}/{Path(plan.source).stem}_{plan.code_digest()}"
-            )
+            folder_in_file = gpu.PTX if ptx else f"sm_{capability.replace('.', '')}"
+            name = f"{folder_in_file}/{Path(plan.source).stem}_{plan.code_digest()}"
             wanted.setdefault(name, (plan, capability, ptx))
             plans[kind] = KernelPlan(name, plan.launches, plan.workspace_bytes)
         entries.append(bundle.kernel_step(call, plans))
