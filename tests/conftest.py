@@ -35,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a value of bytes by its argument, since a test's name must be the same in every process of `make test`.
+
+    By default pytest writes the bytes themselves, and gzip.compress puts the time of day in them: two processes that
+    collected across a second's end had other names, and pytest-xdist stopped.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def vistas_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small generated set in Vistas layout: two training scenes and one for validation."""
