@@ -22,10 +22,14 @@ from stages.vistas.reader import SPLITS
 
 _CLASSES: Final = classes.load("ade20k")
 _NUM_CLASSES: Final = 150
-_THING_IDS: Final = np.flatnonzero(_CLASSES.things()) + 1
+_THING_IDS: Final = np.flatnonzero(_CLASSES.things) + 1
 """Class of the instance benchmark, from 0 -> class of SceneParsing: its things, in their order."""
 _OBJECTS: Final = _NUM_CLASSES + 1
 """First value of the raster that is an object's; values below are classes."""
+_KNOWN: Final = np.arange(256) <= _NUM_CLASSES
+_LABELS: Final = np.concatenate([[-1], np.arange(_NUM_CLASSES), np.full(256, -1)]).astype(np.int32)
+"""Value of the raster -> label, of a picture without objects."""
+_CROWDS: Final = np.concatenate([[False], _CLASSES.things, np.zeros(256, np.bool_)])
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,13 @@ class Ade20k:
         path = scene.annotation
         fix = "use the PNGs of annotations in ADEChallengeData2016, not colour pictures"
         read = pngs.read(path, 8, pngs.GREY, fix)
-        known = np.arange(256) <= _NUM_CLASSES
         rule = "expected 0 for void and 1 to 150; use the PNGs of the download, whose ids no tool has shifted"
-        pngs.require_known(path, read, known, rule)
+        pngs.require_known(path, read, _KNOWN, rule)
         values = read.astype(np.uint16)
-        labels = np.full(_OBJECTS + 256, -1, np.int32)
-        labels[1:_OBJECTS] = np.arange(_NUM_CLASSES)
-        crowds = np.zeros(len(labels), np.bool_)
-        crowds[1:_OBJECTS] = _CLASSES.things()
+        labels = _LABELS.copy()
         if scene.others:
             _add_objects(scene.others[0], path, values, labels)
-        return Raster(values, labels, crowds)
+        return Raster(values, labels, _CROWDS)
 
 
 def _add_objects(path: Path, classes_path: Path, values: pngs.Uint16, labels: pngs.Int32) -> None:

@@ -67,7 +67,7 @@ class Bdd100k:
             found = f"object {twice[0]} has several classes or attributes, expected one of each"
             raise ValueError(f"{name}: {found}; restore the file")
         labels = np.where(of_class, kinds - 1, VOID).astype(np.int32)
-        things = np.append(_CLASSES.things(), False)[labels]
+        things = np.append(_CLASSES.things, False)[labels]
         ignored = flags & _CROWD_OR_IGNORE > 0
         # Stuff to be ignored has no crowds to become one, so it is void.
         labels[(flags & 1 > 0) & ~things] = VOID

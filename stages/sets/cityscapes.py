@@ -44,7 +44,7 @@ class _Coding:
 
 def _coding(label: npt.NDArray[np.int64], single: npt.NDArray[np.bool_], plate: int) -> _Coding:
     """Return a coding from the label of each value, whether it is a single object, and the licence plate's value."""
-    things = np.append(_CLASSES.things(), False)[np.minimum(label, _NUM_LABELS)]
+    things = np.append(_CLASSES.things, False)[np.minimum(label, _NUM_LABELS)]
     inside = label < _NUM_LABELS
     known = inside & (things | ~single)
     labels = np.where(known, label, VOID).astype(np.int32)
@@ -64,7 +64,7 @@ def _kitti(whole: bool) -> _Coding:
         return _coding(_VALUE, np.zeros(len(_VALUE), np.bool_), _PLATE_8)
     # Stuff may have numbers.
     label = _VALUE >> 8
-    things = np.append(_CLASSES.things(), False)[np.minimum(label, _NUM_LABELS)]
+    things = np.append(_CLASSES.things, False)[np.minimum(label, _NUM_LABELS)]
     return _coding(label, things & (_VALUE & 255 > 0), _PLATE_16)
 
 

@@ -5,6 +5,7 @@ Without a color the class gets one of Pascal VOC's palette, whose bits are those
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ class Classes:
                 result[value] = label
         return result
 
+    @cached_property
     def things(self) -> npt.NDArray[np.bool_]:
         """Return whether each label is a thing, bool [labels]."""
         return np.array([label.instances for label in self.labels], np.bool_)

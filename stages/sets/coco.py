@@ -28,6 +28,10 @@ from stages.sets.raw_set import VOID, Problem, Raster, Scene
 from stages.vistas.labels import Label
 
 _STUFF: Final = classes.load("coco_stuff")
+_STUFF_TABLE: Final = np.append(_STUFF.table(256)[1:], VOID).astype(np.int32)
+"""Value of a map, category id - 1 -> label; 255 is void, -2 in none."""
+_STUFF_LABELS: Final = np.where(_STUFF_TABLE < 0, VOID, _STUFF_TABLE).astype(np.int32)
+_STUFF_CROWDS: Final = np.append(_STUFF.things, False)[_STUFF_LABELS]
 _MAX_OBJECTS: Final = (1 << 16) - 1
 _JSON: Final = {config.Format.coco_panoptic: "panoptic", config.Format.coco_instances: "instances"}
 _ANNOTATION: Final = {config.Format.coco_panoptic: "segments_info", config.Format.coco_instances: "segmentation"}
@@ -250,12 +254,9 @@ class CocoStuff:
         """Decode a map of stuff and things."""
         path = scene.annotation
         values = pngs.read(path, 8, pngs.GREY, "use the PNGs of stuffthingmaps_trainval2017.zip")
-        table = np.roll(_STUFF.table(257), -1)[:256]
-        table[255] = VOID
         rule = "expected category ids - 1, and 255 for void; use the PNGs of stuffthingmaps_trainval2017.zip"
-        pngs.require_known(path, values, table > -2, rule)
-        labels = np.where(table < 0, VOID, table).astype(np.int32)
-        return Raster(values.astype(np.uint16), labels, np.append(_STUFF.things(), False)[labels])
+        pngs.require_known(path, values, _STUFF_TABLE > -2, rule)
+        return Raster(values.astype(np.uint16), _STUFF_LABELS, _STUFF_CROWDS)
 
 
 def _jsons(root: Path, chosen: config.Format, split: str) -> list[Path]:

@@ -75,7 +75,7 @@ class Voc:
         labels[:_NUM_LABELS] = np.arange(_NUM_LABELS)
         labels[number[inside] + 255] = kind[inside]
         crowds = np.zeros(512, np.bool_)
-        crowds[:_NUM_LABELS] = _CLASSES.things()
+        crowds[:_NUM_LABELS] = _CLASSES.things
         return Raster(values, labels, crowds)
 
 
