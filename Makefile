@@ -76,19 +76,19 @@ engines: params ## Build the engines that this host can build, or one with TARGE
 	@python -m stages.commands.build_engines --target="$$TARGET"
 
 .PHONY: kit
-kit: env ## Pack what another machine needs to build an engine, in outputs/kit_ID.tar [TARGET=id]
-	@test -n "$$TARGET" || { echo "error: name a target, such as make kit TARGET=orin_jp61" >&2; exit 1; }
+kit: env ## Pack an engine, or its graph, with all that another machine needs to measure it, in outputs/kit_ID.tar [TARGET=id]
+	@test -n "$$TARGET" || { echo "error: name a target, such as make kit TARGET=orin" >&2; exit 1; }
 	@python -m stages.commands.kit --target="$$TARGET" $${OUT:+--out="$$OUT"}
 
 .PHONY: engine
-engine: ## On a board: build, verify, time and pack an engine in outputs/engine_ID.tar [TARGET=id DEVICE_PYTHON=python3]
+engine: ## In a clone on a board: build, verify, time, pack outputs/results_ID.tar [TARGET=id DEVICE_PYTHON=python3]
 	@test -n "$$TARGET" || { echo "error: name a target, such as make engine TARGET=orin_jp61" >&2; exit 1; }
 	@"$$DEVICE_PYTHON" -m stages.commands.engine --target="$$TARGET" $${OUT:+--out="$$OUT"}
 
-.PHONY: adopt
-adopt: env ## Check an engine that another machine built, and take it over with its figures [FILE=engine_ID.tar]
-	@test -n "$$FILE" || { echo "error: name a file of make engine, such as make adopt FILE=engine_orin_jp61.tar" >&2; exit 1; }
-	@python -m stages.commands.adopt -- "$$FILE"
+.PHONY: import-results
+import-results: env ## Check what another machine measured or built, and take it over [FILE=results_ID.tar]
+	@test -n "$$FILE" || { echo "error: name the results of a kit, such as make import-results FILE=results_orin.tar" >&2; exit 1; }
+	@python -m stages.commands.import_results -- "$$FILE"
 
 .PHONY: sweep
 sweep: env ## Run a grid of parameters as experiments, print metrics [GRID=... STAGE=evaluate LAUNCHER=dvc|slurm JOBS=n]

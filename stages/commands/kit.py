@@ -1,12 +1,11 @@
-"""kit: pack all that another machine needs to build, verify and time an engine. Not a DVC stage.
+"""kit: pack all that another machine needs to verify, time and run an engine. Not a DVC stage.
 
-Run by `make kit TARGET=id` where the graph was made. The tar file holds the code, the parameters as JSON, the graph,
-the validation pictures with their truth, and the checkpoint's maps. Unpacked on a board, `make engine TARGET=id` needs
-Python with NumPy, OpenCV and the engine's builder, and no network. Next is `make adopt` with the file that it writes.
+Run by `make kit TARGET=id`. The tar file holds a folder with the code of the device side, the parameters as JSON, the
+validation pictures with their truth, the checkpoint's maps, and the engine. Where this host can't build the engine, the
+graph is in its place, and the other machine builds. There it needs Python with NumPy and OpenCV, and no network. Next is
+`make import-results` with the file that the machine writes.
 """
 
-import io
-import json
 import os
 import shlex
 import tarfile
@@ -14,15 +13,23 @@ from pathlib import Path
 
 from stages import config
 from stages.coco import panoptic
-from stages.commands import engine as device
-from stages.commands import pipeline_state
-from stages.engines import build_record
+from stages.commands import board, pipeline_state, results
+from stages.engines import build_record, manifest
 from stages.foundation import command_line, dvc_project, files
 
-CODE = ("stages", "Makefile")
+CODE = (
+    *("stages/__init__.py", "stages/engine.py", "stages/verify.py", "stages/benchmark.py"),
+    *(
+        f"stages/{name}"
+        for name in ("coco", "config", "doctor", "engines", "foundation", "inference", "media", "metrics")
+    ),
+    *(f"stages/commands/{name}.py" for name in ("__init__", "board", "doctor", "predict", "results")),
+)
+"""Code of the device side: a command there imports nothing else (a test checks that)."""
+MAIN = Path(__file__).with_name("kit_main.py")
 
 
-def pictures(coco: Path = device.COCO) -> list[Path]:
+def pictures(coco: Path = results.COCO) -> list[Path]:
     """Return the validation pictures by their paths from the current folder.
 
     Raises ValueError where one is outside of it: the paths in the set lead to nowhere on another machine.
@@ -38,41 +45,57 @@ def pictures(coco: Path = device.COCO) -> list[Path]:
     return found
 
 
-def contents(target: config.Target) -> list[Path]:
-    """Return the files of a kit but for params.json and kit.json, sorted, by their paths from the current folder."""
-    folders = [Path(name) for name in CODE] + [device.graph_folder(target), device.COCO, device.PREDICTIONS]
+def contents(engine_or_graph: Path) -> list[Path]:
+    """Return the files of a kit that are here too, sorted, by their paths from the current folder."""
+    folders = [*map(Path, CODE), engine_or_graph, results.COCO, results.PREDICTIONS]
     found = [path for top in folders for path in (sorted(top.rglob("*")) if top.is_dir() else [top])]
     kept = [p for p in found if p.is_file() and "__pycache__" not in p.parts and not p.name.endswith(("~", ".swp"))]
     return sorted({*kept, *pictures()})
 
 
+def builds_here(name: str, target: config.Target) -> bool:
+    """Return whether this host can build the engine of a target, so that its kit has the engine."""
+    try:
+        manifest.check_host(name, target)
+    except (RuntimeError, ModuleNotFoundError):
+        return False
+    return True
+
+
+def readme(folder: str, builds: bool) -> str:
+    """Return the lines to run on the other machine, with Python 3.10 or newer, NumPy and OpenCV."""
+    commands = [*(["build"] if builds else []), *results.MEASURED, "predict SOURCE --out seen"]
+    return "".join(f"python3 {folder} {command}\n" for command in commands)
+
+
 def build(out: Path, name: str, cfg: config.Config) -> None:
     """Write the kit for target `name` to the tar file `out`.
 
-    Raises RuntimeError where a part of it is out of date, so that no engine is built from it in vain, and ValueError
-    where `out` is another file.
+    Raises RuntimeError where a part of it is out of date, so that nothing is measured in vain, and ValueError where
+    `out` is another file.
     """
     target = config.find_target(cfg, name)
-    device.require_former(out, build_record.KIT)
+    results.require_former(out, build_record.KIT)
+    carried = builds_here(name, target)
+    source = results.Layout(Path(), name).engine if carried else results.graph_folder(target)
     with dvc_project.opened() as repo:
-        pipeline_state.require_fresh(repo, device.graph_folder(target), "make the kit")
+        pipeline_state.require_fresh(repo, source, "make the kit")
     commit, dirty = build_record.git_state()
+    folder = f"kit_{name}"
     # DVC's outputs may be links into its cache.
     with files.atomic_write(out) as draft, tarfile.open(draft, "w", dereference=True) as tar:
-        for path in contents(target):
-            tar.add(path, recursive=False)
-        _add(tar, device.PARAMETERS.name, config.plain(cfg))
-        _add(tar, build_record.KIT, {"commit": commit, "dirty": dirty})
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB. On the machine of the engine, in an empty folder:")
-    print(f"  tar xf {shlex.quote(out.name)} && make engine TARGET={name}")
-    print(f"Then here, with the file that it names: make adopt FILE=engine_{name}.tar")
-
-
-def _add(tar: tarfile.TarFile, name: str, content: object) -> None:
-    encoded = (json.dumps(content, indent=2) + "\n").encode()
-    member = tarfile.TarInfo(name)
-    member.size = len(encoded)
-    tar.addfile(member, io.BytesIO(encoded))
+        results.add_text(tar, f"{folder}/README", text := readme(folder, not carried))
+        tar.add(MAIN, f"{folder}/__main__.py")
+        for path in contents(source):
+            tar.add(path, f"{folder}/{path}", recursive=False)
+        results.add_json(tar, f"{folder}/{board.PARAMETERS}", config.plain(cfg))
+        results.add_json(tar, f"{folder}/{build_record.KIT}", {"target": name, "commit": commit, "dirty": dirty})
+    what = "with the engine" if carried else "with the graph, from which that machine builds the engine"
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {what}. On the machine that the engine is for:")
+    print("".join(f"  {line}\n" for line in [f"tar xf {shlex.quote(out.name)}", *text.splitlines()]), end="")
+    print(f"Then here, with the file that it names: make import-results FILE=results_{name}.tar")
+    if name not in cfg.runnable:
+        print(f"Add {name} to `runnable` in the profile before, so that stages take its figures (docs/targets.md).")
 
 
 def main() -> None:

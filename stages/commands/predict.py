@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,8 +115,8 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
     return Summary(latencies.count, seconds, p50, p99, source.skipped, source.dropped)
 
 
-def main() -> None:
-    """Command line of `make predict`."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of `make predict`. `arguments` are those of the process by default."""
     parser = command_line.parser(__doc__)
     parser.add_argument("--engine", type=Path, required=True, help="folder of an engine, such as data/engines/cpu")
     parser.add_argument("--source", required=True, help="picture, folder, video, camera number, or URL (rtsp://...)")
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument(
         "--max-picture-mpx", type=int, default=picture_limit.DEFAULT_MPX, help="most pixels of a picture, in millions"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     picture_limit.set_limit(args.max_picture_mpx)
     source = open_source(args.source)
     for number in (signal.SIGINT, signal.SIGTERM):

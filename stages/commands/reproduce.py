@@ -2,7 +2,7 @@
 
 Run by `make all`. Plain `dvc repro` stops at the first engine that is for another machine. This command leaves out the
 engines that this host can't build, with their `verify` and `benchmark`, and says for each of them what it needs and
-which command builds it. What such a machine built and `make adopt` took over stays in use.
+which command builds it. What such a machine built or measured and `make import-results` took over stays in use.
 """
 
 import subprocess
@@ -89,7 +89,7 @@ def main() -> int:
     skipped = elsewhere(cfg)
     names = {stage for target in skipped.values() for stage in target.stages}
     for target in skipped.values():
-        # DVC's cache may have an adopted engine. No message where it doesn't.
+        # DVC's cache may have an imported engine. No message where it doesn't.
         subprocess.run(["dvc", "checkout", "--quiet", *target.stages], check=False, capture_output=True)
     with dvc_project.opened() as repo:
         require_sources(repo, cfg.data)

@@ -95,7 +95,7 @@ def targets() -> list[Line]:
         level = REQUIRED if name in cfg.runnable and target.builder in config.CPU_BUILDERS else OPTIONAL
         required = builder + (f", a GPU of {capabilities}" if target.builder is config.Builder.tensorrt else "")
         problem = _problem(manifest.check_host, name, target)
-        fix = f"make engine TARGET={name} on such a machine, then make adopt (docs/targets.md)"
+        fix = f"make kit TARGET={name}, build there, then make import-results (docs/targets.md)"
         lines.append(line(f"build {name}", required, problem or "all of it", not problem, fix, level))
         required = builder + (f", a GPU of {capabilities}" if capabilities else "")
         problem = _problem(manifest.check_run_host, name, target)

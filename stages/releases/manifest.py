@@ -168,7 +168,7 @@ def _engine(source: Source, name: str) -> Json:
 
 
 def _metrics(source: Source, targets: Iterable[str]) -> Json:
-    """Return the figures of all stages, and those of engines that ran on other machines and were adopted."""
+    """Return the figures of all stages, and those of engines that ran on other machines and were imported."""
     paths = {path for path in source.outputs if path.startswith("data/metrics/") and path.endswith(".json")}
     ran = (f"data/metrics/{stage}_{name}.json" for name in targets for stage in ("verify", "benchmark"))
     paths |= {path for path in ran if source.exists(path)}

@@ -43,7 +43,7 @@ STAGES = {
     "commands.summary": (["--data", "no"], "no/metrics/evaluate.json not found; run `make all`"),
     "commands.build_engines": (["--target", "nosuch"], "must be among the targets"),
     "commands.engine": (["--target", "nosuch"], "must be among the targets"),
-    "commands.adopt": (["no.tar"], "no.tar: No such file or directory"),
+    "commands.import_results": (["no.tar"], "no.tar: No such file or directory"),
     "commands.predict": (["--engine", "no", "--source", "a\nb"], r"a\nb not found; give SOURCE a picture"),
     "commands.infer": (
         ["--checkpoint", "no", "--label-map", "no", "--source", "no", "--out", "o"],
