@@ -2,7 +2,7 @@
 
 Run as `python3 kit_ID verify | benchmark | predict SOURCE` with the folder that `make kit` packed. Where the kit has a
 graph in place of an engine, `build` comes first. Needs Python 3.10 or newer with NumPy and OpenCV; an engine of another
-builder than `cuda` also needs that builder. When engine and figures are complete, they are packed for `make import-results`.
+builder than `cuda` also needs that builder. Complete figures are packed for `make import-results`.
 """
 
 import shlex

@@ -1,6 +1,6 @@
 """engine: build, verify, time and pack an engine in a clone on the machine that it is for. Runs on devices.
 
-Run by `make engine TARGET=id` in a clone with a DVC remote, from which it pulls what it needs. A machine without a clone
+Run by `make engine TARGET=id` in a clone with a DVC remote, from which it pulls what it needs. A machine without one
 gets a kit (`make kit`). Needs Python 3.10 or newer with NumPy, OpenCV and the builder, and no PyTorch.
 `make import-results` takes the tar file over into the workspace.
 """

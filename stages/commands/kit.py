@@ -1,9 +1,9 @@
 """kit: pack all that another machine needs to verify, time and run an engine. Not a DVC stage.
 
 Run by `make kit TARGET=id`. The tar file holds a folder with the code of the device side, the parameters as JSON, the
-validation pictures with their truth, the checkpoint's maps, and the engine. Where this host can't build the engine, the
-graph is in its place, and the other machine builds. There it needs Python with NumPy and OpenCV, and no network. Next is
-`make import-results` with the file that the machine writes.
+validation pictures with their truth, the checkpoint's maps, and the engine. If this host can't build the engine, the
+graph is in its place, and the other machine builds. There it needs Python with NumPy and OpenCV, and no network. Next
+is `make import-results` with the file that the machine writes.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Results of an engine on another machine: one tar file that the machine writes and `make import-results` takes.
 
 results.json in it has a record for each stage that ran there: verify and benchmark, and engine where the engine was
-built there. A record is made when its stage ends, with the hashes of what its figures depend on and of the files that it
+built there. A record is made when its stage ends, with the hashes of what its figures depend on and of the files it
 wrote. So figures that were edited by hand, or measured by other code or on other data, are seen. Runs on devices.
 """
 
