@@ -3,7 +3,7 @@
 It says in one line what the machine lacks, before it imports code that needs it. So it must be read by any Python 3.
 """
 
-import importlib.util
+import importlib
 import sys
 
 PACKAGES = {"numpy": "NumPy", "cv2": "OpenCV"}
@@ -11,12 +11,14 @@ PACKAGES = {"numpy": "NumPy", "cv2": "OpenCV"}
 if __name__ == "__main__":
     if sys.version_info < (3, 10):  # noqa: UP036
         sys.exit("Python 3.10 or newer is needed, found {}.{} ({})".format(*sys.version_info[:2], sys.executable))
-    missing = [name for module, name in PACKAGES.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        sys.exit(
-            f"{' and '.join(missing)} not found by {sys.executable}; install it: python3 -m pip install numpy "
-            "opencv-python-headless, or on a Jetson: sudo apt install python3-numpy python3-opencv"
-        )
+    for module, name in PACKAGES.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            sys.exit(
+                f"{name} can't be imported by {sys.executable} ({error}); install it: python3 -m pip install numpy "
+                "opencv-python-headless, or on a Jetson: sudo apt install python3-numpy python3-opencv"
+            )
 
     from stages.commands import board
     from stages.foundation import command_line

@@ -138,7 +138,7 @@ def _require_up_to_date(root: Path) -> None:
     if stale:
         raise RuntimeError(
             f"{len(stale)} stages are stale:\n{_lines(stale)}\n"
-            "run `make all`, or `make pull` for what is not in cache, or `make import-results` for another machine's engine"
+            "run `make all`, or `make pull` for what is not in cache, or `make import-results` for another machine's"
         )
 
 

@@ -277,6 +277,8 @@ def status(state: TargetState) -> str:
     where = f" at {state.machine}" if state.machine else ""
     when = f" on {state.date}" if state.date else ""
     origin = f"built, timed{where}{when}" if state.timed_only else f"built{where}{when}"
+    if state.measured_on:
+        origin += f", measured on {state.measured_on}"
     return f"stale: {state.reason}; {origin}" if state.state is State.stale else origin
 
 
@@ -315,11 +317,14 @@ def machines(states: Mapping[str, TargetState]) -> list[dict[str, str]]:
     """Return a row per machine that built or timed an engine, with its targets."""
     found: dict[tuple[str, ...], list[str]] = {}
     for name, state in states.items():
-        host = ((state.timed or {}).get("built") or state.timed or {}).get("host")
-        if host:
+        timed = state.timed or {}
+        for host in ((timed.get("built") or {}).get("host"), timed.get("host")):
+            if not host:
+                continue
             gpu = host.get("gpu")
             graphics = f"{gpu['name']}, driver {gpu['driver']}" if gpu else "not used"
             key = (host.get("name", ""), host["cpu"], graphics, host.get("system", ""), host.get("python", ""))
-            found.setdefault(key, []).append(name)
+            if name not in found.setdefault(key, []):
+                found[key].append(name)
     columns = ("name", "cpu", "gpu", "system", "python")
     return [{**dict(zip(columns, key, strict=True)), "targets": ", ".join(names)} for key, names in found.items()]

@@ -44,6 +44,8 @@ class TargetState:
     """The machine that built the engine, or, where that was not recorded, the one that timed it. None: not known."""
     date: str = ""
     """UTC, as 2026-11-28: when `machine` built or timed the engine. Empty where that was not recorded."""
+    measured_on: Machine | None = None
+    """The machine that timed the engine, if another one built it."""
     timed_only: bool = False
     """True if machine and date are those of the timing."""
     commit: str = ""
@@ -96,13 +98,14 @@ def _state(
     verified, timed = (_of(engine, metrics.get(f"{stage}_{name}")) for stage in ("verify", "benchmark"))
     built = (timed or {}).get("built") or {}
     origin = built or timed or {}
-    host = origin.get("host")
+    host, measured_on = origin.get("host"), (timed or {}).get("host")
     reason = _staleness(engine, target, graphs)
     return TargetState(
         target=name,
         state=State.stale if reason else State.built,
         machine=_machine(host) if host else None,
         date=origin.get("date", "")[:10],
+        measured_on=_machine(measured_on) if built and _machine(measured_on) != _machine(host) else None,
         timed_only=bool(origin) and not built,
         commit=origin.get("commit", ""),
         dirty=bool(origin.get("dirty")),
