@@ -346,6 +346,13 @@ def test_an_engine_is_shown_with_its_machine_and_date(workspace: Path, cfg: conf
     found = state(workspace, cfg, "cpu")
     assert (found.state, found.date, found.command) == (targets.State.built, "2026-11-27", "")
     assert tables.status(found) == "built at a <host>, a <CPU> on 2026-11-27"
+    assert len(tables.machines({"cpu": found})) == 1
+    host = json.loads((workspace / "data/metrics/benchmark_cpu.json").read_text())["host"]
+    change(workspace, "benchmark_cpu", host={**host, "name": "a board"})
+    found = state(workspace, cfg, "cpu")
+    assert tables.status(found) == "built at a <host>, a <CPU> on 2026-11-27, measured on a board, a <CPU>"
+    assert [row["name"] for row in tables.machines({"cpu": found})] == ["a <host>", "a board"]
+    change(workspace, "benchmark_cpu", host=host)
     change(workspace, "benchmark_cpu", built=None)
     assert tables.status(state(workspace, cfg, "cpu")) == "built, timed at a <host>, a <CPU> on 2026-11-28"
 

@@ -98,14 +98,16 @@ def _state(
     verified, timed = (_of(engine, metrics.get(f"{stage}_{name}")) for stage in ("verify", "benchmark"))
     built = (timed or {}).get("built") or {}
     origin = built or timed or {}
-    host, measured_on = origin.get("host"), (timed or {}).get("host")
+    host = origin.get("host")
+    machine = _machine(host) if host else None
+    measured_on = _machine(timed["host"]) if timed and built else None
     reason = _staleness(engine, target, graphs)
     return TargetState(
         target=name,
         state=State.stale if reason else State.built,
-        machine=_machine(host) if host else None,
+        machine=machine,
         date=origin.get("date", "")[:10],
-        measured_on=_machine(measured_on) if built and _machine(measured_on) != _machine(host) else None,
+        measured_on=None if measured_on == machine else measured_on,
         timed_only=bool(origin) and not built,
         commit=origin.get("commit", ""),
         dirty=bool(origin.get("dirty")),

@@ -1,57 +1,30 @@
 """The device side on a clean Python 3.10 with NumPy and OpenCV alone, as on a board."""
 
-import os
-import shutil
+import ast
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stages import config
+from stages.commands import kit
 from stages.foundation import files
 from tests.conftest import REPO, run
-from tests.support import graphs
+from tests.support import boards, graphs
 
 FOLDERS = ["doctor", "engines", "inference", "media", "metrics"]
 STAGES = [
     "stages.engine", "stages.verify", "stages.benchmark",
-    "stages.commands.doctor", "stages.commands.engine", "stages.commands.predict",
+    "stages.commands.board", "stages.commands.doctor", "stages.commands.engine", "stages.commands.predict",
 ]  # fmt: skip
 """Commands that run on a device. The modules that they import must run there too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]
-PACKAGES = ["numpy<2.3", "opencv-python-headless<5"]
-
-
-def python_310() -> Iterator[Path]:
-    """Interpreters that may be Python 3.10; pyenv's shims answer to the name and then fail."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    yield from sorted(root.glob("versions/3.10.*/bin/python3.10"))
-    yield from sorted((Path.home() / ".local/share/uv/python").glob("cpython-3.10*/bin/python3.10"))
-    if found := shutil.which("python3.10"):
-        yield Path(found)
 
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of such an environment."""
-    for base in python_310():
-        if (
-            run(str(base), "-c", "import sys; raise SystemExit(sys.version_info[:2] != (3, 10))", cwd=REPO).returncode
-            == 0
-        ):
-            break
-    else:
-        pytest.skip("no Python 3.10 on PATH, in pyenv's or in uv's folder")
-    folder = tmp_path_factory.mktemp("device") / "venv"
-    uv = shutil.which("uv") or str(REPO / ".tools/bin/uv")
-    for command in (
-        [uv, "venv", "--quiet", "--python", str(base), str(folder)],
-        [uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), *PACKAGES],
-    ):
-        done = run(*command, cwd=REPO)
-        assert done.returncode == 0, done.stderr
-    return folder / "bin/python"
+    return boards.clean_python(tmp_path_factory.mktemp("device") / "venv")
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +41,7 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_device(device: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)}
-    return subprocess.run([device, *arguments], cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+    return boards.on(device, *arguments, cwd=cwd, PYTHONPATH=str(REPO))
 
 
 def test_every_module_of_the_device_side_is_imported(device: Path, tmp_path: Path) -> None:
@@ -134,3 +106,58 @@ def test_the_guards_read_a_sidecar_there(device: Path, tmp_path: Path) -> None:
     )
     done = on_device(device, "-c", code, cwd=tmp_path)
     assert "Python module onnxruntime can't be imported" in done.stderr.splitlines()[-1]
+
+
+ONLY_IN_A_WORKSPACE = {
+    ("stages/benchmark.py", "stages.reference.tao_model"),  # with a checkpoint
+    ("stages/doctor/project.py", "stages.remotes"),
+    ("stages/doctor/project.py", "stages.sets"),
+}
+
+
+def test_a_kit_has_all_the_code_that_its_code_imports() -> None:
+    """Also imports in functions, of which a test without that builder or GPU runs only some."""
+    tops = [REPO / name for name in kit.CODE]
+    inside = {p for top in tops for p in (top.rglob("*.py") if top.is_dir() else [top])}
+    missing = set()
+    for path in inside:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+            for name in (name for name in names if name.startswith("stages.")):
+                file = REPO / name.replace(".", "/")
+                found = [file.with_suffix(".py"), file / "__init__.py"]
+                if any(p.exists() for p in found) and not inside & {*found}:
+                    missing.add((path.relative_to(REPO).as_posix(), name))
+    strange = {
+        (where, name)
+        for where, name in missing
+        if not any(name.startswith(n) and where == w for w, n in ONLY_IN_A_WORKSPACE)
+    }
+    assert strange == set()
+
+
+@pytest.mark.parametrize("lacks", ["numpy", "cv2"])
+def test_a_kit_says_which_package_a_machine_lacks(device: Path, tmp_path: Path, lacks: str) -> None:
+    """A package that is there and can't be imported, such as OpenCV without libGL, is no traceback either."""
+    (tmp_path / "kit_x").mkdir()
+    (tmp_path / "kit_x/__main__.py").write_text(kit.MAIN.read_text())
+    (tmp_path / "broken" / lacks).mkdir(parents=True)
+    (tmp_path / "broken" / lacks / "__init__.py").write_text("raise ImportError('libGL.so.1: no such file')")
+    done = boards.on(device, "kit_x", "verify", cwd=tmp_path, PYTHONPATH=str(tmp_path / "broken"))
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "can't be imported by" in line
+    assert "libGL.so.1: no such file); install it: python3 -m pip install numpy opencv" in line
+
+
+def test_a_kit_says_which_python_it_needs(tmp_path: Path) -> None:
+    old = next(iter(sorted((boards.PYENV / "versions").glob("3.[6-9].*/bin/python3"))), None)
+    if old is None:
+        pytest.skip("no Python before 3.10 in pyenv's folder")
+    (tmp_path / "kit_x").mkdir()
+    (tmp_path / "kit_x/__main__.py").write_text(kit.MAIN.read_text())
+    done = boards.on(old, "kit_x", "verify", cwd=tmp_path)
+    assert (done.returncode, done.stderr.startswith("Python 3.10 or newer is needed, found 3.")) == (1, True)
+    assert len(done.stderr.splitlines()) == 1

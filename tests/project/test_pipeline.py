@@ -12,8 +12,11 @@ from pathlib import Path
 import onnx
 import pytest
 
+from stages import config
 from stages.commands import params
+from stages.engines.cuda import gpu
 from tests.conftest import committed_copy, run
+from tests.support import boards
 
 TARGET_STAGES = {"cpu": {"engine@cpu", "verify@cpu", "benchmark@cpu"}, "rtx": {"engine@rtx"}, "gpu": {"engine@gpu"}}
 VARIANTS = ("onnx", "cuda")
@@ -315,28 +318,95 @@ BOARD = (
 
 @pytest.fixture(scope="module")
 def board_engine(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of `make engine`, built from a kit in a folder that has nothing else."""
+    """Results with an engine that the other machine built from its kit, in a folder that has nothing else.
+
+    The workspace's host lacks the builder here, as it lacks TensorRT, so that the kit has the graph.
+    """
     compose(clone, *BOARD)
     folder = tmp_path_factory.mktemp("machines") / "a board"
-    folder.mkdir()
-    must("python", "-m", "stages.commands.kit", "--target", "board", "--out", str(folder / "kit.tar"), cwd=clone)
+    (folder / "lacking/onnxruntime").mkdir(parents=True)
+    (folder / "lacking/onnxruntime/__init__.py").write_text("raise ImportError('not on this host')")
+    make_kit = ("python", "-m", "stages.commands.kit", "--target", "board", "--out", str(folder / "kit.tar"))
+    done = run(*make_kit, cwd=clone, PYTHONPATH=str(folder / "lacking"))
+    assert done.returncode == 0, done.stderr
+    assert "with the graph, from which that machine builds" in done.stdout
     must("tar", "xf", "kit.tar", cwd=folder)
-    assert not (folder / "data/checkpoint").exists()
-    assert "engine_board.tar" in must("make", "engine", "TARGET=board", cwd=folder)
+    assert not (folder / "kit_board/data/checkpoint").exists()
+    assert not (folder / "kit_board/data/engines").exists()
+    done = run("python", "kit_board", "verify", cwd=folder, PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (
+        1, "no engine here yet: this machine builds it; run `python3 kit_board build`\n",
+    )  # fmt: skip
+    for line in (folder / "kit_board/README").read_text().splitlines()[:3]:
+        shown = must("python", *line.split()[1:], cwd=folder)
+    assert "make import-results FILE=results_board.tar" in shown
     compose(clone)
-    return folder / "outputs/engine_board.tar"
+    return folder / "kit_board/outputs/results_board.tar"
 
 
-def repacked(tar_file: Path, folder: Path, change: Callable[[Path], None]) -> Path:
-    """Unpack into `folder`, change something, and pack it again."""
+@pytest.fixture(scope="module")
+def measured(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the workspace's own engine, measured with its kit in a clean Python 3.10 with OpenVINO."""
+    folder = tmp_path_factory.mktemp("measured")
+    compose(clone)
+    version = config.load(clone / "params.yaml").targets["cpu"].builder_version
+    python = boards.clean_python(folder / "venv", f"openvino=={version}")
+    shown = must("python", "-m", "stages.commands.kit", "--target", "cpu", "--out", str(folder / "kit.tar"), cwd=clone)
+    assert "with the engine." in shown
+    must("tar", "xf", "kit.tar", cwd=folder)
+    assert not (folder / "kit_cpu/data/onnx").exists()
+    pictures = sorted((folder / "kit_cpu/data/raw").rglob("images"))
+    verify, benchmark, predict = (folder / "kit_cpu/README").read_text().splitlines()
+    assert predict == "python3 kit_cpu predict SOURCE --out seen"
+    for line, expected in ((verify, "next: python3 kit_cpu benchmark"), (benchmark, "results_cpu.tar")):
+        done = boards.on(python, *line.split()[1:], cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+    done = boards.on(python, "kit_cpu", "predict", str(pictures[0]), "--out", "seen", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "seen/segments.jsonl").exists()
+    return folder / "kit_cpu/outputs/results_cpu.tar"
+
+
+def test_a_kit_for_a_gpu_says_that_there_is_none(clone: Path, tmp_path: Path) -> None:
+    if gpu.current():
+        pytest.skip("this host has a GPU")
+    python = boards.clean_python(tmp_path / "venv")
+    shown = must(
+        "python", "-m", "stages.commands.kit", "--target", "gpu", "--out", str(tmp_path / "kit.tar"), cwd=clone
+    )
+    assert "Add gpu to `runnable`" in shown
+    must("tar", "xf", "kit.tar", cwd=tmp_path)
+    for command in (["verify"], ["benchmark"], ["predict", str(clone / "data/raw/sample/validation/images")]):
+        done = boards.on(python, "kit_gpu", *command, cwd=tmp_path)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("target gpu needs a GPU of compute capability 7.5 or ")
+        assert "found no NVIDIA GPU or no driver; run it on such a machine" in line
+    assert not (tmp_path / "kit_gpu/outputs").exists()
+
+
+def repacked(tar_file: Path, folder: Path, change: Callable[[Path], None], forged: bool = True) -> Path:
+    """Unpack into `folder`, change something, and pack it again; `forged` with records that fit the changed files."""
     must("tar", "xf", str(tar_file), "-C", str(folder), cwd=folder)
     change(folder / "data")
-    must("tar", "cf", "changed.tar", "data", cwd=folder)
+    if forged:
+        boards.reseal(folder)
+    must("tar", "cf", "changed.tar", "results.json", "data", cwd=folder)
     return folder / "changed.tar"
 
 
 def edit_json(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def edit_graph(path: Path, **values: object) -> None:
+    edit_json(path, graph={**json.loads(path.read_text())["graph"], **values})
+
+
+def edit_record(path: Path, stage: str, **values: object) -> None:
+    stages = json.loads(path.read_text())["stages"]
+    edit_json(path, stages={**stages, stage: {**stages[stage], **values}})
 
 
 WRONG = {
@@ -346,11 +416,15 @@ WRONG = {
     ),
     "other bytes": (
         lambda data: (data / "engines/board/board.onnx").write_bytes(b"other"),
-        "board.onnx: SHA-256",
+        "in the results (board.onnx)",
     ),
     "another target's fields": (
         lambda data: edit_json(data / "engines/board/engine.json", architecture="aarch64"),
         "has targets.board.architecture 'aarch64', params.yaml has 'x86_64'",
+    ),
+    "another graph": (
+        lambda data: edit_graph(data / "engines/board/engine.json", sha256="0" * 64),
+        "engine board is of graph 0000",
     ),
     "an engine that is not accurate": (
         lambda data: edit_json(data / "metrics/verify_board.json", pixel_agreement_pct=12.5),
@@ -364,46 +438,133 @@ WRONG = {
         lambda data: edit_json(data / "engines/board/build.json", code_sha256="0"),
         "was built by other code (commit",
     ),
-    "no record": (lambda data: (data / "engines/board/build.json").unlink(), "has no build.json"),
-    "a part is missing": (lambda data: (data / "metrics/benchmark_board.json").unlink(), "is missing in it"),
+    "measured by other code": (
+        lambda data: edit_record(data.parent / "results.json", "benchmark", code_sha256="0"),
+        "was measured by other code (commit",
+    ),
+    "other data": (
+        lambda data: edit_record(data.parent / "results.json", "verify", inputs={}),
+        "was measured on another validation set",
+    ),
+    "timed otherwise": (
+        lambda data: edit_record(data.parent / "results.json", "benchmark", parameters={"frames": 3}),
+        "was timed with benchmark {'frames': 3}, params.yaml has",
+    ),
+    "not measured": (
+        lambda data: edit_json(data.parent / "results.json", stages={}),
+        "found the stages [], expected verify and benchmark",
+    ),
+    "no record of the build": (
+        lambda data: edit_json(data / "engines/board/build.json", engine_sha256="0"),
+        "no build.json",
+    ),
+    "a part is missing": (
+        lambda data: (data / "metrics/benchmark_board.json").unlink(),
+        "benchmark_board.json is not as `benchmark` wrote it: SHA-256 no such file",
+    ),
+    "a file too many": (
+        lambda data: (data / "engines/board/more").write_text("x"),
+        "engines/board/more, which no stage",
+    ),
     "a link": (lambda data: (data / "engines/board/more").symlink_to("/etc/passwd"), "engines/board/more in it"),
+    "an older file": (lambda data: (data.parent / "results.json").write_text("{}"), "results.json: "),
 }
+EDITED = {
+    "accuracy": (
+        lambda data: edit_json(data / "metrics/verify_cpu.json", pq=99.0),
+        "verify_cpu.json is not as `verify`",
+    ),
+    "speed": (lambda data: edit_json(data / "metrics/benchmark_cpu.json", frames=1), "is not as `benchmark` wrote it"),
+    "a map": (lambda data: next((data / "verify/cpu/panoptic").iterdir()).write_bytes(b""), "is not as `verify` wrote"),
+}
+
+
+def refused(clone: Path, results: Path, message: str) -> None:
+    lock, metrics = (clone / "dvc.lock").read_bytes(), read_all(clone / "data/metrics")
+    done = run("python", "-m", "stages.commands.import_results", str(results), cwd=clone)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert (clone / "dvc.lock").read_bytes() == lock
+    assert read_all(clone / "data/metrics") == metrics
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_engine_is_refused(clone: Path, board_engine: Path, kind: str, tmp_path: Path) -> None:
     change, message = WRONG[kind]
     compose(clone, *BOARD)
-    lock = (clone / "dvc.lock").read_bytes()
     try:
-        changed = repacked(board_engine, tmp_path, change)
-        done = run("python", "-m", "stages.commands.adopt", str(changed), cwd=clone)
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
-        assert message in line
+        refused(
+            clone, repacked(board_engine, tmp_path, change, kind not in {"a part is missing", "an older file"}), message
+        )
         assert not (clone / "data/engines/board").exists()
-        assert (clone / "dvc.lock").read_bytes() == lock
     finally:
         compose(clone)
 
 
+@pytest.mark.parametrize("kind", EDITED)
+def test_figures_that_were_edited_by_hand_are_refused(clone: Path, measured: Path, kind: str, tmp_path: Path) -> None:
+    change, message = EDITED[kind]
+    refused(clone, repacked(measured, tmp_path, change, forged=False), message)
+
+
+def test_edits_before_the_results_are_packed_are_refused_there(measured: Path, tmp_path: Path) -> None:
+    kit = Path(shutil.copytree(measured.parents[1], tmp_path / "kit_cpu", symlinks=True))
+    edit_json(kit / "data/metrics/verify_cpu.json", pq=99.0)
+    done = boards.on(measured.parents[2] / "venv/bin/python", "kit_cpu", "benchmark", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "verify_cpu.json is not as `verify` wrote it" in done.stderr.splitlines()[-1]
+
+
+def test_results_of_an_engine_that_is_not_here_are_refused(clone: Path, measured: Path, tmp_path: Path) -> None:
+    def change(data: Path) -> None:
+        manifest = data / "engines/cpu/engine.json"
+        edit_json(manifest, engine={**json.loads(manifest.read_text())["engine"], "sha256": "0" * 64})
+
+    refused(
+        clone, repacked(measured, tmp_path, change), "in data/engines/cpu of this workspace (cpu.blob); measure again"
+    )
+
+
+def test_figures_of_the_engine_here_are_imported(clone: Path, measured: Path) -> None:
+    before = read_all(clone / "data/metrics")
+    engine = (clone / "data/engines/cpu/engine.json").stat()
+    shown = must("python", "-m", "stages.commands.import_results", str(measured), cwd=clone)
+    assert "engine cpu, measured on " in shown
+    try:
+        assert stages_run(clone) == {"report"}
+        timed = json.loads((clone / "data/metrics/benchmark_cpu.json").read_text())
+        assert timed["host"]["python"].startswith("3.10.")
+        assert "eager" not in timed
+        assert (clone / "data/engines/cpu/engine.json").stat() == engine
+    finally:
+        for name, content in before.items():
+            (clone / "data/metrics" / name).write_bytes(content)
+        must("dvc", "commit", "-q", "-f", "benchmark@cpu", "verify@cpu", cwd=clone)
+        stages_run(clone)
+
+
 def test_a_workspace_that_changed_since_takes_no_engine(clone: Path, board_engine: Path) -> None:
     for overrides, message in (
-        ((), "this is an engine of target board, params.yaml has cpu, rtx, gpu; add it to the profile"),
+        ((), "these are results of target board, params.yaml has cpu, rtx, gpu; add it to the profile"),
         ((*BOARD, "runnable=[cpu]"), "target board is not in `runnable` (cpu)"),
         ((*BOARD, "targets.board.threads=2"), "has targets.board.threads 1, params.yaml has 2"),
         ((*BOARD, "deploy.overlap_threshold=0.1"), "is out of date"),
     ):
         compose(clone, *overrides)
-        done = run("python", "-m", "stages.commands.adopt", str(board_engine), cwd=clone)
+        done = run("python", "-m", "stages.commands.import_results", str(board_engine), cwd=clone)
         compose(clone)
         assert (done.returncode, message in done.stderr) == (1, True), done.stderr
 
 
-def test_an_engine_of_another_machine_is_adopted(clone: Path, board_engine: Path) -> None:
+def test_an_engine_of_another_machine_is_imported(clone: Path, board_engine: Path) -> None:
     compose(clone, *BOARD)
     try:
-        shown = must("python", "-m", "stages.commands.adopt", str(board_engine), cwd=clone)
+        shown = must("python", "-m", "stages.commands.import_results", str(board_engine), cwd=clone)
         assert "git add dvc.lock data/metrics" in shown
         assert stages_run(clone) == {"report"}
         verified, timed = (
@@ -443,12 +604,12 @@ def test_a_clone_pulls_what_an_engine_needs(clone: Path, tmp_path: Path) -> None
         assert refused.returncode != 0
         assert f"remote store, {store}: dvc pull failed" in refused.stderr
         assert "Traceback" not in refused.stderr
-        assert not (board / "outputs/engine_board.tar").exists()
+        assert not (board / "outputs/results_board.tar").exists()
         cut.parent.mkdir(exist_ok=True)
         cut.unlink(missing_ok=True)
         cut.write_bytes(whole)
         must("make", "engine", "TARGET=board", cwd=board)
-        assert (board / "outputs/engine_board.tar").stat().st_size > 1e6
+        assert (board / "outputs/results_board.tar").stat().st_size > 1e6
         assert not (board / "data/checkpoint").exists()
         assert not (board / "data/raw/sample/training").exists()
     finally:
