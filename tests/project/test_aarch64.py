@@ -4,7 +4,6 @@ Both sides have the same versions of the packages, so only the CPU differs. See 
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -16,14 +15,16 @@ import pytest
 
 from stages import config, engine, export, sample, simplify
 from stages.coco import panoptic
-from stages.engines import interface, loading, manifest
+from stages.commands import kit as kits
+from stages.engines import build_record, interface, loading, manifest
 from stages.foundation import files, picture_files
 from stages.inference import description
 from stages.media import recording
 from stages.onnx_graph import artifact
 from tests.conftest import REPO, run
+from tests.engines.test_kernels import GPUS, network
 from tests.project.test_device_side import FOLDERS, STAGES
-from tests.support import aarch64, networks
+from tests.support import aarch64, boards, networks
 
 pytestmark = pytest.mark.slow
 
@@ -60,9 +61,8 @@ def kit(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Path:
     In place of the checkpoint's maps it has those of this host's engine `x86_cpu`, which is there too. The network's
     weights are random.
     """
-    folder = tmp_path_factory.mktemp("kit")
-    shutil.copytree(REPO / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPO / "Makefile", folder)
+    folder = tmp_path_factory.mktemp("board") / "kit_arm_cpu"
+    copy_code(folder, "arm_cpu")
     cfg = config.load(REPO / "params.yaml")
     # Small, since the CPU is emulated. Pictures have the frame's size: OpenCV scales them on Arm by other code, whose
     # pixels differ by 1 of 255 (docs/targets.md).
@@ -97,12 +97,26 @@ def kit(tmp_path_factory: pytest.TempPathFactory, tao_wheel: None) -> Path:
             writer.add(entry, found.ids, found.category_ids)
     for writer in writers:
         writer.close()
+    about = {"format": "vistas", "category_ids_everywhere": [c["id"] for c in CATEGORIES], "category_ids_partly": []}
+    files.write_json(folder / COCO / "sources.json", {"": about})
     return folder
 
 
+def copy_code(folder: Path, name: str) -> None:
+    """Write what `make kit` writes beside parameters and data."""
+    for path in (REPO / code for code in kits.CODE):
+        out = folder / path.relative_to(REPO)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, out, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, out)
+    shutil.copy(kits.MAIN, folder / "__main__.py")
+    files.write_json(folder / build_record.KIT, {"target": name, "commit": "", "dirty": True})
+
+
 def on_board(board: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([board, *arguments], cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+    return boards.on(board, *arguments, cwd=cwd, PYTHONPATH=str(REPO))
 
 
 def must(board: Path, *arguments: str, cwd: Path) -> str:
@@ -113,10 +127,11 @@ def must(board: Path, *arguments: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def built(board: Path, kit: Path) -> Path:
-    """The engine's folder, after `make engine` on the board: built, verified, timed and packed."""
-    done = run("make", "engine", "TARGET=arm_cpu", f"DEVICE_PYTHON={board}", cwd=kit)
-    assert done.returncode == 0, done.stderr
-    with tarfile.open(kit / "outputs/engine_arm_cpu.tar") as tar:
+    """The engine's folder, after the kit's commands on the board: built, verified, timed and packed."""
+    for command in ("build", "verify", "benchmark"):
+        done = boards.on(board, kit.name, command, cwd=kit.parent)
+        assert done.returncode == 0, done.stderr
+    with tarfile.open(kit / "outputs/results_arm_cpu.tar") as tar:
         assert {"data/engines/arm_cpu/build.json", "data/metrics/benchmark_arm_cpu.json"} <= set(tar.getnames())
     return kit / "data/engines/arm_cpu"
 
@@ -188,3 +203,32 @@ def test_each_side_refuses_the_others_engine(board: Path, kit: Path, built: Path
     done = on_board(board, *command, str(kit / "data/engines/x86_cpu"), cwd=kit)
     expected = "target x86_cpu needs the CPU architecture x86_64, found aarch64; run it on such a machine\n"
     assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_an_engine_of_our_kernels_needs_nothing_there_but_a_gpu(board: Path, kit: Path, tmp_path: Path) -> None:
+    """It was built here, on another architecture: all is checked there up to the GPU, which the emulation lacks."""
+    folder = tmp_path / "kit_orin"
+    copy_code(folder, "orin")
+    shutil.copytree(kit / "data/coco", folder / "data/coco")
+    shutil.copytree(kit / "data/evaluate", folder / "data/evaluate")
+    cfg = config.load(kit / "params.json")
+    cfg.targets, cfg.runnable = {"orin": GPUS}, ["orin"]
+    files.write_json(folder / "params.json", config.plain(cfg))
+    (tmp_path / "graph").mkdir()
+    artifact.save(network(), tmp_path / "graph", description.Description({}, "cuda", CATEGORIES))
+    built = folder / "data/engines/orin"
+    engine.build(tmp_path / "graph", built, "orin", GPUS, tmp_path / "cache", tmp_path / "engine.json")
+
+    picture = str(next((folder / COCO).glob("*.jpg")))
+    for command in (["verify"], ["benchmark"], ["predict", picture]):
+        done = boards.on(board, folder.name, *command, cwd=tmp_path)
+        expected = (
+            "target orin needs a GPU of compute capability 8.6 or 9.0, or a later one, found no NVIDIA GPU or no driver"
+        )
+        assert (done.returncode, done.stderr) == (1, f"{expected}; run it on such a machine\n")
+
+    file = built / str(files.read_json(built / manifest.NAME)["engine"]["file"])
+    file.write_bytes(file.read_bytes()[:-1])
+    done = boards.on(board, folder.name, "verify", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is not the manifest's" in done.stderr
