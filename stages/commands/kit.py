@@ -9,6 +9,7 @@ is `make import-results` with the file that the machine writes.
 import os
 import shlex
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 from stages import config
@@ -88,7 +89,9 @@ def build(out: Path, name: str, cfg: config.Config) -> None:
         tar.add(MAIN, f"{folder}/__main__.py")
         for path in contents(source):
             tar.add(path, f"{folder}/{path}", recursive=False)
-        results.add_json(tar, f"{folder}/{board.PARAMETERS}", config.plain(cfg))
+        # One target, so that `doctor` there asks for nothing that others need.
+        its_own = replace(cfg, targets={name: target}, runnable=[name])
+        results.add_json(tar, f"{folder}/{board.PARAMETERS}", config.plain(its_own))
         results.add_json(tar, f"{folder}/{build_record.KIT}", {"target": name, "commit": commit, "dirty": dirty})
     what = "with the engine" if carried else "with the graph, from which that machine builds the engine"
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {what}. On the machine that the engine is for:")

@@ -355,6 +355,7 @@ def measured(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "with the engine." in shown
     must("tar", "xf", "kit.tar", cwd=folder)
     assert not (folder / "kit_cpu/data/onnx").exists()
+    assert list(config.load(folder / "kit_cpu/params.json").targets) == ["cpu"]
     pictures = sorted((folder / "kit_cpu/data/raw").rglob("images"))
     verify, benchmark, predict = (folder / "kit_cpu/README").read_text().splitlines()
     assert predict == "python3 kit_cpu predict SOURCE --out seen"
