@@ -171,7 +171,10 @@ def test_the_device_side_is_imported_and_knows_its_host(board: Path, tmp_path: P
     assert said["arm_cpu"] == "buildable"
     assert said["cpu"].startswith("target cpu needs the CPU architecture x86_64, found aarch64; ")
     # It has the architecture, but not TensorRT.
-    assert said["orin_jp60"].startswith("Python module tensorrt can't be imported")
+    expected = (
+        "target orin_jp60 needs tensorrt 8.6 and a GPU of compute capability 8.7: Python module tensorrt can't be"
+    )
+    assert said["orin_jp60"].startswith(expected)
 
 
 def test_the_engine_finds_there_what_it_finds_here(board: Path, kit: Path, built: Path) -> None:
