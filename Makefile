@@ -30,9 +30,13 @@ JOBS ?= auto
 FILE ?=
 DEVICE_PYTHON ?= python3
 PARAMS ?= params.yaml
+# OpenSSH keys, read where something is signed or checked (docs/security.md).
+SIGNING_KEY ?=
+ALLOWED_SIGNERS ?=
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL
+VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL \
+	SIGNING_KEY ALLOWED_SIGNERS
 # Only if it is given: `OVERRIDES=` drops the overrides that params.yaml records.
 VALUES += $(if $(filter undefined,$(origin OVERRIDES)),,OVERRIDES)
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
@@ -153,6 +157,12 @@ pull: env ## Download the artifacts that dvc.lock names and the run cache from t
 release: env ## Write manifest and model card of this commit's artifacts, commit and tag them [VERSION=1.2.0]
 	@test -n "$$VERSION" || { echo "error: name a version, such as make release VERSION=1.2.0" >&2; exit 1; }
 	@python -m stages.commands.release --version="$$VERSION" $(ARGS)
+
+.PHONY: get
+get: env ## Take an artifact of a release, signature and hashes checked [URL=git VERSION=1.2.0 NAME=engine-rtx OUT=folder]
+	@test -n "$$URL" && test -n "$$VERSION" && test -n "$$NAME" || { \
+		echo "error: name a release, such as make get URL=https://github.com/you/project VERSION=1.2.0 NAME=engine-rtx" >&2; exit 1; }
+	@python -m stages.commands.get --url="$$URL" --version="$$VERSION" --name="$$NAME" $${OUT:+--out="$$OUT"}
 
 .PHONY: release-check
 release-check: env ## Derive a release's manifest again from its commit and compare [VERSION=1.2.0]

@@ -12,6 +12,7 @@ from stages import benchmark, config, engine, verify
 from stages.commands import predict, results
 from stages.engines import build_record, manifest
 from stages.foundation import command_line, files
+from stages.releases import signing
 
 PARAMETERS = Path("params.json")
 
@@ -39,10 +40,11 @@ def measure(layout: results.Layout, stage: str, cfg: config.Config) -> None:
     results.record(layout, stage, cfg)
 
 
-def finish(layout: results.Layout, with_engine: bool, out: Path) -> None:
-    """Pack the results into the tar file `out`, and say what is next."""
+def finish(layout: results.Layout, with_engine: bool, out: Path, key: Path | None) -> None:
+    """Pack the results into the tar file `out`, write their signature by `key` beside it, and say what is next."""
     results.pack(layout, with_engine, out)
-    print(f"{files.printable(out)}: {out.stat().st_size / 1e6:.1f} MB. Copy it to the workspace; there:")
+    both = f" and {signed.name}" if (signed := signing.sign_file(out, key)) else ""
+    print(f"{files.printable(out)}: {out.stat().st_size / 1e6:.1f} MB. Copy it{both} to the workspace; there:")
     print(f"  make import-results FILE={shlex.quote(out.name)}")
 
 
@@ -65,6 +67,7 @@ def main() -> None:
     source.add_argument("--out", help="folder for overlays and segments.jsonl; default: nothing is written")
     source.add_argument("--limit", type=int, default=0, help="end after this many frames; 0: at the source's end")
     args = parser.parse_args()
+    key = signing.key()
     if args.command == "build":
         build(layout, cfg)
     elif builds and not layout.engine.is_dir():
@@ -79,7 +82,7 @@ def main() -> None:
     if missing := results.missing(layout, cfg):
         print(f"next: {again} {missing[0]}")
     else:
-        finish(layout, builds, layout.root / f"outputs/results_{name}.tar")
+        finish(layout, builds, layout.root / f"outputs/results_{name}.tar", key)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from stages.coco import panoptic
 from stages.commands import board, results
 from stages.engines import manifest
 from stages.foundation import command_line, files
+from stages.releases import signing
 from stages.remotes import connection
 
 
@@ -53,8 +54,10 @@ def require(paths: Iterable[Path], name: str) -> None:
             )
 
 
-def build(name: str, cfg: config.Config, out: Path) -> None:
+def build(name: str, cfg: config.Config, out: Path, key: Path | None = None) -> None:
     """Build, verify and time the engine of target `name`; pack it with its figures into the tar file `out`.
+
+    Its signature by `key` is written beside it.
 
     Raises RuntimeError where this host is not what the target needs, or the engine is not as accurate as required; then
     nothing is packed. Raises ValueError where `out` is another file.
@@ -75,7 +78,7 @@ def build(name: str, cfg: config.Config, out: Path) -> None:
     board.build(layout, cfg)
     for stage in results.MEASURED:
         board.measure(layout, stage, cfg)
-    board.finish(layout, with_engine=True, out=out)
+    board.finish(layout, with_engine=True, out=out, key=key)
 
 
 def main() -> None:
@@ -85,7 +88,8 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters; .json needs no reader")
     parser.add_argument("--out", type=Path, help="tar file; default: outputs/results_TARGET.tar")
     args = parser.parse_args()
-    build(args.target, config.load(args.params), args.out or Path(f"outputs/results_{args.target}.tar"))
+    out = args.out or Path(f"outputs/results_{args.target}.tar")
+    build(args.target, config.load(args.params), out, signing.key())
 
 
 if __name__ == "__main__":

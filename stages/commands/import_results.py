@@ -1,7 +1,7 @@
 """import_results: take over what another machine measured, once it is shown to be this workspace's. Not a DVC stage.
 
-Run by `make import-results FILE=results_ID.tar` with the file that a kit or `make engine` wrote. Everything is checked
-before anything changes: each file against the record of its stage; code, parameters and data of the measurement, the
+Run by `make import-results FILE=results_ID.tar` with the file that a kit or `make engine` wrote. With ALLOWED_SIGNERS its
+signature, FILE.sig, is checked before it is opened. Everything is checked before anything changes: each file against the record of its stage; code, parameters and data of the measurement, the
 target's fields, the graph and the checkpoint against those here; the hash of the engine in all figures; and the figures
 against `verify` of the parameters. An engine that was built there is checked too and taken over; otherwise it must be
 the engine that is here. Then DVC records the files as the outputs of their stages.
@@ -25,6 +25,7 @@ from stages.commands import pipeline_state, results
 from stages.engines import build_record, manifest
 from stages.foundation import command_line, dvc_project, files, versions
 from stages.inference import description
+from stages.releases import signing
 
 FILE_NAME = re.compile(
     r"results\.json|data/engines/[^/]+/[^/]+|data/verify/[^/]+/(panoptic/)?[^/]+|data/metrics/[^/]+\.json"
@@ -187,6 +188,8 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="results that a kit or `make engine` wrote")
     tar_file = parser.parse_args().file
     tar_file.stat()  # Before a folder is made.
+    if signers := signing.signers():
+        print(f"{tar_file}: signed by {signing.require_file(tar_file, signers)}")
     cfg = config.load()
     Path("outputs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import", dir="outputs") as scratch:

@@ -17,6 +17,7 @@ from stages.coco import panoptic
 from stages.commands import board, pipeline_state, results
 from stages.engines import build_record, manifest
 from stages.foundation import command_line, dvc_project, files
+from stages.releases import signing
 
 CODE = (
     *("stages/__init__.py", "stages/engine.py", "stages/verify.py", "stages/benchmark.py"),
@@ -25,6 +26,7 @@ CODE = (
         for name in ("coco", "config", "doctor", "engines", "foundation", "inference", "media", "metrics")
     ),
     *(f"stages/commands/{name}.py" for name in ("__init__", "board", "doctor", "predict", "results")),
+    *(f"stages/releases/{name}.py" for name in ("__init__", "received", "signing")),
 )
 """Code of the device side: a command there imports nothing else (a test checks that)."""
 MAIN = Path(__file__).with_name("kit_main.py")
@@ -69,8 +71,8 @@ def readme(folder: str, builds: bool) -> str:
     return "".join(f"python3 {folder} {command}\n" for command in commands)
 
 
-def build(out: Path, name: str, cfg: config.Config) -> None:
-    """Write the kit for target `name` to the tar file `out`.
+def build(out: Path, name: str, cfg: config.Config, key: Path | None = None) -> None:
+    """Write the kit for target `name` to the tar file `out`, and its signature by `key` beside it.
 
     Raises RuntimeError where a part of it is out of date, so that nothing is measured in vain, and ValueError where
     `out` is another file.
@@ -93,8 +95,12 @@ def build(out: Path, name: str, cfg: config.Config) -> None:
         its_own = replace(cfg, targets={name: target}, runnable=[name])
         results.add_json(tar, f"{folder}/{board.PARAMETERS}", config.plain(its_own))
         results.add_json(tar, f"{folder}/{build_record.KIT}", {"target": name, "commit": commit, "dirty": dirty})
+    signed = signing.sign_file(out, key)
     what = "with the engine" if carried else "with the graph, from which that machine builds the engine"
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {what}. On the machine that the engine is for:")
+    if signed:
+        verify = f"ssh-keygen -Y verify -n {signing.NAMESPACE} -f ALLOWED_SIGNERS -I SIGNER"
+        print(f"  {verify} -s {shlex.quote(signed.name)} < {shlex.quote(out.name)}")
     print("".join(f"  {line}\n" for line in [f"tar xf {shlex.quote(out.name)}", *text.splitlines()]), end="")
     print(f"Then here, with the file that it names: make import-results FILE=results_{name}.tar")
     if name not in cfg.runnable:
@@ -107,7 +113,7 @@ def main() -> None:
     parser.add_argument("--target", required=True, help="target id, a key of targets in params.yaml")
     parser.add_argument("--out", type=Path, help="tar file; default: outputs/kit_TARGET.tar")
     args = parser.parse_args()
-    build(args.out or Path(f"outputs/kit_{args.target}.tar"), args.target, config.load())
+    build(args.out or Path(f"outputs/kit_{args.target}.tar"), args.target, config.load(), signing.key())
 
 
 if __name__ == "__main__":

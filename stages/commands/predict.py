@@ -7,6 +7,8 @@ was read. Files that can't be read are skipped, named in a warning and counted i
 An engine on a GPU works on two frames of a recorded source at once: while the GPU computes one, the CPU reads and draws
 another. A live source gets one frame at a time, so that its latency stays low. A CPU's engine computes in `submit` and
 would gain nothing.
+
+With ALLOWED_SIGNERS an engine is loaded only if it is of a release that one of them signed (`make get`).
 """
 
 import contextlib
@@ -27,6 +29,7 @@ from stages.inference.latencies import Latencies
 from stages.media import recording
 from stages.media.drawing import Painter
 from stages.media.frame_sources import FrameSource, SourceFrame, open_source
+from stages.releases import received, signing
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--max-picture-mpx", type=int, default=picture_limit.DEFAULT_MPX, help="most pixels of a picture, in millions"
     )
     args = parser.parse_args(arguments)
+    if signers := signing.signers():
+        log.info("%s: signed by %s", files.printable(args.engine), received.require_engine(args.engine, signers))
     picture_limit.set_limit(args.max_picture_mpx)
     source = open_source(args.source)
     for number in (signal.SIGINT, signal.SIGTERM):

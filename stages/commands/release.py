@@ -3,10 +3,14 @@
 Run by `make release VERSION=1.2.0`. The tags are v1.2.0 and, for each artifact, NAME@v1.2.0, by which `dvc artifacts
 get` finds it. Refuses a changed tree, stale stages, missing outputs and a version that is there. Pushes nothing. With
 --check it derives the manifest of a release again, and prints each difference.
+
+The manifest has the hashes of all else, so its signature, by SIGNING_KEY, covers the release. With ALLOWED_SIGNERS
+--check compares nothing before it has checked the signature.
 """
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterable
@@ -15,7 +19,7 @@ from pathlib import Path
 from stages import config
 from stages.commands import pipeline_state
 from stages.foundation import command_line, dvc_project, files, git, locks
-from stages.releases import card, manifest, pictures, source
+from stages.releases import card, manifest, pictures, signing, source
 from stages.releases.manifest import Json
 
 # semver.org, without build metadata, by which versions would not be ordered.
@@ -23,52 +27,60 @@ VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-((0|[1-9]\d*|\d*[a-zA-Z-][
 PICTURES = 2
 MAX_LINES = 10
 """Lines of one kind that are printed."""
+MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
 
 
-def build(root: Path, version: str, with_pictures: bool) -> list[str]:
-    """Release the commit that is checked out at `root`; return its tags, the version's first.
+def build(root: Path, version: str, with_pictures: bool, key: Path | None = None) -> list[str]:
+    """Release the commit that is checked out at `root`, signed by `key`; return its tags, the version's first.
 
     Raises ValueError for a version that is not SemVer, and RuntimeError for a state that can't be released. Then
     nothing is changed.
     """
-    _check_version(version)
+    check_version(version)
     commit = git.text(root, "rev-parse", "HEAD")
-    folder = root / _folder(version)
+    place = root / folder_of(version)
     with source.opened(root, commit) as at:
         tags = _tags(at.artifacts, version)
-        _require_free(root, folder, tags)
+        _require_free(root, place, tags)
         _require_clean(root)
         _require_up_to_date(root)
         content = manifest.derive(at, version, git.text(root, "show", "-s", "--format=%cI", commit))
         tags = _tags(content["artifacts"], version)
-    with locks.held(folder):
-        _require_free(root, folder, tags)  # Again, since another process may have made it.
-        with files.atomic_write(folder) as draft:
+    with locks.held(place):
+        _require_free(root, place, tags)  # Again, since another process may have made it.
+        with files.atomic_write(place) as draft:
             draft.mkdir()
             columns = pictures.write(draft / "pictures", _sets(root), PICTURES) if with_pictures else []
             names = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*.jpg"))
             (draft / "README.md").write_text(card.render(content, names, columns), encoding="utf-8")
             hashes = {name: files.sha256(draft / name) for name in ("README.md", *names)}
-            files.write_json(draft / "manifest.json", content | {"columns": columns, "files": hashes})
-        _record(root, folder, commit, version, tags)
+            files.write_json(draft / MANIFEST, content | {"columns": columns, "files": hashes})
+            signing.sign_file(draft / MANIFEST, key)
+        _record(root, place, commit, version, tags)
     return tags
 
 
-def check(root: Path, version: str) -> list[str]:
+def check(root: Path, version: str, signers: Path | None = None) -> list[str]:
     """Derive the manifest of a release again; return a line for each difference.
 
+    With `signers`, a file of allowed signers, the signature is checked first.
+
     Raises ValueError for a version that is not SemVer, and RuntimeError where the release, its commit or its artifacts
-    are not here.
+    are not here, or where it is not signed as `signers` asks.
     """
-    _check_version(version)
+    check_version(version)
     tag = f"v{version}"
     release = git.commit(root, f"refs/tags/{tag}")
     if release is None:
         raise RuntimeError(f"there is no tag {tag} here; run `git fetch --tags`, or name another VERSION")
-    folder = _folder(version)
-    written = git.show(root, release, f"{folder}/manifest.json")
+    path = f"{folder_of(version)}/{MANIFEST}"
+    written = git.show(root, release, path)
     if written is None:
-        raise RuntimeError(f"{tag} has no {folder}/manifest.json: `make release` did not make it; name another VERSION")
+        raise RuntimeError(f"{tag} has no {path}: `make release` did not make it; name another VERSION")
+    if signers:
+        signature = git.show(root, release, path + signing.SUFFIX)
+        log.info("%s: signed by %s", tag, signing.require(written, signature, f"{tag}: {path}", signers))
     recorded: Json = json.loads(written)
     if recorded.get("format") != manifest.FORMAT:
         raise RuntimeError(
@@ -79,13 +91,14 @@ def check(root: Path, version: str) -> list[str]:
     found = [
         f"{path}: changed between the released commit {commit[:12]} and {tag}"
         for path in git.entries(root, "diff", "--name-only", "-z", commit, release)
-        if not path.startswith(f"{folder}/")
+        if not path.startswith(f"{folder_of(version)}/")
     ]
     with source.opened(root, commit) as at:
         derived = manifest.derive(at, version, git.text(root, "show", "-s", "--format=%cI", commit))
-    paths = git.entries(root, "ls-tree", "-r", "-z", "--name-only", release, f"{folder}/")
-    contents = {path.removeprefix(f"{folder}/"): git.show(root, release, path) or b"" for path in paths}
-    hashes = {name: hashlib.sha256(each).hexdigest() for name, each in contents.items() if name != "manifest.json"}
+    paths = git.entries(root, "ls-tree", "-r", "-z", "--name-only", release, f"{folder_of(version)}/")
+    contents = {path.removeprefix(f"{folder_of(version)}/"): git.show(root, release, path) or b"" for path in paths}
+    unlisted = (MANIFEST, MANIFEST + signing.SUFFIX)
+    hashes = {name: hashlib.sha256(each).hexdigest() for name, each in contents.items() if name not in unlisted}
     derived |= {"columns": recorded.get("columns", []), "files": hashes}
     found += manifest.differences(recorded, json.loads(json.dumps(derived)))
     # Another version of the template gives another text.
@@ -101,12 +114,14 @@ def check(root: Path, version: str) -> list[str]:
     return found
 
 
-def _check_version(version: str) -> None:
+def check_version(version: str) -> None:
+    """Raise ValueError for a version that is not one by semver.org."""
     if not re.fullmatch(VERSION, version):
         raise ValueError(f"VERSION: must be a version by semver.org, such as 1.2.0 or 1.2.0-rc.1, found {version!r}")
 
 
-def _folder(version: str) -> str:
+def folder_of(version: str) -> str:
+    """Return the path of a release in the repository."""
     return f"releases/{version}"
 
 
@@ -156,7 +171,7 @@ def _sets(root: Path) -> dict[str, Path]:
 
 def _record(root: Path, folder: Path, commit: str, version: str, tags: list[str]) -> None:
     """Commit `folder` and set the tags; on an error undo both and remove the folder."""
-    path, title, done = _folder(version), f"Release {version}", list[str]()
+    path, title, done = folder_of(version), f"Release {version}", list[str]()
     try:
         git.run(root, "add", "--force", "--", path)
         git.run(root, "commit", "--quiet", "--message", title, "--", path)
@@ -183,19 +198,20 @@ def main() -> int:
     args = parser.parse_args()
     root = Path.cwd()
     if args.check:
-        found = check(root, args.version)
+        found = check(root, args.version, signing.signers())
         print("\n".join(found) or f"v{args.version}: the manifest derived again from its commit is the same")
         return 1 if found else 0
-    tags = build(root, args.version, not args.no_pictures)
-    folder = _folder(args.version)
+    key = signing.key()
+    tags = build(root, args.version, not args.no_pictures, key)
+    place = folder_of(args.version)
     unstated = [
         path
-        for path, found in files.read_json(root / folder / "manifest.json")["licences"].items()
+        for path, found in files.read_json(root / place / MANIFEST)["licences"].items()
         if not (found["stated"] or found["file"])
     ]
     for path in unstated:
         print(f"note: licence of {path}: not stated; {manifest.LICENCES} can state it, for the next version")
-    print(f"{folder} is committed and tagged; nothing was pushed")
+    print(f"{place} is committed and tagged{', signed by ' + str(key) if key else ''}; nothing was pushed")
     print(f"look at it:  git show --stat v{args.version}")
     print(f"publish it:  make push && git push origin HEAD {' '.join(tags)}")
     return 0

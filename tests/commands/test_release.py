@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from omegaconf import OmegaConf
 
 from stages.commands import release
 from stages.foundation import files
+from stages.releases import signing
 from tests.conftest import REPO, must, run
-from tests.support import project
+from tests.support import keys, project
 from tests.support.project import commit
 
 TAGS = ["v1.2.0", "checkpoint@v1.2.0", "engine-cpu@v1.2.0", "onnx@v1.2.0"]
@@ -328,3 +331,275 @@ def test_check_names_what_is_missing(released: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "can't be read from git, DVC's cache or its remote" in done.stderr.splitlines()[-1]
     assert "run `make pull` in a checkout of that commit" in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with keys of ann and of mallory, and `signers`, which allows ann's."""
+    folder = tmp_path_factory.mktemp("people")
+    keys.make(folder / "mallory")
+    keys.allow(folder / "signers", keys.make(folder / "ann"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signed(released: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the released project with a second release, 1.3.0, which ann signed."""
+    folder = Path(shutil.copytree(released, tmp_path_factory.mktemp("signed") / "project", symlinks=True))
+    command = ("python", "-m", "stages.commands.release", "--version", "1.3.0")
+    shown = must(*command, cwd=folder, SIGNING_KEY=str(people / "ann"))
+    assert f"is committed and tagged, signed by {people / 'ann'}; nothing was pushed" in shown
+    must("dvc", "push", "-q", cwd=folder)
+    return folder
+
+
+def check(folder: Path, version: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return run("python", "-m", "stages.commands.release", "--check", "--version", version, cwd=folder, **env)
+
+
+def get(url: Path, cwd: Path, *more: str, version: str = "1.3.0", **env: str) -> subprocess.CompletedProcess[str]:
+    command = ("--url", str(url), "--version", version, "--name", "engine-cpu", *more)
+    return run("python", "-m", "stages.commands.get", *command, cwd=cwd, PYTHONPATH=str(REPO), **env)
+
+
+def predict(engine: Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = ("--engine", str(engine), "--source", "no such picture")
+    return run("python", "-m", "stages.commands.predict", *command, cwd=cwd, PYTHONPATH=str(REPO), **env)
+
+
+LOADED = "no such picture"
+"""Part of predict's message where it went on after the check of the signature."""
+
+
+def resigned(folder: Path, key: Path, change: Callable[[dict], object]) -> Path:
+    """Change the manifest of 1.3.0, have it signed by `key`, and move the tag."""
+    path = folder / "releases/1.3.0/manifest.json"
+    content = files.read_json(path)
+    change(content)
+    path.write_text(json.dumps(content))
+    signing.sign_file(path, key)
+    commit(folder, "changed")
+    must("git", "tag", "-f", "v1.3.0", cwd=folder)
+    return folder
+
+
+def test_one_signature_covers_a_release(signed: Path, people: Path, tmp_path: Path) -> None:
+    listed = must("git", "ls-tree", "-r", "--name-only", "v1.3.0", "releases/1.3.0/", cwd=signed).splitlines()
+    assert {Path(name).name for name in listed} == {"README.md", "manifest.json", "manifest.json.sig", "1.jpg", "2.jpg"}
+    place = signed / "releases/1.3.0/manifest.json"
+    command = f"ssh-keygen -Y verify -n vistas2engine -f {people}/signers -I ann@example.org -s {place}.sig < {place}"
+    must("bash", "-c", command, cwd=tmp_path)
+    done = check(signed, "1.3.0", ALLOWED_SIGNERS=str(people / "signers"))
+    assert (done.returncode, done.stderr) == (0, "v1.3.0: signed by ann@example.org\n")
+    assert "derived again from its commit is the same" in done.stdout
+    assert check(signed, "1.3.0").returncode == 0, "nobody has to check it"
+
+
+def test_the_check_of_a_release_begins_with_its_signature(signed: Path, people: Path, tmp_path: Path) -> None:
+    allowed = {"ALLOWED_SIGNERS": str(people / "signers")}
+    forged = Path(shutil.copytree(signed, tmp_path / "forged", symlinks=True))
+    path = forged / "releases/1.3.0/manifest.json"
+    path.write_text(path.read_text().replace("33.25", "99.00"))
+    commit(forged, "forged")
+    must("git", "tag", "-f", "v1.3.0", cwd=forged)
+    strangers = resigned(Path(shutil.copytree(signed, tmp_path / "x", symlinks=True)), people / "mallory", dict.copy)
+    for folder, version, message in (
+        (signed, "1.2.0", "v1.2.0: releases/1.2.0/manifest.json: no signature, expected one by a signer"),
+        (forged, "1.3.0", "v1.3.0: releases/1.3.0/manifest.json: its signature is not one of this content"),
+        (strangers, "1.3.0", "v1.3.0: releases/1.3.0/manifest.json: signed by ED25519 key SHA256:"),
+    ):
+        # No artifact can be read: who looks for one fails otherwise.
+        shutil.rmtree(folder / ".dvc/cache") if folder != signed else None
+        done = check(folder, version, **allowed)
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(message)
+
+
+def test_what_can_not_be_signed_is_not_released(own: Path, people: Path) -> None:
+    before = state(own)
+    for key in (people / "none", people / "signers"):
+        done = run(
+            "python", "-m", "stages.commands.release", "--version", "1.2.0", cwd=own, SIGNING_KEY=str(key)
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("SIGNING_KEY")
+        assert [*state(own)[:3], str(any((own / "releases").rglob("*")))] == before
+
+
+def test_an_engine_of_a_signed_release_is_taken_and_loaded(signed: Path, people: Path, tmp_path: Path) -> None:
+    allowed = {"ALLOWED_SIGNERS": str(people / "signers")}
+    done = get(signed, tmp_path, "--out", "board/engine", **allowed)
+    assert done.returncode == 0, done.stderr
+    assert "the manifest is signed by ann@example.org" in done.stdout
+    folder = tmp_path / "board/engine"
+    here = signed / "data/engines/cpu"
+    assert (folder / "cpu.onnx").read_bytes() == (here / "cpu.onnx").read_bytes()
+    assert (folder / "cpu.onnx").stat().st_nlink == 1, "an edit of it would change the remote"
+    done = predict(folder, tmp_path, **allowed)
+    assert done.stderr.startswith(f"{folder}: signed by ann@example.org\n")
+    assert LOADED in done.stderr
+    assert get(signed, tmp_path, "--out", "board/engine", **allowed).returncode == 0, "its own folder is replaced"
+
+
+def remove_signature(folder: Path) -> None:
+    (folder / "release.json.sig").unlink()
+
+
+def remove_release(folder: Path) -> None:
+    (folder / "release.json").unlink()
+
+
+def change_release(folder: Path) -> None:
+    path = folder / "release.json"
+    path.write_text(path.read_text().replace("33.25", "99.00"))
+
+
+def change_description(folder: Path) -> None:
+    path = folder / "engine.json"
+    path.write_text(path.read_text().replace('"fp32"', '"fp16"'))
+
+
+def remove_description(folder: Path) -> None:
+    (folder / "engine.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove_signature, "release.json: no signature, expected one"),
+        (remove_release, "release.json: no signature, expected one"),
+        (change_release, "release.json: its signature is not one of this content"),
+        (
+            change_description,
+            "engine.json: SHA-256 .* is of no engine in the release 1.3.0 that ann@example.org signed",
+        ),
+        (remove_description, "engine.json: SHA-256 no such file is of no engine in the release 1.3.0"),
+    ],
+)
+def test_an_engine_that_is_not_as_signed_is_not_loaded(
+    signed: Path, people: Path, tmp_path: Path, change: Callable[[Path], None], message: str
+) -> None:
+    assert get(signed, tmp_path).returncode == 0
+    change(tmp_path / "engine-cpu")
+    done = predict(tmp_path / "engine-cpu", tmp_path, ALLOWED_SIGNERS=str(people / "signers"))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.search(message, line)
+    assert "signed by" not in done.stdout
+
+
+def test_other_bytes_beside_a_signed_description_are_not_loaded(signed: Path, people: Path, tmp_path: Path) -> None:
+    assert get(signed, tmp_path).returncode == 0
+    engine = tmp_path / "engine-cpu/cpu.onnx"
+    engine.write_bytes(engine.read_bytes() + b" ")
+    source = signed / "data/raw/sample/validation/images"
+    command = ("--engine", "engine-cpu", "--source", str(source))
+    env = {"PYTHONPATH": str(REPO), "ALLOWED_SIGNERS": str(people / "signers")}
+    done = run("python", "-m", "stages.commands.predict", *command, cwd=tmp_path, **env)
+    assert done.returncode == 1
+    assert "cpu.onnx: SHA-256" in done.stderr.splitlines()[-1]
+
+
+def test_an_engine_that_nobody_signed_is_loaded_where_no_signers_are_set(released: Path, tmp_path: Path) -> None:
+    done = get(released, tmp_path, version="1.2.0")
+    assert done.returncode == 0, done.stderr
+    assert "the manifest is not signed" in done.stdout
+    for engine in (tmp_path / "engine-cpu", released / "data/engines/cpu"):
+        assert LOADED in predict(engine, tmp_path).stderr
+        assert LOADED in predict(engine, tmp_path, ALLOWED_SIGNERS="").stderr
+
+
+def test_nothing_of_a_release_is_fetched_before_its_signature_is_right(
+    signed: Path, people: Path, tmp_path: Path
+) -> None:
+    strangers = resigned(Path(shutil.copytree(signed, tmp_path / "x", symlinks=True)), people / "mallory", dict.copy)
+    # A remote that is not there: who looks for an artifact first says so.
+    must("dvc", "remote", "modify", "team", "url", str(tmp_path / "none"), cwd=strangers)
+    shutil.rmtree(strangers / ".dvc/cache")
+    commit(strangers, "remote")
+    must("git", "tag", "-f", "v1.3.0", cwd=strangers)
+    signers = str(people / "signers")
+    for url, version, allowed, message in (
+        (signed, "1.2.0", signers, "the manifest of release 1.2.0: no signature"),
+        (strangers, "1.3.0", signers, "the manifest of release 1.3.0: signed by ED25519 key SHA256:"),
+        (strangers, "1.3.0", "", "data/engines/cpu/"),
+        (signed, "1.3.0", str(people / "none"), "ALLOWED_SIGNERS: found no file"),
+    ):
+        done = get(url, tmp_path, version=version, ALLOWED_SIGNERS=allowed)
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(message), line
+        assert not (tmp_path / "engine-cpu").exists()
+
+
+def test_without_ssh_keygen_nothing_is_taken(signed: Path, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for program in ("python", "git"):
+        (tmp_path / "bin" / program).symlink_to(shutil.which(program) or sys.executable)
+    for call in (get(signed, tmp_path), predict(signed / "data/engines/cpu", tmp_path), check(signed, "1.3.0")):
+        done = subprocess.run(
+            [sys.executable, *call.args[1:]], cwd=signed, capture_output=True, text=True, check=False,
+            env={"PATH": str(tmp_path / "bin"), "PYTHONPATH": str(REPO), "ALLOWED_SIGNERS": str(people / "signers")},
+        )  # fmt: skip
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("ALLOWED_SIGNERS is set, and ssh-keygen was not found; install OpenSSH's client")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m.update(version="1.2.0"),
+            "the manifest of release 1.3.0 is one of 1.2.0: it was put there by hand",
+        ),
+        (lambda m: m["artifacts"].pop("engine-cpu"), "release 1.3.0 has no artifact engine-cpu; NAME is one of"),
+        (lambda m: m.update(artifacts=[]), r"the manifest of release 1.3.0: not the manifest of a release \(artifacts"),
+        (
+            lambda m: m["artifacts"]["engine-cpu"]["files"].update({"../../x": {"bytes": 1, "sha256": "0"}}),
+            r"found the path '\.\./\.\./x' in it",
+        ),
+        (
+            lambda m: m["artifacts"]["engine-cpu"]["files"].update({"release.json": {"bytes": 1, "sha256": "0"}}),
+            "found the path 'release.json' in it",
+        ),
+        (
+            lambda m: m["artifacts"]["engine-cpu"]["files"]["cpu.onnx"].update(sha256="0" * 64),
+            "engine-cpu/cpu.onnx: SHA-256 .*, expected 0000",
+        ),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused_though_it_is_signed(
+    signed: Path, people: Path, tmp_path: Path, change: Callable[[dict], object], message: str
+) -> None:
+    folder = resigned(Path(shutil.copytree(signed, tmp_path / "own", symlinks=True)), people / "ann", change)
+    (tmp_path / "here").mkdir()
+    done = get(folder, tmp_path / "here", ALLOWED_SIGNERS=str(people / "signers"))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert re.search(message, line), line
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_folder_of_the_users_is_kept(signed: Path, tmp_path: Path) -> None:
+    (tmp_path / "engine-cpu").mkdir()
+    (tmp_path / "engine-cpu/thesis.txt").write_text("mine")
+    done = get(signed, tmp_path)
+    assert done.returncode == 1
+    assert "engine-cpu has thesis.txt, which this command did not write" in done.stderr
+    assert (tmp_path / "engine-cpu/thesis.txt").read_text() == "mine"
+
+
+def test_what_get_can_not_find_is_one_line(signed: Path, tmp_path: Path) -> None:
+    for url, version in ((tmp_path / "none", "1.3.0"), (signed, "9.9.9"), (tmp_path, "1.3.0")):
+        done = get(url, tmp_path, version=version)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_kit_is_signed(own: Path, people: Path) -> None:
+    command = ("python", "-m", "stages.commands.kit", "--target", "cpu")
+    shown = must(*command, cwd=own, SIGNING_KEY=str(people / "ann"))
+    assert "-s kit_cpu.tar.sig < kit_cpu.tar " in shown
+    assert signing.require_file(own / "outputs/kit_cpu.tar", people / "signers") == "ann@example.org"
