@@ -1,10 +1,11 @@
 """import_results: take over what another machine measured, once it is shown to be this workspace's. Not a DVC stage.
 
-Run by `make import-results FILE=results_ID.tar` with the file that a kit or `make engine` wrote. With ALLOWED_SIGNERS its
-signature, FILE.sig, is checked before it is opened. Everything is checked before anything changes: each file against the record of its stage; code, parameters and data of the measurement, the
-target's fields, the graph and the checkpoint against those here; the hash of the engine in all figures; and the figures
-against `verify` of the parameters. An engine that was built there is checked too and taken over; otherwise it must be
-the engine that is here. Then DVC records the files as the outputs of their stages.
+Run by `make import-results FILE=results_ID.tar` with the file that a kit or `make engine` wrote. With ALLOWED_SIGNERS
+its signature, FILE.sig, is checked before it is opened. Everything is checked before anything changes: each file
+against the record of its stage; code, parameters and data of the measurement, the target's fields, the graph and the
+checkpoint against those here; the hash of the engine in all figures; and the figures against `verify` of the
+parameters. An engine that was built there is checked too and taken over; otherwise it must be the engine that is here.
+Then DVC records the files as the outputs of their stages.
 """
 
 import json

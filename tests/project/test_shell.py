@@ -45,6 +45,8 @@ def arguments(folder: Path, *words: str, **env: str) -> list[str]:
         ("predict", ("ENGINE", "SOURCE", "OUT"), ("engine", "source", "out")),
         ("infer", ("SOURCE", "OUT"), ("source", "out")),
         ("hugging-face", ("OUT",), ("out",)),
+        ("get", ("URL", "VERSION", "NAME", "OUT"), ("url", "version", "name", "out")),
+        ("sbom", ("OUT",), ("out",)),
     ],
 )
 @pytest.mark.parametrize("value", [ODD, "-x", "--help", "$$", "${HOME}"])
@@ -53,6 +55,14 @@ def test_make_hands_values_on_as_they_are(
 ) -> None:
     found = arguments(front_door, target, *(f"{name}={value}" for name in names))
     assert [f"--{option}={value}" for option in options] == [word for word in found if word.endswith(value)]
+
+
+def test_make_hands_keys_on_by_the_environment(front_door: Path) -> None:
+    shown = front_door / ".venv/bin/python"
+    shown.write_text('#!/bin/bash\nprintf "%s\\n%s" "$SIGNING_KEY" "$ALLOWED_SIGNERS"\n')
+    done = run("make", "--no-print-directory", "predict", f"SIGNING_KEY={ODD}", cwd=front_door, ALLOWED_SIGNERS="a b$c")
+    assert done.stdout == f"{ODD}\na b$c"
+    assert run("make", "--no-print-directory", "predict", cwd=front_door).stdout == "\n", "off where they are not set"
 
 
 def test_common_names_in_the_environment_are_not_taken(front_door: Path) -> None:
