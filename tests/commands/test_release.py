@@ -13,7 +13,8 @@ import pytest
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 
-from stages.commands import release
+from stages import config
+from stages.commands import board, release, results
 from stages.foundation import files
 from stages.releases import signing
 from tests.conftest import REPO, must, run
@@ -535,11 +536,15 @@ def test_nothing_of_a_release_is_fetched_before_its_signature_is_right(
 
 def test_without_ssh_keygen_nothing_is_taken(signed: Path, people: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    for program in ("python", "git"):
-        (tmp_path / "bin" / program).symlink_to(shutil.which(program) or sys.executable)
-    for call in (get(signed, tmp_path), predict(signed / "data/engines/cpu", tmp_path), check(signed, "1.3.0")):
+    (tmp_path / "bin/git").symlink_to(shutil.which("git") or "git")
+    for module, *options in (
+        ("get", "--url", str(signed), "--version", "1.3.0", "--name", "engine-cpu"),
+        ("predict", "--engine", "data/engines/cpu", "--source", "data/raw/sample/validation/images"),
+        ("release", "--check", "--version", "1.3.0"),
+    ):
         done = subprocess.run(
-            [sys.executable, *call.args[1:]], cwd=signed, capture_output=True, text=True, check=False,
+            [sys.executable, "-m", f"stages.commands.{module}", *options],
+            cwd=signed, capture_output=True, text=True, check=False,
             env={"PATH": str(tmp_path / "bin"), "PYTHONPATH": str(REPO), "ALLOWED_SIGNERS": str(people / "signers")},
         )  # fmt: skip
         assert done.returncode == 1
@@ -603,3 +608,15 @@ def test_a_kit_is_signed(own: Path, people: Path) -> None:
     shown = must(*command, cwd=own, SIGNING_KEY=str(people / "ann"))
     assert "-s kit_cpu.tar.sig < kit_cpu.tar\n" in shown
     assert signing.require_file(own / "outputs/kit_cpu.tar", people / "signers") == "ann@example.org"
+
+
+def test_results_of_a_machine_are_signed(own: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout, cfg = results.Layout(own, "cpu"), config.load(own / "params.yaml")
+    for stage in results.MEASURED:
+        results.record(layout, stage, cfg)
+    out = own / "outputs/results_cpu.tar"
+    board.finish(layout, with_engine=False, out=out, key=people / "ann")
+    assert "Copy it and results_cpu.tar.sig to the workspace" in capsys.readouterr().out
+    command = ("python", "-m", "stages.commands.import_results", "outputs/results_cpu.tar")
+    done = run(*command, cwd=own, ALLOWED_SIGNERS=str(people / "signers"))
+    assert done.stdout.startswith("outputs/results_cpu.tar: signed by ann@example.org\n")
