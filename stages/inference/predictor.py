@@ -53,5 +53,6 @@ class Predictor:
         result = []
         for index, (size, used) in enumerate(fits):
             found = decode(outputs, index, self.cfg, self.num_things)
-            result.append(Segments(frames.to_picture(found.ids, used, size, self.cfg), found.category_ids))
+            ids = frames.to_picture(found.ids, used, size, self.cfg)
+            result.append(Segments(ids, found.category_ids, found.scores))
         return result

@@ -6,7 +6,7 @@ the best score on top.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
@@ -28,6 +28,8 @@ class Segments:
     """int32 [H, W]: segment id from 1, 0 where nothing was found."""
     category_ids: dict[int, int]
     """Segment id -> category_id, 1 to C."""
+    scores: dict[int, float] = field(default_factory=dict)
+    """Segment id -> score, 0 to 1 (docs/outputs.md). Empty in the mode semantic and for other sources of maps."""
 
 
 Outputs = dict[str, npt.NDArray[np.generic]]
@@ -68,7 +70,7 @@ def decode(outputs: Outputs, index: int, cfg: config.Deploy, num_things: int) ->
             return _merge(queries, cfg, num_things)
         if "query_ids" not in one:
             return _merge(_merge_logits(one["class_logits"], one["mask_logits"], cfg), cfg, num_things)
-        return _panoptic(one["query_ids"], one["areas"], one["category_ids"])
+        return _panoptic(one["query_ids"], one["areas"], one["category_ids"], one["scores"])
     if cfg.mode is config.Mode.semantic:
         if cfg.graph is config.GraphKind.tao:
             return semantic(one["pred_masks"].argmax(0).astype(np.uint8) + 1)
@@ -80,13 +82,21 @@ def decode(outputs: Outputs, index: int, cfg: config.Deploy, num_things: int) ->
 
 
 def _panoptic(
-    query_ids: npt.NDArray[np.uint8], areas: npt.NDArray[np.int32], category_ids: npt.NDArray[np.int32]
+    query_ids: npt.NDArray[np.uint8],
+    areas: npt.NDArray[np.int32],
+    category_ids: npt.NDArray[np.int32],
+    scores: Floats,
 ) -> Segments:
-    """Number the segments of the fused graph's map: query_ids [H, W], and areas and category_ids [Q] of the queries."""
+    """Number the segments of the fused graph's map: query_ids [H, W]; areas, category_ids and scores [Q] of queries."""
     segment_of = np.zeros(VOID_QUERY + 1, np.int32)
     found = np.flatnonzero(areas)
     segment_of[found] = np.arange(1, len(found) + 1)
-    return Segments(_look_up(segment_of, query_ids), {int(segment_of[q]): int(category_ids[q]) for q in found})
+    ids = _look_up(segment_of, query_ids)
+    return Segments(
+        ids,
+        {int(segment_of[q]): int(category_ids[q]) for q in found},
+        {int(segment_of[q]): float(scores[q]) for q in found},
+    )
 
 
 def semantic(class_ids: npt.NDArray[np.uint8]) -> Segments:
@@ -104,13 +114,16 @@ def instances(
     """Draw masks, bool [K, H, W], on one map, from the lowest score above the threshold to the best."""
     ids = np.zeros(masks.shape[1:], np.int32)
     order = [k for k in np.argsort(scores, kind="stable") if scores[k] > cfg.object_mask_threshold]
-    categories = {}
-    for number, k in enumerate(reversed(order), start=1):
-        categories[number] = int(category_ids[k])
+    best_first = dict(enumerate(reversed(order), start=1))
     for number, k in zip(range(len(order), 0, -1), order, strict=True):
         ids[masks[k]] = number
-    visible = set(np.unique(ids).tolist()) - {0}
-    return Segments(ids, {number: c for number, c in categories.items() if number in visible})
+    visible = set(np.unique(ids).tolist())
+    shown = {number: k for number, k in best_first.items() if number in visible}
+    return Segments(
+        ids,
+        {number: int(category_ids[k]) for number, k in shown.items()},
+        {number: float(scores[k]) for number, k in shown.items()},
+    )
 
 
 def _merge_logits(class_logits: Logits, mask_logits: Logits, cfg: config.Deploy) -> _MergeInput:
@@ -148,6 +161,7 @@ def _merge(queries: _MergeInput, cfg: config.Deploy, num_things: int) -> Segment
     held = np.bincount(winner[holds], minlength=len(kept))
     segment_of = np.zeros(VOID_QUERY + 1, np.int32)
     category_ids: dict[int, int] = {}
+    scores: dict[int, float] = {}
     stuff: dict[int, int] = {}
     for k, q in enumerate(kept):
         if not held[k] or won[k] / covered[k] < cfg.overlap_threshold:
@@ -156,12 +170,12 @@ def _merge(queries: _MergeInput, cfg: config.Deploy, num_things: int) -> Segment
         segment_id = 0 if category_id <= num_things else stuff.get(category_id, 0)
         if not segment_id:
             segment_id = len(category_ids) + 1
-            category_ids[segment_id] = category_id
+            category_ids[segment_id], scores[segment_id] = category_id, float(queries.scores[q])
             if category_id > num_things:
                 stuff[category_id] = segment_id
         segment_of[k] = segment_id
     winner[~holds] = VOID_QUERY
-    return Segments(_look_up(segment_of, winner), category_ids)
+    return Segments(_look_up(segment_of, winner), category_ids, scores)
 
 
 def _look_up(segment_of: npt.NDArray[np.int32], ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:

@@ -38,6 +38,12 @@ REPORT_STYLE: Final = Style(
 )
 """For the report: small pictures beside each other, with clear borders."""
 
+MIN_TEXT_SCALE: Final = 0.35
+"""OpenCV's scale of the smallest text that can be read."""
+SMALL_PX: Final = 480
+"""The legend covers too much of a picture with a shorter side than this, since its text can't be smaller."""
+LINE_CHARACTERS: Final = 32
+"""Length of the longest line beside a small picture, such as `orin_jp61: 1000.0 Hz, 1000.0 ms`. More is cut off."""
 CONTOUR_WEIGHT: Final = 0.55
 """Share of white in a contour."""
 
@@ -52,13 +58,25 @@ class Painter:
         self.style = style
 
     def draw(self, picture: frames.Frame, found: Segments, lines: Sequence[str]) -> frames.Frame:
-        """Return the overlay, with `lines` of text and a legend of its classes at the top left.
+        """Return the overlay with a legend: `lines` of text and the names of its classes.
 
-        `picture` and the result are uint8 [H, W, 3], RGB.
+        The legend stands at the top left. A picture with a side below SMALL_PX gets it in a strip at the right, so that
+        it hides nothing. The strip's width depends on the picture's height, on the data set's classes and on whether
+        there are lines, so all frames of a video have one size.
+
+        `picture` is uint8 [H, W, 3], RGB; the result is too, or uint8 [H, W + strip, 3].
         """
         result = self.overlay(picture, found)
-        self._legend(result, [self.categories[c] for c in sorted(set(found.category_ids.values()))], lines)
-        return result
+        classes = [self.categories[c] for c in sorted(set(found.category_ids.values()))]
+        if min(picture.shape[:2]) >= SMALL_PX:
+            self._legend(result, classes, lines)
+            return result
+        height = picture.shape[0]
+        names = [_short(category) for category in self.categories.values()]
+        width = _legend_width([*names, *(["0" * LINE_CHARACTERS] if lines else [])], height)
+        strip = np.zeros((height, width + width % 2, 3), np.uint8)
+        self._legend(strip, classes, lines)
+        return np.concatenate([result, strip], axis=1)
 
     def overlay(self, picture: frames.Frame, found: Segments) -> frames.Frame:
         """Return the picture, uint8 [H, W, 3], RGB, with each segment in the colour of its class.
@@ -94,16 +112,11 @@ class Painter:
 
         The text size follows the picture's height. Entries that do not fit are left out.
         """
-        scale = max(0.35, picture.shape[0] / 1400)
-        step = int(28 * scale) + 2
+        scale, step = _text_size(picture.shape[0])
         entries: list[tuple[str, tuple[int, ...] | None]] = [(line, None) for line in lines]
-        # The last part of a Vistas name is the most specific one: object--vehicle--car.
-        entries += [(c["name"].rpartition("--")[2], tuple(c["color"])) for c in categories]
-        widest = max(
-            (cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] for text, _ in entries), default=0
-        )
+        entries += [(_short(category), tuple(category["color"])) for category in categories]
         shown = entries[: max(1, picture.shape[0] // step - 1)]
-        corner = picture[: step * len(shown) + 6, : widest + 2 * step]
+        corner = picture[: step * len(shown) + 6, : _legend_width([text for text, _ in entries], picture.shape[0])]
         corner[:] = corner // 3
         for row, (text, color) in enumerate(shown):
             bottom = step * (row + 1)
@@ -111,6 +124,24 @@ class Painter:
                 cv2.rectangle(picture, (4, bottom - step + 6), (step - 4, bottom), color, cv2.FILLED)
             at = (4 if color is None else step + 2, bottom)
             cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _short(category: Category) -> str:
+    """Return the last part of a Vistas name, the most specific one: object--vehicle--car."""
+    return category["name"].rpartition("--")[2]
+
+
+def _text_size(height: int) -> tuple[float, int]:
+    """Return OpenCV's scale of the legend's text, and the height of a line in pixels, for a picture of a height."""
+    scale = max(MIN_TEXT_SCALE, height / 1400)
+    return scale, int(28 * scale) + 2
+
+
+def _legend_width(texts: Sequence[str], height: int) -> int:
+    """Return the width in pixels of a legend of `texts` in a picture of a height."""
+    scale, step = _text_size(height)
+    widths = (cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] for text in texts)
+    return max(widths, default=0) + 2 * step
 
 
 def from_left_to_right(ids: npt.NDArray[np.int32], category_ids: Mapping[int, int]) -> dict[int, int]:

@@ -10,13 +10,12 @@ from pathlib import Path
 from types import TracebackType
 
 import cv2
-import numpy as np
 
 from stages.foundation import files, locks, ownership
 from stages.foundation.coco_types import Category
 from stages.inference import frames
 from stages.inference.segments import Segments
-from stages.media import file_names, video_files
+from stages.media import file_names, segment_list, video_files
 from stages.media.frame_sources import FrameSource, SourceFrame
 
 log = logging.getLogger(__name__)
@@ -35,24 +34,12 @@ TIME_TOLERANCE_S = 0.1
 def describe(frame: SourceFrame, found: Segments, categories: Mapping[int, Category], latency_ms: float) -> str:
     """Return the line of segments.jsonl for a frame: a JSON object without a line end (docs/outputs.md).
 
-    `categories` are by category_id. Segments without a pixel are left out.
+    `categories` are by category_id.
     """
-    areas = np.bincount(found.ids.ravel())
-    segments = [
-        {
-            "id": segment,
-            "category_id": category_id,
-            "category": categories[category_id]["name"],
-            "isthing": categories[category_id]["isthing"],
-            "area_px": int(areas[segment]),
-        }
-        for segment, category_id in found.category_ids.items()
-        if segment < len(areas) and areas[segment]
-    ]
     height, width = found.ids.shape
     name = file_names.unicode_name(frame.name)
     content = {"picture": name, "height_px": height, "width_px": width, "latency_ms": round(latency_ms, 2)}
-    return json.dumps({**content, "segments": segments})
+    return json.dumps({**content, "segments": segment_list.rows(found, categories)})
 
 
 def writable_rate(fps: float) -> tuple[float, int]:

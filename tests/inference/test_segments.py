@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from stages import config
 from stages.inference import segments
@@ -74,3 +75,22 @@ def test_classes_are_segments_in_semantic_mode() -> None:
     found = segments.semantic(np.array([[1, 1, 9]], np.uint8))
     assert found.ids.tolist() == [[1, 1, 9]]
     assert found.category_ids == {1: 1, 9: 9}
+
+
+def test_each_segment_has_the_score_of_its_query() -> None:
+    masks = boxes((0, 2), (2, 4), (4, 6), (6, 8))
+    found = merged(tao_outputs([0, 0, 1, 1], masks, [0.9, 0.85, 0.95, 0.99]))
+    # The last two are one segment of stuff, under the first of its queries, as in the fused graph.
+    assert found.scores == pytest.approx({1: 0.9, 2: 0.85, 3: 0.95})
+
+    query_ids = np.array([[[7, 3, 3, VOID_QUERY]]], np.uint8)
+    areas, scores = np.zeros((1, 9), np.int32), np.linspace(0.1, 0.9, 9, dtype=np.float32)[None]
+    areas[0, 7], areas[0, 3] = 1, 2
+    outputs = {"query_ids": query_ids, "areas": areas, "category_ids": np.full((1, 9), 5), "scores": scores}
+    fused = decode(outputs, 0, config.Deploy(), num_things=9)
+    assert fused.scores == pytest.approx({1: 0.4, 2: 0.8})
+
+    cfg = config.Deploy(object_mask_threshold=0.65)
+    instances = segments.instances(masks, np.array([0.6, 0.9, 0.7, 0.1]), np.array([1, 2, 3, 4]), cfg)
+    assert [instances.scores.get(i) for i in instances.ids[0, ::2].tolist()] == [None, 0.9, 0.7, None]
+    assert segments.semantic(np.ones((2, 2), np.uint8)).scores == {}
