@@ -22,6 +22,7 @@ STAGE = evaluate
 LAUNCHER = dvc
 TARGET ?=
 ENGINE ?= data/engines/cpu
+TOPIC ?= /camera/image_raw
 SOURCE ?= data/raw/sample/validation/images
 SRC ?=
 ARGS ?=
@@ -35,7 +36,7 @@ SIGNING_KEY ?=
 ALLOWED_SIGNERS ?=
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
-VALUES := PROFILE TARGET ENGINE SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL \
+VALUES := PROFILE TARGET ENGINE TOPIC SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL \
 	SIGNING_KEY ALLOWED_SIGNERS
 # Only if it is given: `OVERRIDES=` drops the overrides that params.yaml records.
 VALUES += $(if $(filter undefined,$(origin OVERRIDES)),,OVERRIDES)
@@ -103,6 +104,10 @@ sweep: env ## Run a grid of parameters as experiments, print metrics [GRID=... S
 .PHONY: predict
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
 	@python -m stages.commands.predict --engine="$$ENGINE" --source="$$SOURCE" $${OUT:+--out="$$OUT"} $(ARGS)
+
+.PHONY: ros
+ros: $(if $(ROS_DISTRO),,env) ## Run an engine on a camera's topic as a ROS 2 node; without ROS 2, with that of PyPI [ENGINE=folder TOPIC=...]
+	@scripts/ros2 $(ARGS)
 
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
