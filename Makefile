@@ -105,6 +105,12 @@ sweep: env ## Run a grid of parameters as experiments, print metrics [GRID=... S
 predict: env ## Run an engine on a picture, a folder, a video, a camera or a URL [ENGINE=folder SOURCE=... OUT=folder]
 	@python -m stages.commands.predict --engine="$$ENGINE" --source="$$SOURCE" $${OUT:+--out="$$OUT"} $(ARGS)
 
+.PHONY: predict-shards
+predict-shards: env ## Run an engine on a tree of pictures and videos in JOBS shards at once [SOURCE=... OUT=... JOBS=n LAUNCHER=local|slurm]
+	@test -n "$$OUT" || { echo "error: name a folder, such as make predict-shards OUT=outputs/drive" >&2; exit 1; }
+	@python -m stages.commands.predict_shards --engine="$$ENGINE" --source="$$SOURCE" --out="$$OUT" --jobs="$$JOBS" \
+		--launcher="$${LAUNCHER/#dvc/local}" -- $(ARGS)
+
 .PHONY: ros
 ros: $(if $(ROS_DISTRO),,env) ## Run an engine on a camera's topic as a ROS 2 node; without ROS 2, with that of PyPI [ENGINE=folder TOPIC=...]
 	@scripts/ros2 $(ARGS)

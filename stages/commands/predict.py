@@ -6,7 +6,7 @@ was read. Files that can't be read are skipped, named in a warning and counted i
 
 An engine on a GPU works on two frames of a recorded source at once: while the GPU computes one, the CPU reads and draws
 another. A live source gets one frame at a time, so that its latency stays low. A CPU's engine computes in `submit` and
-would gain nothing.
+would gain nothing. With --shard it works on a part of a tree of pictures and videos (predict_tree.py).
 
 With ALLOWED_SIGNERS an engine is loaded only if it is of a release that one of them signed (`make get`).
 """
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages import config
+from stages.commands import predict_tree
 from stages.engines import loading, manifest
 from stages.foundation import command_line, files, picture_limit
 from stages.inference.latencies import Latencies
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 WINDOW = 100
 """Number of last frames whose rate and latency are shown on the overlay and in the terminal."""
-GPU_FRAMES_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
         raise ValueError(f"--limit {limit}: expected 0, for all frames, or more")
     name, target = manifest.target_of(engine)
     if not in_flight:
-        in_flight = 1 if source.live or target.builder in config.CPU_BUILDERS else GPU_FRAMES_IN_FLIGHT
+        in_flight = predict_tree.in_flight_of(target, source.live)
     predictor = loading.load(engine, name, target, in_flight)
     painter = Painter(predictor.description.categories)
     latencies, latest_ms = Latencies(), deque[float](maxlen=WINDOW)
@@ -128,10 +127,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--max-picture-mpx", type=int, default=picture_limit.DEFAULT_MPX, help="most pixels of a picture, in millions"
     )
+    parser.add_argument("--shard", metavar="I/N", help="do part I of N of the tree SOURCE (docs/shards.md)")
+    parser.add_argument("--gather", action="store_true", help="write the result of all shards of the tree SOURCE")
     args = parser.parse_args(arguments)
     if signers := signing.signers():
         log.info("%s: signed by %s", files.printable(args.engine), received.require_engine(args.engine, signers))
     picture_limit.set_limit(args.max_picture_mpx)
+    if args.shard or args.gather:
+        if args.out is None or args.limit or (args.shard and args.gather):
+            raise ValueError("--shard and --gather need OUT, exclude each other, and take no --limit")
+        if args.gather:
+            predict_tree.gather(Path(args.source), args.out)
+        else:
+            shard, count = predict_tree.parse_shard(args.shard)
+            predict_tree.run_shard(args.engine, Path(args.source), args.out, shard, count)
+        return
     source = open_source(args.source)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: source.stop())

@@ -21,7 +21,7 @@ def run(names: list[str], found: list[list[str]], stage: str, jobs: int, launche
     """
     import submitit
 
-    parameters = dict(_option(each) for each in options)
+    parameters = dict(option(each) for each in options)
     work = Path("outputs/sweeps", names[0]).resolve()
     if work.exists():
         raise ValueError(f"NAME: {work} exists, from an earlier sweep of that name; choose another NAME, or delete it")
@@ -66,7 +66,8 @@ def run_point(origin: Path, head: str, changes: Path, clone: Path, name: str, po
     shutil.rmtree(clone)
 
 
-def _option(written: str) -> tuple[str, Any]:
+def option(written: str) -> tuple[str, Any]:
+    """Parse a parameter of submitit, key=value. Raises ValueError for another form."""
     key, equals, value = written.partition("=")
     if not equals:
         raise ValueError(f"ARGS: must be key=value, such as slurm_partition=gpu, found {written!r}")

@@ -23,15 +23,21 @@ def unicode_name(name: str) -> str:
 
 
 def png_name(name: str) -> str:
-    """Return `name` with `.png` appended.
+    """Return `name` with `.png` appended, cut as by `fitting_name`."""
+    return fitting_name(name, ".png")
 
-    A result of more than MAX_NAME_BYTES is cut, and then ends with the first 8 hex digits of the name's SHA-256.
+
+def fitting_name(name: str, suffix: str, more_bytes: int = 0) -> str:
+    """Return `name` with `suffix` appended.
+
+    A result of more than MAX_NAME_BYTES - `more_bytes` is cut, and then its stem ends with the first 8 hex digits of
+    the name's SHA-256. `more_bytes` are those that the name of its draft has more.
     """
-    encoded = os.fsencode(name)
-    if len(encoded) + len(".png") <= MAX_NAME_BYTES:
-        return f"{name}.png"
-    end = f"-{hashlib.sha256(encoded).hexdigest()[:8]}.png"
-    return encoded[: MAX_NAME_BYTES - len(end)].decode("utf-8", "ignore") + end
+    encoded, limit = os.fsencode(name), MAX_NAME_BYTES - more_bytes
+    if len(encoded) + len(suffix) <= limit:
+        return name + suffix
+    end = f"-{hashlib.sha256(encoded).hexdigest()[:8]}{suffix}"
+    return encoded[: limit - len(end)].decode("utf-8", "ignore") + end
 
 
 def check_folder(folder: Path, more_bytes: int = 0) -> None:

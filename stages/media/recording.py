@@ -31,14 +31,18 @@ TIME_TOLERANCE_S = 0.1
 """A frame of overlay.mp4 may be this far off its time without a warning."""
 
 
-def describe(frame: SourceFrame, found: Segments, categories: Mapping[int, Category], latency_ms: float) -> str:
+def describe(
+    frame: SourceFrame, found: Segments, categories: Mapping[int, Category], latency_ms: float | None = None
+) -> str:
     """Return the line of segments.jsonl for a frame: a JSON object without a line end (docs/outputs.md).
 
     `categories` are by category_id.
     """
     height, width = found.ids.shape
     name = file_names.unicode_name(frame.name)
-    content = {"picture": name, "height_px": height, "width_px": width, "latency_ms": round(latency_ms, 2)}
+    content: dict[str, object] = {"picture": name, "height_px": height, "width_px": width}
+    if latency_ms is not None:
+        content["latency_ms"] = round(latency_ms, 2)
     return json.dumps({**content, "segments": segment_list.rows(found, categories)})
 
 
