@@ -29,7 +29,7 @@ from stages.inference.latencies import Latencies
 from stages.media import recording
 from stages.media.drawing import Painter
 from stages.media.frame_sources import FrameSource, SourceFrame, open_source
-from stages.releases import received, signing
+from stages.releases import received
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shard", metavar="I/N", help="do part I of N of the tree SOURCE (docs/shards.md)")
     parser.add_argument("--gather", action="store_true", help="write the result of all shards of the tree SOURCE")
     args = parser.parse_args(arguments)
-    if signers := signing.signers():
-        log.info("%s: signed by %s", files.printable(args.engine), received.require_engine(args.engine, signers))
+    received.check_engine(args.engine)
     picture_limit.set_limit(args.max_picture_mpx)
     if args.shard or args.gather:
         if args.out is None or args.limit or (args.shard and args.gather):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stages.commands import predict_tree, sweep_jobs
 from stages.foundation import command_line
+from stages.releases import received
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def build(engine: Path, tree: Path, out: Path, jobs: int, launcher: str, options
     """
     import submitit
 
+    received.check_engine(engine)
     logs = Path("outputs/predict_shards").resolve()
     executor = submitit.AutoExecutor(folder=logs, cluster=launcher)
     parameters = dict(sweep_jobs.option(each) for each in options)
@@ -46,6 +48,7 @@ def _run(engine: Path, tree: Path, out: Path, shard: int, jobs: int) -> str:
     """Run a shard in a job's process. Returns the message of an error that a user can cause, or nothing."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        received.check_engine(engine)
         predict_tree.run_shard(engine, tree, out, shard, jobs)
     except command_line.BUGS:
         raise

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TypedDict
 
 from stages.engines import manifest as engines
 from stages.foundation import files, json_shapes
 from stages.releases import signing
+
+log = logging.getLogger(__name__)
 
 NAME = "release.json"
 """The manifest of the release, byte for byte, in the folder of an artifact. Its signature is beside it."""
@@ -45,6 +48,12 @@ def parse(content: bytes, what: str) -> Release:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what}: not the manifest of a release ({error}); get it again") from error
     return release
+
+
+def check_engine(folder: Path) -> None:
+    """Require a signed engine where ALLOWED_SIGNERS is set, and log who signed it. Raises as require_engine."""
+    if signers := signing.signers():
+        log.info("%s: signed by %s", files.printable(folder), require_engine(folder, signers))
 
 
 def require_engine(folder: Path, signers: Path) -> str:

@@ -275,6 +275,20 @@ def test_shards_at_once_and_as_jobs_of_submitit(built: Path, tree: Path, tmp_pat
     assert "no shard wrote it" in done.stderr.splitlines()[-1]
 
 
+def test_an_engine_of_no_signer_is_refused(built: Path, tree: Path, tmp_path: Path) -> None:
+    signers = tmp_path / "signers"
+    signers.write_text("")
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "ALLOWED_SIGNERS": str(signers)}
+    ways = (["predict", "--shard", "1/1"], ["predict_shards", "--jobs", "1"])
+    for program, *more in ways:
+        arguments = [sys.executable, "-m", f"stages.commands.{program}", "--engine", built, "--source", tree, *more]
+        arguments += ["--out", tmp_path / "out"]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "release.json" in done.stderr or "manifest" in done.stderr, done.stderr
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_tree_is_listed_by_content_and_each_folder_once(tree: Path) -> None:
     found, others = picture_tree.items(tree)
     assert others == 1

@@ -285,6 +285,22 @@ def test_what_is_wrong_is_told_in_one_line(
     assert len(said.splitlines()) == 1, said
 
 
+@pytest.mark.parametrize("program", ["vistas2engine_ros", "vistas2engine_ros.bag"])
+def test_an_engine_of_no_signer_is_refused(
+    python: Path, engine: Path, environment: dict[str, str], tmp_path: Path, program: str
+) -> None:
+    (tmp_path / "signers").write_text("")
+    command = [python, "-m", program]
+    if program.endswith("bag"):
+        command += ["--engine", engine, "--bag", tmp_path, "--topic", "/camera", "--out", tmp_path / "out"]
+    else:
+        command += ["--ros-args", "-p", f"engine:='{str(engine).replace(chr(39), chr(39) * 2)}'"]
+    alone = {**environment, "ALLOWED_SIGNERS": str(tmp_path / "signers")}
+    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "signature" in done.stderr, done.stderr
+
+
 def test_a_node_without_the_runtime_says_where_it_is(python: Path, environment: dict[str, str], tmp_path: Path) -> None:
     alone = {**environment, "PYTHONPATH": str(PACKAGE)}
     command = [python, "-m", "vistas2engine_ros"]

@@ -17,6 +17,7 @@ import numpy as np
 from stages.engines import loading, manifest
 from stages.foundation import command_line, files
 from stages.media.drawing import Painter
+from stages.releases import received
 from vistas2engine_ros import messages
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def build(engine: Path, bag: Path, topic: str, out: Path, overlay: bool = False)
     from rosbags.rosbag2 import Writer
     from rosbags.typesys import Stores, get_typestore
 
+    received.check_engine(engine)
     name, target = manifest.target_of(engine)
     predictor = loading.load(engine, name, target)
     painter = Painter(predictor.description.categories)

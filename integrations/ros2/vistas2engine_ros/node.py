@@ -27,6 +27,7 @@ from std_msgs.msg import String
 from stages.engines import loading, manifest
 from stages.foundation import command_line
 from stages.media.drawing import Painter
+from stages.releases import received
 from vistas2engine_ros import messages
 from vistas2engine_ros.newest import Newest, is_late
 
@@ -63,6 +64,7 @@ class SegmentationNode(Node):
             )
         self._max_age_s = _seconds("max_age_s", self._value("max_age_s"))
         self._overlay = self._value("overlay")
+        received.check_engine(engine)
         name, target = manifest.target_of(engine)
         self._predictor = loading.load(engine, name, target)
         if self._predictor.cfg.batch_size != 1:
