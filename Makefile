@@ -195,6 +195,10 @@ doctor: ## What is required here, what was found, what to do; before or after `m
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]
 	@OMP_NUM_THREADS=1 pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: torture
+torture: env ## Kill, fill, double and move every stage on purpose; writes outputs/torture.md, .json [ARGS='--moments 3 --rows train']
+	@python -m tests.torture $(ARGS)
+
 .PHONY: bench-convert
 bench-convert: env ## Time convert against pycocotools, and each reader against decoding; writes data/bench/{convert,readers}.json
 	@python -m benchmarks.convert --out data/bench/convert.json

@@ -98,7 +98,7 @@ class Running:
                 continue
         return found
 
-    def end(self, limit_s: float = LIMIT_S) -> Ended:
+    def end(self, limit_s: float = LIMIT_S, patience_s: float = PATIENCE_S) -> Ended:
         """Wait for the command, then for all that it started."""
         try:
             status = self.process.wait(limit_s)
@@ -108,7 +108,7 @@ class Running:
                 os.kill(pid, signal.SIGKILL)
             self.process.wait()
         seconds = time.monotonic() - self.start
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + patience_s
         while (left := self.marked()) and time.monotonic() < until:
             time.sleep(0.1)
         for pid in left:
@@ -158,7 +158,9 @@ class Ground:
         for number in range(120):
             path = pictures[number % len(pictures)]
             shutil.copy(path, source / f"pictures/{number:03}.jpg")
-            video.write(cv2.imread(str(path)))
+            picture = cv2.imread(str(path))
+            assert picture is not None
+            video.write(picture)
         video.release()
         found = [
             Subject(name, stage["cmd"], tuple(out["path"] for out in stage["outs"]))
@@ -246,8 +248,11 @@ def leftovers(workspace: Path) -> list[str]:
     pattern = re.compile(r"\..+\.(lock|draft|old)|\.part\..+")
     found = [str(p.relative_to(workspace)) for p in (workspace / "data").rglob(".*") if pattern.fullmatch(p.name)]
     rwlock = workspace / ".dvc/tmp/rwlock"
-    if rwlock.exists() and json.loads(rwlock.read_text() or "{}"):
-        found.append(".dvc/tmp/rwlock")
+    # DVC leaves the entries of a process that was killed, and ignores them: the process is gone.
+    text = rwlock.read_text() if rwlock.exists() else ""
+    found += [
+        f"DVC's lock of process {pid}" for pid in re.findall(r'"pid": (\d+)', text) if Path("/proc", pid).exists()
+    ]
     return found
 
 
