@@ -107,6 +107,20 @@ def test_the_command_of_the_launcher_word_by_word(cfg: config.Config) -> None:
         runners.launcher(runners.Run(Path("/my set/spec.yaml"), Path("/r"), Path("/r/coco")), cfg)
 
 
+@pytest.mark.parametrize(
+    "name", ["Straße (copy)", "a=b, c", "it's [1] {2}", "back\\slash \\' ", "${HOME} $x", "plain set"]
+)
+def test_any_folder_is_a_value_for_hydra(name: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    paths = [Path("/r", name, part) for part in ("spec.yaml", "w", "coco", "start.pkl", "w/train/model.pth")]
+    run = runners.Run(*paths)
+    parsed = OverridesParser.create().parse_overrides(runners.overrides(run))
+    values = OmegaConf.create({override.key_or_group.rpartition(".")[2]: override.value() for override in parsed})
+    assert values.results_dir == str(run.results)
+    assert values.resume_training_checkpoint_path == str(run.resume)
+
+
 def test_the_command_of_several_processes_and_nodes(cfg: config.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg.train.gpus = [0, 1]
     paths = runners.Run(Path("w/spec.yaml"), Path("w"), Path("coco"))
@@ -168,7 +182,7 @@ def test_no_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, vistas_set: Path) -> Path:
     """A folder with a converted set at data/coco and the parameters of the smoke profile."""
-    folder = tmp_path_factory.mktemp("training")
+    folder = tmp_path_factory.mktemp("Straße (copy), a=b's")
     data = config.load(REPO / "params.yaml").data
     convert.build(vistas_set, folder / "data/coco", folder / "data.json", TABLES, data)
     return folder
@@ -222,8 +236,7 @@ def test_an_error_of_taos_own_ends_in_one_line_after_its_messages(workspace: Pat
     for full in ("0", "1"):
         done = run(*command("e"), cwd=workspace, PYTHONPATH=str(REPO), HYDRA_FULL_ERROR=full)
         assert done.returncode == 1
-        assert "KeyError: 'nothing'" in done.stderr
-        assert done.stderr.splitlines()[-1].startswith("TAO stopped with ")
+        assert done.stderr.splitlines()[-1] == "TAO stopped with KeyError: 'nothing'; its messages are above"
         assert not (workspace / "e").exists()
 
 

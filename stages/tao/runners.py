@@ -7,6 +7,7 @@ format of nvidia-tao 6.26.
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -48,12 +49,22 @@ class TrainingFailedError(RuntimeError):
 
 def overrides(run: Run) -> list[str]:
     """Return Hydra overrides for the fields that spec.yaml leaves out."""
-    found = [f"results_dir={run.results.resolve()}"]
+    found = {"results_dir": run.results}
     if run.resume:
-        found.append(f"train.resume_training_checkpoint_path={run.resume.resolve()}")
+        found["train.resume_training_checkpoint_path"] = run.resume
     elif run.start:
-        found.append(f"train.pretrained_model_path={run.start.resolve()}")
-    return found
+        found["train.pretrained_model_path"] = run.start
+    return [f"{key}={_value(path)}" for key, path in found.items()]
+
+
+def _value(path: Path) -> str:
+    """Return an absolute path as a value of a Hydra override, in quotes if it has other characters than most have."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    text = str(path.resolve())
+    if re.fullmatch(r"[\w/.:+ -]+", text, re.ASCII):
+        return text
+    return QuotedString(text.replace("${", "\\${"), Quote.single).with_quotes()
 
 
 def in_processes(train: config.Train) -> bool:

@@ -47,11 +47,11 @@ def start(run: runners.Run, cfg: config.Config) -> None:
             program.train(run, cfg)
         except SystemExit as error:
             signals.stop_if_received()
-            # TAO's entry point runs under Hydra, which prints an exception and exits.
-            raise RuntimeError("TAO stopped with an error; its messages are above") from error
+            # TAO's entry point runs under Hydra, which prints an exception and exits while it handles it.
+            raise RuntimeError(f"TAO stopped with {_in_words(error.__context__)}; its messages are above") from error
         except Exception as error:  # With HYDRA_FULL_ERROR=1, for debugging, any exception of TAO arrives here.
             traceback.print_exc()
-            raise RuntimeError(f"TAO stopped with {type(error).__name__}; its messages are above") from error
+            raise RuntimeError(f"TAO stopped with {_in_words(error)}; its messages are above") from error
         # TAO reports an interruption as a success.
         signals.stop_if_received()
         return
@@ -63,6 +63,13 @@ def start(run: runners.Run, cfg: config.Config) -> None:
         mounts = runners.mounts_file(cfg.train, Path.cwd(), runners.outside(run.coco, Path.cwd()))
         files.write_json(Path(env["LAUNCHER_MOUNTS"]), mounts)
     runners.call(command, **env)
+
+
+def _in_words(error: BaseException | None) -> str:
+    """Return the class of an exception and the first line of its message."""
+    if error is None:
+        return "an error"
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def describe(coco: Path, work: Path, cfg: config.Config) -> str:

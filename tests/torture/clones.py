@@ -30,7 +30,7 @@ def rows(ground: Ground, moments: int, seed: int) -> Rows:
 
 def _row(ground: Ground, fault: str, command: str, *, one_cpu: bool) -> Row:
     row = Row(SECTION, fault, "sample to precision", command)
-    folder = ground.folder / f"clone of {'one CPU' if one_cpu else 'two'} é/repo"
+    folder = ground.folder / f"clone {'on one CPU' if one_cpu else ''} é (copy)/repo"
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.parent.mkdir(parents=True)
     prefix = f"taskset --cpu-list {min(os.sched_getaffinity(0))} " if one_cpu else ""

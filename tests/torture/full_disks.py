@@ -82,7 +82,9 @@ def _row(ground: Ground, subject: Subject, moments: int, seed: int) -> Row:
             _resize(place, ROOM_BYTES)
             faults = []
             if ended.status:
-                faults += _message_faults(ended.said)
+                # Tracebacks of TAO's own come before the line of `train`.
+                said = ended.said.strip().splitlines()[-1:] if subject.name == "train" else [ended.said]
+                faults += _message_faults("".join(said))
                 # A picture of predict is an output of its own. Metrics and folder are two outputs, one after the other.
                 faults += [
                     f"{out} is not as it was"
