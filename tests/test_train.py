@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,8 @@ def trained(workspace: Path, name: str) -> str:
 
 def same_weights(one: Path, other: Path) -> bool:
     a, b = (torch.load(p / "model.pth", weights_only=True)["state_dict"] for p in (one, other))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    same = a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return same and (one / "model.pth").read_bytes() == (other / "model.pth").read_bytes()
 
 
 def test_the_containers_status_and_messages_are_passed_through(workspace: Path, tmp_path: Path) -> None:
@@ -423,7 +425,12 @@ def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Pat
         folder.mkdir()
         state = {"dirpath": str(folder), "best_model_path": str(folder / "latest.pth")}
         callbacks = {"ModelCheckpoint{'monitor': None}": state, "EarlyStopping": {"wait_count": 1}}
-        torch.save({"state_dict": {"w": torch.ones(2)}, "callbacks": callbacks, "epoch": 3}, folder / "latest.pth")
+        weights = OrderedDict(w=torch.ones(2))
+        vars(weights)["_metadata"] = {"": {"version": 1}}
+        # Whether equal strings are one object depends on an interruption.
+        names = ["lr", "lr"] if name == "one" else ["lr", "".join(["l", "r"])]
+        content = {"state_dict": weights, "callbacks": callbacks, "epoch": 3, "names": names, "at": Counter({2: 1})}
+        torch.save(content, folder / "latest.pth")
         resume.publish(folder / "latest.pth", folder / "model.pth")
         published.append((folder / "model.pth").read_bytes())
         assert str(folder).encode() not in published[-1]
@@ -431,6 +438,8 @@ def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Pat
     content = torch.load(tmp_path / "one/model.pth", weights_only=True)
     assert content["callbacks"] == {"EarlyStopping": {"wait_count": 1}}
     assert content["epoch"] == 3
+    assert (content["names"], content["at"]) == (["lr", "lr"], Counter({2: 1}))
+    assert vars(content["state_dict"]) == {"_metadata": {"": {"version": 1}}}
 
 
 def epoch_checkpoint(folder: Path, number: int) -> Path:

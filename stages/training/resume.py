@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,13 +112,32 @@ def defect(checkpoint: Path) -> str:
 def publish(checkpoint: Path, out: Path) -> None:
     """Copy a checkpoint without the state of Lightning's ModelCheckpoint, which only a training that goes on needs.
 
-    That state has the absolute paths of the work folder: the same training in two clones would write two files.
+    That state has the absolute paths of the work folder: the same training in two clones would write two files. So would
+    the same training with and without an interruption, but for `_interned`.
     """
     import torch
 
     content: files.Json = torch_file.read(checkpoint)
     kept = {name: state for name, state in content["callbacks"].items() if not name.startswith("ModelCheckpoint")}
-    torch.save({**content, "callbacks": kept}, out)
+    torch.save(_interned({**content, "callbacks": kept}), out)
+
+
+def _interned(value: files.Json) -> files.Json:
+    """Return an equal value in which equal strings are one object.
+
+    Pickle writes an object that comes again as a reference to the first. Which equal strings are one object depends on
+    whether Lightning made the values or loaded them.
+    """
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        copy = type(value)({_interned(key): _interned(item) for key, item in value.items()})
+        if hasattr(value, "__dict__"):  # An OrderedDict of weights has their versions, _metadata.
+            vars(copy).update(_interned(vars(value)))
+        return copy
+    if type(value) in (list, tuple):
+        return type(value)(_interned(item) for item in value)
+    return value
 
 
 def epoch(checkpoint: Path) -> int:

@@ -36,7 +36,8 @@ class Sample:
     """All processes of a command at one time."""
 
     mib: float
-    """Memory: the sum of the proportional set sizes."""
+    """Memory without mapped files: the sum of Pss_Anon of smaps_rollup. A process's share of a library in memory (Pss)
+    grows when another process that uses it ends."""
     descriptors: int
 
 
@@ -56,7 +57,7 @@ def sampled(running: Running, until: Callable[[], bool]) -> list[Sample]:
                 descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
             except OSError:
                 continue
-            mib += next(int(line.split()[1]) for line in about.splitlines() if line.startswith("Pss:")) / 1024
+            mib += next(int(line.split()[1]) for line in about.splitlines() if line.startswith("Pss_Anon:")) / 1024
         found.append(Sample(mib, descriptors))
         time.sleep(1)
     return found

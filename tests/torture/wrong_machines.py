@@ -128,10 +128,10 @@ def _other_builds(ground: Ground) -> Row:
         f"{command} --timing-cache .timing_cache/x --target ...",
     )
     with ground.copied("wrong build") as workspace:
-        more = " ".join(f"+target@targets.{name}={name}" for name in ("orin_jp61", "thor", "h100"))
+        more = " ".join(f"+target@targets.{name}={name}" for name in ("orin_jp61", "ada", "h100"))
         more += " deploy.variants=[onnx,onnx_gather,cuda]"
         must(f"python -m stages.commands.params --profile=smoke --overrides='{more}'", workspace)
-        for name in ("orin_jp61", "thor", "h100"):
+        for name in ("orin_jp61", "ada", "h100"):
             ended = run(f"{command} --timing-cache .timing_cache/x --target {name}", workspace)
             _refused(row, ended, [f"target {name} needs"], name)
         ended = run(f"{command} --timing-cache .timing_cache/x --target cpu", workspace)
