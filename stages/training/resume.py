@@ -112,8 +112,8 @@ def defect(checkpoint: Path) -> str:
 def publish(checkpoint: Path, out: Path) -> None:
     """Copy a checkpoint without the state of Lightning's ModelCheckpoint, which only a training that goes on needs.
 
-    That state has the absolute paths of the work folder: the same training in two clones would write two files. So would
-    the same training with and without an interruption, but for `_interned`.
+    That state has the absolute paths of the work folder: the same training in two clones would write two files. So
+    would the same training with and without an interruption, but for `_interned`.
     """
     import torch
 

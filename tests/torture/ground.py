@@ -28,7 +28,7 @@ OVERRIDES = "~targets.rtx data.workers=2"
 """A builder of the CPU and one of GPUs are enough. Two workers where a stage has workers."""
 PATIENCE_S = 30.0
 """Time for the processes of a command to end after it."""
-LIMIT_S = 900.0
+LIMIT_S = 3600.0
 """A command that takes longer hangs."""
 VARIES = re.compile(
     r"data/metrics/(benchmark|engine)_.*|data/engines/.*|data/report/index\.html|data/training.*|data/predict/.*"
