@@ -25,11 +25,15 @@ def alive(pid: int) -> bool:
 
 
 def test_a_process_that_outlives_its_command_is_found_and_ended(tmp_path: Path) -> None:
-    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)"
+    (tmp_path / "child.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    code = (
+        "import subprocess, sys; "
+        "child = subprocess.Popen([sys.executable, 'child.py'], stdout=subprocess.PIPE, start_new_session=True); "
+        "child.stdout.readline(); print(child.pid)"
+    )
     ended = ground.Running(f'{sys.executable} -c "{code}"', tmp_path).end(patience_s=1)
     assert ended.status == 0
-    assert [command for command in ended.left if "time.sleep(60)" in command]
+    assert [command for command in ended.left if "child.py" in command]
     assert not alive(int(ended.said))
 
 
