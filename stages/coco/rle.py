@@ -16,6 +16,8 @@ import numpy.typing as npt
 from stages.foundation.coco_types import Rle
 
 _Int64 = npt.NDArray[np.int64]
+_MAX_CHARACTERS = 7
+"""Characters of five bits of a run length or a difference."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,28 @@ def encode(found: Runs) -> list[Segment]:
             values.tolist(), areas.tolist(), boxes, pixels, texts, strict=True
         )
     ]
+
+
+def counts(text: str) -> _Int64:
+    """Return the run lengths of a compressed mask, int64 [N].
+
+    Raises ValueError for a text that no encoder writes. The sum may be any: compare it with the picture.
+    """
+    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError("counts that are no compressed run lengths")
+    ends = np.flatnonzero(codes < 32)
+    used = np.diff(ends, prepend=-1)
+    if used.max() > _MAX_CHARACTERS:
+        raise ValueError("counts with a run of more than 2^34 pixels")
+    character = np.arange(codes.size) - np.repeat(ends - used + 1, used)
+    parts = (codes & 31) << (5 * character)
+    numbers = np.add.reduceat(parts, ends - used + 1)
+    numbers -= np.where(codes[ends] & 16, 1 << (5 * used), 0)
+    # From the third on, each is the difference from the one two places before.
+    for start in (1, 2):
+        numbers[start::2] = np.cumsum(numbers[start::2])
+    return numbers
 
 
 def _compressed(starts: _Int64, ends: _Int64, first: npt.NDArray[np.intp], pixels: int) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from stages.foundation import json_shapes
+from stages.foundation import files, json_shapes
 
 
 class _CategoryBase(TypedDict):
@@ -45,7 +45,7 @@ def read_label_map(path: Path) -> list[Category]:
     found: list[Category] = json_shapes.read(path, list[Category], fix)
     try:
         if lacking := next((category["name"] for category in found if "color" not in category), None):
-            raise ValueError(f"class {lacking} has no color")
+            raise ValueError(f"class {files.printable(lacking)} has no color")
         check_categories(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {fix}") from error

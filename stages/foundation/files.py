@@ -136,8 +136,14 @@ def is_utf8(name: str) -> bool:
 
 def printable(path: Path | str) -> str:
     """Return a path for a message: bytes that are not UTF-8 and characters that can't be printed are escaped."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fsdecode(path))
+
+
+def _escaped(character: str) -> str:
+    # A byte that is not UTF-8 is one of these surrogates in a path. JSON can have any others.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def sha256(path: Path) -> str:

@@ -65,7 +65,11 @@ def parse(kind: Any, content: object, place: str = "") -> Any:
 def _fail(expected: str, content: object, place: str) -> Any:
     found = json.dumps(content, default=str)
     found = found if len(found) <= _SHOWN else f"{found[: _SHOWN - 3]}..."
-    raise ValueError(f"{place or 'the file'}: found {files.printable(found)}, expected {expected}")
+    raise ValueError(f"{_at(place)}: found {files.printable(found)}, expected {expected}")
+
+
+def _at(place: str) -> str:
+    return files.printable(place) or "the file"
 
 
 def _union(kinds: tuple[Any, ...], content: object, place: str) -> Any:
@@ -89,9 +93,9 @@ def _object(kind: Any, content: object, place: str) -> Any:
     assert isinstance(content, dict)
     required = kind.__required_keys__ if is_typeddict(kind) else _required(kind)
     if lacking := [name for name in hints if name in required and name not in content]:
-        raise ValueError(f"{place or 'the file'}: has no {', '.join(lacking)}")
+        raise ValueError(f"{_at(place)}: has no {', '.join(lacking)}")
     if is_dataclass(kind) and (unknown := sorted(map(str, content.keys() - hints.keys()))):
-        raise ValueError(f"{place or 'the file'}: unknown keys {unknown[:5]}, expected {', '.join(hints)}")
+        raise ValueError(f"{_at(place)}: unknown keys {unknown[:5]}, expected {', '.join(hints)}")
     known = {n: parse(hints[n], value, f"{place}.{n}".lstrip(".")) for n, value in content.items() if n in hints}
     return {**content, **known} if is_typeddict(kind) else kind(**known)
 

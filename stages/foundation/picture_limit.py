@@ -19,6 +19,8 @@ _SPARE_BYTES = 1 << 26
 """For thumbnails, metadata and further pictures in the file."""
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers that start a JPEG frame, SOF (ITU-T T.81, table B.1)."""
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]", re.DOTALL)
+"""A marker of a JPEG file that a 2-byte length follows."""
 _HEAD_BYTES = 1 << 16
 _limit_mpx = DEFAULT_MPX
 
@@ -84,14 +86,12 @@ def _png(content: bytes) -> tuple[int, int] | None:
 
 def _jpeg(content: bytes) -> tuple[int, int] | None:
     place = 2
-    while place < len(content):
-        if content[place] != 0xFF or content[place + 1] in (0x00, 0x01, 0xFF, *range(0xD0, 0xDA)):
-            place += 1
-        elif content[place + 1] in _FRAMES:
+    while found := _MARKER.search(content, place):
+        place = found.start()
+        if content[place + 1] in _FRAMES:
             height, width = struct.unpack_from(">HH", content, place + 5)
             return width, height
-        else:
-            place += 2 + struct.unpack_from(">H", content, place + 2)[0]
+        place += 2 + struct.unpack_from(">H", content, place + 2)[0]
     return None
 
 

@@ -77,13 +77,16 @@ def read_csv(path: Path) -> list[CsvLine]:
             for mark, name in ((";", "semicolons"), ("\t", "tabs")):
                 if not found and "," not in raw and mark in raw:
                     raise ValueError(f"{path}:{start + 1}: cells are separated by {name}; save the file with commas")
-            # Python's reader does not report which cells were in quotes.
-            quoted = ['"' + cell.replace('"', '""') + '"' in raw for cell in written]
-            cells = [cell if kept else cell.strip() for cell, kept in zip(written, quoted, strict=True)]
+            cells = [cell if cell == cell.strip() or _is_quoted(cell, raw) else cell.strip() for cell in written]
             found.append(CsvLine(start + 1, cells, written))
     except csv.Error as error:
         raise ValueError(f"{path}:{end + 1}: not CSV ({error}); correct the quotes in the line") from error
     return found
+
+
+def _is_quoted(cell: str, raw: str) -> bool:
+    """Return whether a cell is in quotes in its line, which Python's reader does not report."""
+    return '"' + cell.replace('"', '""') + '"' in raw
 
 
 def read_json(path: Path) -> object:

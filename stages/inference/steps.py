@@ -4,6 +4,7 @@ graph.json lists the steps in the order in which they run. The file of an engine
 place of attributes; see stages/engines/cuda/bundle.py. Devices read both without the package onnx.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, cast
@@ -14,6 +15,8 @@ AttributeValue = int | float | str | list[int] | list[float]
 
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32")
 """NumPy's names of the types that tensors may have."""
+MAX_TENSOR_BYTES = 1 << 40
+"""Beyond any GPU's memory. Sums of such sizes stay far below 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class TensorSpec:
     @property
     def size_bytes(self) -> int:
         """Size in memory."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
+        return math.prod(self.shape) * self.numpy_dtype.itemsize
 
 
 class Attributes(dict[str, AttributeValue]):
@@ -170,7 +173,10 @@ def parse_spec(content: object) -> TensorSpec:
         raise ValueError(
             f"a tensor must have a shape of positive integers and a dtype of {', '.join(DTYPES)}, found {content!r}"
         )
-    return TensorSpec(tuple(shape), dtype)
+    spec = TensorSpec(tuple(shape), dtype)
+    if spec.size_bytes > MAX_TENSOR_BYTES:
+        raise ValueError(f"a tensor must have at most {MAX_TENSOR_BYTES} bytes, found {content!r}")
+    return spec
 
 
 def require_keys(content: Mapping[str, object], wanted: Collection[str]) -> None:

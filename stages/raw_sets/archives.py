@@ -21,6 +21,11 @@ from tqdm import tqdm
 
 from stages.foundation import file_kinds
 
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, NotImplementedError, RuntimeError,
+    ValueError, OverflowError,
+)  # fmt: skip
+"""What zipfile raises for a damaged member, whose own header differs from the archive's list, too."""
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _METHOD_NAMES: Final = {6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"}
 _ENCRYPTED, _UTF8 = 0x1, 0x800
@@ -48,7 +53,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"{path} is one part of a zip archive; {step}")
     try:
         content = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
         step = "download it again, or join its parts first (cat NAME.zip.* > whole.zip)"
         raise ValueError(f"{path} is a zip archive that is cut short or damaged ({error}); {step}") from error
     with content:
@@ -77,7 +82,7 @@ def unpack(content: zipfile.ZipFile, top: str, folder: Path) -> None:
         except FileExistsError as error:
             found = f"{info.filename!r} differs from another name only by letter case"
             raise ValueError(f"{content.filename}: {found}; rename one of them in the archive") from error
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        except (*_DAMAGE, OSError) as error:
             # An error with a number comes from the system, such as a full disk. One without is damaged content.
             if getattr(error, "errno", None):
                 raise

@@ -4,6 +4,7 @@ It is derived from one commit alone: nothing in it depends on the machine or the
 artifacts can derive it again and compare.
 """
 
+import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -61,6 +62,17 @@ def derive(source: Source, version: str, date: str) -> Json:
     if problems := broken_links(content, source.sha256(LABEL_MAP)[0]):
         raise ValueError(f"the artifacts are not of one build: {'; '.join(problems)}; run `make all`")
     return content
+
+
+def parse(content: bytes, name: str) -> Json:
+    """Parse a manifest. Raises ValueError, one line that has `name`, for anything but an object that names a commit."""
+    try:
+        found: object = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not JSON ({error}); fetch the tag again") from error
+    if not isinstance(found, dict) or not isinstance(found.get("commit"), str):
+        raise ValueError(f"{name}: expected an object with the commit of a release; fetch the tag again")
+    return found
 
 
 def broken_links(manifest: Json, label_map_sha256: str) -> list[str]:

@@ -70,9 +70,10 @@ class Source:
 
     def read_json(self, path: str) -> Any:
         """Parse a JSON file. Raises as `read`, and ValueError where it is not JSON."""
+        content = self.read(path)
         try:
-            return json.loads(self.read(path))
-        except json.JSONDecodeError as error:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} of commit {self.commit[:12]} is not JSON ({error})") from error
 
     def names(self, folder: str) -> list[str]:

@@ -68,7 +68,7 @@ def open_set(folder: Path, source: config.Source, key: str) -> Ade20kFull:
         try:
             objects = json.loads(path.read_bytes().decode("latin-1"))["annotation"]["object"]
             found = [(int(entry["name_ndx"]), str(entry["name"])) for entry in objects]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             found_text = f"not a description of 2021 ({type(error).__name__}: {error})"
             raise ValueError(f"{where}: {found_text}, expected annotation.object[].name_ndx; restore it") from error
         for number, name in found:

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stages import config
-from stages.foundation import files, picture_limit
+from stages.coco import rle as rle_codec
+from stages.foundation import files, names, picture_limit
 from stages.sets import classes, json_index, pairs, pngs
 from stages.sets.raw_set import VOID, Problem, Raster, Scene
 from stages.vistas.labels import Label
@@ -42,6 +43,9 @@ _OTHER: Final = {
 }
 _SPLITS: Final = ("train", "val")
 _MAX_EDGE_PX: Final = 1 << 15
+_MAX_PLACE_PX: Final = 1 << 20
+"""Of a polygon's corner, which may lie outside of the picture."""
+_MAX_OUTLINE_PX: Final = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,9 @@ class CocoJson:
             for one in self._of_file(path):
                 if (other := found.get(one.key)) is not None:
                     first = other.message if isinstance(other, Problem) else files.printable(other.image)
-                    found[one.key] = Problem(one.key, f"{files.printable(path)}: {one.key} is also in {first}")
+                    found[one.key] = Problem(
+                        one.key, f"{files.printable(path)}: {files.printable(one.key)} is also in {first}"
+                    )
                 else:
                     found[one.key] = one
         pairs.require(found, self.root, split)
@@ -79,7 +85,7 @@ class CocoJson:
         if different := self._differences(*_labels(path, self.format, index.categories)):
             raise ValueError(f"{name}: category {different[0]} is not as in {self.source}; use files of one release")
         suffix = path.stem.partition("_")[2]
-        if strange := sorted(index.places.keys() - index.images.keys())[:3]:
+        if strange := sorted(index.places.keys() - index.images.keys(), key=str)[:3]:
             raise ValueError(f"{name}: annotations of images {strange}, which the file does not list; restore the file")
         folders = [self.root / place / suffix for place in (".", "images")]
         pictures = next((folder for folder in folders if folder.is_dir()), folders[0])
@@ -89,7 +95,7 @@ class CocoJson:
                 raise ValueError(f"{name}: image {image_id} has no file_name; restore the file")
             file_name = Path(image["file_name"])
             key = file_name.stem
-            if file_name.name != image["file_name"]:
+            if not names.is_plain(image["file_name"]) or key in ("", "..") or file_name.name != image["file_name"]:
                 yield Problem(key, f"{name}: file_name {image['file_name']!r}, expected a bare name; correct the file")
                 continue
             places = list(index.places.get(image_id, ()))
@@ -133,7 +139,7 @@ class CocoJson:
         return sorted(i for i in own.keys() | other.keys() if own.get(i) != other.get(i))
 
     def _label(self, path: Path, category: object) -> int:
-        label = self.label_of.get(category) if isinstance(category, int) else None
+        label = self.label_of.get(category) if type(category) is int else None
         if label is None:
             name = files.printable(path)
             raise ValueError(f"{name}: category {category!r}, which the file does not list; restore the file")
@@ -148,8 +154,8 @@ class CocoJson:
             found = f"file_name {entry.get('file_name')!r}, expected {path.name!r}"
             raise ValueError(f"{files.printable(json_path)}: {found}; restore the file")
         try:
-            infos = {int(s["id"]): (s["category_id"], bool(s.get("iscrowd", 0))) for s in entry["segments_info"]}
-        except (KeyError, TypeError, ValueError) as error:
+            infos = {_whole(s["id"]): (s["category_id"], _iscrowd(s)) for s in entry["segments_info"]}
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             found = f"segments_info of {path.name} can't be read ({type(error).__name__}: {error})"
             raise ValueError(f"{files.printable(json_path)}: {found}; restore the file") from error
         if len(infos) < len(entry["segments_info"]):
@@ -178,7 +184,11 @@ class CocoJson:
         painted = []
         for place, entry in enumerate(entries):
             mask, box = _mask(path, entry, height, width)
-            crowd = bool(entry.get("iscrowd", 0))
+            try:
+                crowd = _iscrowd(entry)
+            except ValueError as error:
+                found = f"annotation {entry.get('id')!r} has {error}"
+                raise ValueError(f"{files.printable(path)}: {found}; restore the file") from error
             label = self._label(path, entry.get("category_id"))
             painted.append((not crowd, -int(np.count_nonzero(mask)), place, box, mask, label))
         painted.sort(key=lambda one: one[:3])
@@ -198,6 +208,42 @@ class CocoJson:
         return Raster(values, labels, crowds, counts=counts)
 
 
+def _whole(content: files.Json) -> int:
+    number = int(content)
+    if isinstance(content, float) and number != content:
+        raise ValueError(f"id {content}")
+    return number
+
+
+def _iscrowd(entry: files.Json) -> bool:
+    if (found := entry.get("iscrowd")) not in (0, 1, None):
+        raise ValueError(f"iscrowd {found!r}")
+    return bool(found)
+
+
+def _require_polygons(polygons: list[files.Json]) -> None:
+    """Raise ValueError, TypeError or OverflowError for polygons that pycocotools can't draw in bounded memory."""
+    # pycocotools would take four numbers for a box.
+    if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+        raise ValueError("a polygon has fewer than three points, or half a point")
+    for polygon in polygons:
+        corners = np.array(polygon, np.float64).reshape(-1, 2)
+        # pycocotools takes memory for each pixel of the outline, and its coordinates have 32 bits.
+        outline_px = float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+        if not (np.abs(corners) < _MAX_PLACE_PX).all() or outline_px > _MAX_OUTLINE_PX:
+            raise ValueError(f"a polygon's outline of {outline_px:.0f} pixels, expected one near the picture")
+
+
+def _require_runs(counts: npt.NDArray[np.int64] | list[files.Json], pixels: int) -> None:
+    """Raise ValueError unless run lengths cover a picture exactly: pycocotools writes wherever they say."""
+    if isinstance(counts, list):
+        if not all(type(count) is int and 0 <= count <= pixels for count in counts):
+            raise ValueError("counts that are no run lengths")
+        counts = np.array(counts, np.int64)
+    if counts.size == 0 or int(counts.min()) < 0 or int(counts.sum()) != pixels or int(counts.max()) > pixels:
+        raise ValueError(f"run lengths of {int(counts.sum())} pixels, expected {pixels}")
+
+
 def _mask(path: Path, entry: files.Json, height: int, width: int) -> tuple[npt.NDArray[np.bool_], tuple[slice, slice]]:
     """Return the pixels of an object, bool [height, width], and the rows and columns of its box.
 
@@ -208,14 +254,14 @@ def _mask(path: Path, entry: files.Json, height: int, width: int) -> tuple[npt.N
     try:
         shape = entry["segmentation"]
         if isinstance(shape, list):
-            # pycocotools would take four numbers for a box.
-            if not shape or any(len(polygon) < 6 or len(polygon) % 2 for polygon in shape):
-                raise ValueError("a polygon has fewer than three points, or half a point")
+            _require_polygons(shape)
             rle = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
         elif shape["size"] != [height, width]:
             raise ValueError(f"size {shape['size']}, expected {[height, width]}")
         else:
-            rle = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+            counts = shape["counts"]
+            _require_runs(counts if isinstance(counts, list) else rle_codec.counts(counts), height * width)
+            rle = coco_mask.frPyObjects(shape, height, width) if isinstance(counts, list) else shape
         mask: npt.NDArray[np.bool_] = coco_mask.decode(rle).view(np.bool_)
         x, y, w, h = (int(edge) for edge in coco_mask.toBbox(rle))
         return mask, (slice(y, y + h), slice(x, x + w))

@@ -24,6 +24,8 @@ _CLASSES: Final = classes.load("idd")
 _BY_NAME: Final = {label.name: label for label in _CLASSES.labels}
 _GROUP: Final = "group"
 _MAX_OBJECTS: Final = (1 << 16) - 1
+_MAX_PLACE_PX: Final = 1 << 20
+"""Of a corner, which may lie outside of the picture."""
 _RESTORE: Final = "restore the file"
 
 
@@ -67,7 +69,7 @@ class Idd:
                 for entry in content["objects"]
                 if not entry.get("deleted")
             ]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             expected = "expected imgWidth, imgHeight and objects with label and polygon"
             raise ValueError(f"{name}: not IDD's polygons ({type(error).__name__}: {error}), {expected}") from error
         if not (0 < width <= 1 << 15 and 0 < height <= 1 << 15 and len(objects) <= _MAX_OBJECTS):
@@ -92,14 +94,15 @@ class Idd:
 def _corners(polygon: files.Json) -> npt.NDArray[np.float64]:
     """Return the corners of a polygon, float64 [N, 2].
 
-    Raises ValueError or TypeError for what is no list of pairs of numbers, and for infinity and NaN, which JSON readers
-    accept.
+    Raises ValueError, TypeError or OverflowError for what is no list of pairs of numbers, and for numbers that are no
+    place near a picture, among them infinity and NaN, which JSON readers accept.
     """
     corners = np.array(polygon, np.float64)
     if corners.ndim != 2 or corners.shape[1] != 2:
         raise ValueError(f"polygon of shape {corners.shape}")
-    if not np.isfinite(corners).all():
-        raise ValueError(f"coordinate {corners[~np.isfinite(corners)][0]}")
+    # Pillow's coordinates have 32 bits.
+    if (strange := corners[~(np.abs(corners) < _MAX_PLACE_PX)]).size:
+        raise ValueError(f"coordinate {strange[0]}")
     return corners
 
 

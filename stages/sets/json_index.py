@@ -5,6 +5,7 @@ process reads the annotations of one picture when it needs them.
 """
 
 import json
+import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,12 @@ from stages.foundation import files
 
 _BLOCK: Final = 1 << 22
 """Bytes that are read at a time."""
-_SPACE: Final = " \t\r\n"
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_NUMBER: Final = re.compile(r"[-+.0-9eE]*")
+"""The rest of a number, in a block that ends within it."""
+_TOKEN_CHARACTERS: Final = 16
+"""Longest token of JSON but for texts and numbers, a pair of \\u escapes included."""
+_MAX_ENTRY_BYTES: Final = 1 << 28
 
 
 @dataclass
@@ -44,19 +50,27 @@ def read(path: Path) -> Index:
                     # Again from the bytes, for texts that are not ASCII.
                     value = json.loads(written.encode("latin-1"))
                 if key == "images":
-                    if value["id"] in index.images:
-                        raise ValueError(f"image id {value['id']} occurs twice")
+                    if _number(value["id"]) in index.images:
+                        raise ValueError(f"image id {value['id']!r} occurs twice")
                     index.images[value["id"]] = {k: value.get(k) for k in ("file_name", "height", "width")}
                 elif key == "categories":
                     index.categories.append(value)
                 elif key == "annotations":
                     index.annotation_keys = index.annotation_keys or frozenset(value)
-                    index.places.setdefault(value["image_id"], array("q")).extend((begin, len(written)))
+                    index.places.setdefault(_number(value["image_id"]), array("q")).extend((begin, len(written)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{name}: not COCO's JSON ({type(error).__name__}: {error}); restore the file") from error
     if lacks := [key for key in ("images", "annotations", "categories") if key not in seen]:
         raise ValueError(f"{name}: not COCO's JSON, it has no entries in {', '.join(lacks)}; restore the file")
     return index
+
+
+def _number(content: files.Json) -> int:
+    """Return the id of an image. Raises ValueError for anything but a whole number or a text."""
+    if type(content) not in (int, str):
+        raise ValueError(f"image id {content!r}, expected a whole number")
+    number: int = content
+    return number
 
 
 def entries(path: Path, places: list[int]) -> list[files.Json]:
@@ -71,7 +85,7 @@ def entries(path: Path, places: list[int]) -> list[files.Json]:
                 file.seek(begin)
                 result.append(json.loads(file.read(length)))
             return result
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{files.printable(path)}: an annotation can't be read ({error}); restore the file") from error
 
 
@@ -102,8 +116,7 @@ class _Stream:
     def next_character(self) -> str:
         """Return the next character that is no blank, without consuming it; "" at the end."""
         while True:
-            while self._at < len(self._text) and self._text[self._at] in _SPACE:
-                self._at += 1
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # It matches nothing too.
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._more():
@@ -123,12 +136,13 @@ class _Stream:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-            except json.JSONDecodeError:
-                if not self._more():
+            except json.JSONDecodeError as error:
+                # Only at the end of what was read can the next block help.
+                wrong = error.pos + _TOKEN_CHARACTERS < len(self._text) and not error.msg.startswith("Unterminated")
+                if wrong or len(self._text) - self._at > _MAX_ENTRY_BYTES or not self._more():
                     raise
                 continue
-            # A number may go on in the next block.
-            if end == len(self._text) and not self._ended and self._more():
+            if not self._ended and _NUMBER.fullmatch(self._text, end) and self._more():
                 continue
             begin = self._before + self._at
             written, self._at = self._text[self._at : end], end

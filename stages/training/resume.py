@@ -182,6 +182,8 @@ def history(status: Path) -> list[dict[str, float]]:
             event = json.loads(line)
         except json.JSONDecodeError:  # The line is incomplete because the training was killed.
             continue
+        if not isinstance(event, dict):
+            continue
         message, kpi = event.get("message", ""), event.get("kpi") or {}
         if message.startswith("Starting Training Loop"):
             validated = {}

@@ -5,9 +5,12 @@ unpickler that builds NumPy arrays and refuses every other class. The first byte
 used only if they don't.
 """
 
+import os
 import pickle
+import pickletools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from stages.foundation import text, torch_file
 from stages.weights.messages import first_line
@@ -111,9 +114,22 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+def _require_small_memo(file: BinaryIO) -> None:
+    """Raise ValueError for a pickle that numbers more objects than it has bytes, and go back to its start.
+
+    Python takes memory up to the highest number: 32 GiB for five bytes.
+    """
+    size = os.fstat(file.fileno()).st_size
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > size:
+            raise ValueError(f"it numbers an object {argument}, in {size} bytes")
+    file.seek(0)
+
+
 def _read_pickle(path: Path) -> object:
     try:
         with path.open("rb") as file:
+            _require_small_memo(file)
             # latin1: NumPy arrays that were pickled by Python 2.
             return _ArrayUnpickler(file, encoding="latin1").load()
     except _OtherObjectError as error:

@@ -30,7 +30,11 @@ def extract(path: Path, content: object) -> tuple[dict[str, object], dict[str, o
         raise ValueError(f"{path}: found {type(content).__name__}, {EXPECTED}")
     if content.get("state_dict_encrypted"):
         raise ValueError(f"{path}: found a checkpoint that TAO encrypted; save it without an encryption key")
-    if not (found := dict(_state_dicts(content, ""))):
+    try:
+        found = dict(_state_dicts(content, ""))
+    except RecursionError as error:
+        raise ValueError(f"{path}: its dicts are nested too deeply, or within themselves; save one network") from error
+    if not found:
         raise ValueError(f"{path}: {_describe(content)}; {EXPECTED}")
     names = set(found) if len(found) == 1 else set(found) & {"state_dict", "model"}
     if len(names) != 1:

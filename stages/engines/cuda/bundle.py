@@ -32,6 +32,8 @@ ALIGNMENT = 256
 """Of each constant, in bytes."""
 _KEYS = ["cuda", "compute_capabilities", "constants", "steps"]
 _STEP_KEYS = ["operator", "inputs", "outputs", "tensors", "plans"]
+_DAMAGE = (ValueError, OverflowError, EOFError, zipfile.BadZipFile, NotImplementedError, struct.error)
+"""What zipfile raises for a damaged archive, and `read` for another content."""
 REBUILD = "copy it again, or build it again by `make engines TARGET=...`"
 
 
@@ -159,9 +161,18 @@ def _opened(engine: Path, expected: str) -> Iterator[zipfile.ZipFile]:
     """Open an engine's file. An archive that is not `expected` raises RuntimeError, also from the block."""
     try:
         with zipfile.ZipFile(engine) as archive:
+            _require_stored(archive)
             yield archive
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
+    except (*_DAMAGE, RecursionError) as error:
         raise RuntimeError(f"{engine} is not {expected}: {error}; {REBUILD}") from error
+
+
+def _require_stored(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError unless each file is stored as it is: a packed one of a few KB could fill the memory."""
+    for info in archive.infolist():
+        whole = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+        if not whole or info.flag_bits & 1:
+            raise ValueError(f"{info.filename!r} must be stored as it is")
 
 
 def _require_described(archive: zipfile.ZipFile, wanted: Sequence[steps.KernelCall]) -> None:
@@ -178,12 +189,8 @@ def _require_described(archive: zipfile.ZipFile, wanted: Sequence[steps.KernelCa
             raise ValueError(f"step {number} must be {call.operator} of the manifest, found {found[0]!r}")
         plans = entry["plans"] if isinstance(entry["plans"], dict) else {}
         named |= {str(plan.get("code")) for plan in plans.values() if isinstance(plan, dict)}
-    infos = archive.infolist()
-    names = {info.filename for info in infos}
-    if strange := named ^ names:
+    if strange := named ^ {*archive.namelist()}:
         raise ValueError(f"the files {sorted(strange)[:3]!r} are missing or belong to no step")
-    if packed := [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]:
-        raise ValueError(f"{packed[0]!r} must be stored as it is")
 
 
 def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -218,7 +225,7 @@ def _map(engine: Path, archive: zipfile.ZipFile) -> memoryview:
     name_bytes, extra_bytes = struct.unpack_from("<HH", whole, info.header_offset + 26)
     start = info.header_offset + 30 + name_bytes + extra_bytes
     data = whole[start : start + info.file_size]
-    if info.compress_type != zipfile.ZIP_STORED or len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+    if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
         raise ValueError(f"{CONSTANTS} is damaged: its checksum is another one (CRC)")
     return data
 
