@@ -199,6 +199,24 @@ test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JO
 torture: env ## Kill, fill, double and move every stage on purpose; writes outputs/torture.md, .json [ARGS='--moments 3 --rows train']
 	@python -m tests.torture $(ARGS)
 
+.PHONY: coverage
+coverage: env ## Run the tests, measure which lines of stages/ they run, and fail below 90 % [ARGS='pytest options' JOBS=processes]
+	@rm -rf outputs/coverage && mkdir -p outputs/coverage
+	@OMP_NUM_THREADS=1 coverage run -m pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@coverage combine --quiet
+	@coverage report
+
+.PHONY: fuzz
+fuzz: env ## Give every reader made and spoiled files, for FUZZ_SECONDS=600 each [ARGS='-k png' JOBS=processes]
+	@OMP_NUM_THREADS=1 FUZZ_SECONDS="$${FUZZ_SECONDS:-600}" pytest -n "$$JOBS" --maxprocesses 8 -m slow tests/fuzz $(ARGS)
+
+# mutmut is a tool of its own environment, which takes our packages from .venv. It copies the tree to mutants/.
+.PHONY: mutation
+mutation: env ## Change the code of five modules in all small ways, and list the changes that no test finds; in mutants/
+	@uv=$$(command -v uv || echo .tools/bin/uv); packages=$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+		mutmut() { PYTHONPATH=$$packages OMP_NUM_THREADS=1 "$$uv" tool run --python "$$PWD/.venv/bin/python" --from mutmut==3.8.1 mutmut "$$@"; }; \
+		mutmut run $(ARGS); mutmut results
+
 .PHONY: bench-convert
 bench-convert: env ## Time convert against pycocotools, and each reader against decoding; writes data/bench/{convert,readers}.json
 	@python -m benchmarks.convert --out data/bench/convert.json

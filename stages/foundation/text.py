@@ -113,15 +113,27 @@ def read_yaml(path: Path) -> object:
     Interpolations stay as written. Raises as `read`, and ValueError, naming file and place, if it is not YAML, or if
     its aliases stand for more values than memory has.
     """
+    return parse_yaml(path, read(path))
+
+
+def parse_yaml(path: Path, content: str) -> object:
+    """Parse the text of a YAML file as `read_yaml` does. `path` is for messages. Raises ValueError as `read_yaml`."""
     import yaml
     from omegaconf import OmegaConf
 
-    content = read(path)
     try:
-        check_aliases(path, yaml.compose(content, Loader=yaml.SafeLoader))
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
+        check_aliases(path, root)
         return OmegaConf.to_container(OmegaConf.create(content))
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(yaml_problem(path, error)) from error
+    except Exception as error:  # Tags such as !!int raise exceptions of many types, and OmegaConf has its own.
+        if isinstance(error, MemoryError) or str(error).startswith(f"{path}: "):
+            raise
+        if not isinstance(root, yaml.CollectionNode):
+            raise ValueError(f"{path}: found a single value, expected keys and values; correct the file") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: not YAML ({reason}); correct the file") from error
 
 
 def check_aliases(path: Path, root: "yaml.Node | None") -> None:

@@ -123,13 +123,7 @@ def figures(manifest: Json, stem: str, target: str) -> Json | None:
 
 
 def _yaml(source: Source, path: str) -> Any:
-    import yaml
-    from omegaconf import OmegaConf
-
-    try:
-        return OmegaConf.to_container(OmegaConf.create(source.read(path).decode()))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(text.yaml_problem(Path(path), error)) from error
+    return text.parse_yaml(Path(path), source.read(path).decode())
 
 
 def _require_artifacts(targets: Mapping[str, Json], paths: set[str]) -> None:

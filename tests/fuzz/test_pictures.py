@@ -99,7 +99,7 @@ SUFFIXES = (".png", ".jpg", ".bmp", ".webp", ".tiff", ".jp2", ".ppm", ".pgm", ".
 
 @cache
 def pictures() -> dict[str, bytes]:
-    pixels = cv2.resize(np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8), (20, 12))
+    pixels = cv2.resize(np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8), (80, 48))
     found = {}
     for suffix in SUFFIXES:
         grey = suffix in (".pgm", ".pbm")

@@ -15,9 +15,47 @@ from tests.support import fuzz
 from tests.support.fuzz import fuzzed
 
 lines = st.text(st.sampled_from("ab,;\t\"' \n\r:-[]{}&*?|<>!%@`#0123._~éß\u2028\ufeff"), max_size=60)
-yaml_words = st.sampled_from(
-    ["a:", "", "-", "", "&x", "", "*x", "<<:", "", "{", "}", "[", "]", ",", "\n", "", "", "1e5", "0b_", "._", "1:2:3", "0x_", "!!python/x", "", "!!binary", "", "!!int", "", "!!set", "", "2020-13-45", "${", "${a}", "${oc.env:HOME}", "?", "", "|", "", "'", '"', "\\x", "null", ".inf", ".nan", "!!float", "", "!!timestamp", "", "!!omap", "", "a", "true:", ""]
-).map(lambda word: word or " ")
+WORDS = [
+    "a:",
+    "- ",
+    "&x",
+    "*x",
+    "<<:",
+    "{",
+    "}",
+    "[",
+    "]",
+    ", ",
+    "\n",
+    "  ",
+    "1e5",
+    "0b_",
+    "._",
+    "1:2:3",
+    "0x_",
+    "!!python/x",
+    "!!binary",
+    "!!int",
+    "!!set",
+    "2020-13-45",
+    "${",
+    "${a}",
+    "'",
+    "null",
+    "${oc.env:HOME}",
+    "? ",
+    ": ",
+    "\\x",
+    ".inf",
+    ".nan",
+    "!!float",
+    "!!timestamp",
+    "!!omap",
+    "a",
+    "true",
+    "",
+]
+yaml_words = st.sampled_from([*WORDS, "|", '"'])
 encodings = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 
 
