@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,31 +24,6 @@ DIGEST = "nvcr.io/nvidia/tao/tao-toolkit@sha256:" + "0" * 64
 
 def event(message: str, **more: Any) -> str:
     return json.dumps({"message": message, **more})
-
-
-def test_history_of_a_status_file(tmp_path: Path) -> None:
-    """TAO repeats the last figures in other events, and after a resumption epochs come again."""
-    kpi = {"mIoU": 0.5, "ACC_all": 0.75, "val_loss": 4.0}
-    status = tmp_path / "status.json"
-    lines = [
-        event("Starting Training Loop."),
-        event("Training loop in progress", epoch=0),
-        event("Train metrics generated.", kpi={"train_loss": 3.0}),
-        event("Eval metrics generated.", kpi={**kpi, "mIoU": 0.1}),
-        '{"message": "Train met',  # killed here
-        event("Starting Training Loop."),
-        event("Training loop in progress", epoch=0),
-        event("Train metrics generated.", kpi={"train_loss": 2.5}),
-        event("Eval metrics generated.", kpi=kpi),
-        event("Training loop in progress", kpi=kpi, epoch=1),
-        event("Train metrics generated.", kpi={"train_loss": 2.0}),
-    ]
-    status.write_text("\n".join(lines))
-    assert resume.history(tmp_path / "absent.json") == []
-    assert resume.history(status) == [
-        {"epoch": 1, "train_loss": 2.5},
-        {"epoch": 2, "train_loss": 2.0, "val_loss": 4.0, "val_miou": 0.5, "val_pixel_accuracy": 0.75},
-    ]
 
 
 @pytest.fixture
@@ -407,98 +381,6 @@ def test_an_interruption_is_no_early_stop(cfg: config.Config, losses: list[float
     cfg.train.patience, cfg.train.monitor = patience, config.Monitor.loss
     rows: list[dict[str, Any]] = [{"epoch": i, "train_loss": 1.0, "val_loss": loss} for i, loss in enumerate(losses)]
     assert start.ended_early([{"epoch": 9, "train_loss": 1.0}, *rows], cfg) == ended
-
-
-def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Path) -> None:
-    for last in (True, False):
-        loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": last}}}
-        torch.save({"loops": loops}, tmp_path / f"{last}.pth")
-    assert resume.defect(tmp_path / "True.pth") == ""
-    assert "middle of an epoch" in resume.defect(tmp_path / "False.pth")
-
-
-def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Path) -> None:
-    """Lightning's ModelCheckpoint records the absolute paths of its folder."""
-    published = []
-    for name in ("one", "another"):
-        folder = tmp_path / name
-        folder.mkdir()
-        state = {"dirpath": str(folder), "best_model_path": str(folder / "latest.pth")}
-        callbacks = {"ModelCheckpoint{'monitor': None}": state, "EarlyStopping": {"wait_count": 1}}
-        weights = OrderedDict(w=torch.ones(2))
-        vars(weights)["_metadata"] = {"": {"version": 1}}
-        # Whether equal strings are one object depends on an interruption.
-        names = ["lr", "lr"] if name == "one" else ["lr", "".join(["l", "r"])]
-        content = {"state_dict": weights, "callbacks": callbacks, "epoch": 3, "names": names, "at": Counter({2: 1})}
-        torch.save(content, folder / "latest.pth")
-        resume.publish(folder / "latest.pth", folder / "model.pth")
-        published.append((folder / "model.pth").read_bytes())
-        assert str(folder).encode() not in published[-1]
-    assert published[0] == published[1]
-    content = torch.load(tmp_path / "one/model.pth", weights_only=True)
-    assert content["callbacks"] == {"EarlyStopping": {"wait_count": 1}}
-    assert content["epoch"] == 3
-    assert (content["names"], content["at"]) == (["lr", "lr"], Counter({2: 1}))
-    assert vars(content["state_dict"]) == {"_metadata": {"": {"version": 1}}}
-
-
-def epoch_checkpoint(folder: Path, number: int) -> Path:
-    """Write what decides about the checkpoint of an epoch, counted from 1."""
-    path = folder / f"model_epoch_{number - 1:03}_step_{4 * number:05}.pth"
-    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": True}}}
-    torch.save({"loops": loops, "epoch": number - 1}, path)
-    return path
-
-
-def epoch_events(number: int, loss: float) -> list[str]:
-    return [
-        event("Training loop in progress", epoch=number - 1),
-        event("Train metrics generated.", kpi={"train_loss": loss}),
-    ]
-
-
-def test_another_training_starts_anew(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    nothing = resume.Progress([], None)
-    assert resume.prepare(work, {"spec": "a"}) == nothing
-    (work / "train").mkdir()
-    kept = epoch_checkpoint(work / "train", 1)
-    (work / "train/status.json").write_text("\n".join(epoch_events(1, 2.0)))
-    assert resume.prepare(work, {"spec": "a"}) == resume.Progress([{"epoch": 1, "train_loss": 2.0}], kept)
-    assert resume.prepare(work, {"spec": "b"}) == nothing
-    assert not kept.exists()
-
-
-def test_an_epoch_is_done_once_it_has_both_its_row_and_its_checkpoint(tmp_path: Path) -> None:
-    """TAO leaves either without the other when it is interrupted at the end of an epoch."""
-    work = tmp_path / "work"
-    resume.prepare(work, {})
-    (work / "train").mkdir()
-    status = work / "train/status.json"
-    one, two = (epoch_checkpoint(work / "train", number) for number in (1, 2))
-    status.write_text("\n".join(epoch_events(1, 3.0)))
-    first = resume.Progress([{"epoch": 1, "train_loss": 3.0}], one)
-    # Its checkpoint would say that nothing is left to train, and its row would never come.
-    assert resume.prepare(work, {}) == first
-    assert not two.exists()
-    status.write_text("\n".join([*epoch_events(1, 3.0), *epoch_events(2, 2.0)]))
-    assert resume.prepare(work, {}) == first
-    # The row of the epoch that was lost isn't that of the checkpoint that a second interruption leaves.
-    resumed = event(f"Resuming training from checkpoint: {one}")
-    status.write_text("\n".join([*epoch_events(1, 3.0), *epoch_events(2, 2.0), resumed]))
-    epoch_checkpoint(work / "train", 2)
-    assert resume.prepare(work, {}) == first
-    epoch_checkpoint(work / "train", 2)
-    with status.open("a") as lines:
-        lines.write("\n" + "\n".join(epoch_events(2, 1.5)))
-    assert resume.prepare(work, {}).rows[-1] == {"epoch": 2, "train_loss": 1.5}
-
-
-def test_a_work_folder_of_the_users_is_not_deleted(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match=r"has thesis\.tex, which is of no training"):
-        resume.prepare(tmp_path, {})
-    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_more_pictures_a_step_than_there_are(

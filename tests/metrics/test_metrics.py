@@ -191,3 +191,58 @@ def test_average_precision_by_threshold_size_and_class(precision: AveragePrecisi
 
 def test_average_precision_of_nothing_found(precision: AveragePrecision) -> None:
     assert precision.evaluate() == (dict.fromkeys(NAMES, 0.0), {1: 0.0, 2: 0.0})
+
+
+def test_counts_of_one_class_add_up_in_a_picture() -> None:
+    truth = strip((1, 4), (2, 4), (3, 4), (0, 4))
+    segments = [segment(1, 1), segment(2, 1), segment(3, 3)]
+    result = quality(truth, segments, strip((7, 4), (8, 4), (9, 4), (6, 4)), {7: 2, 8: 2, 9: 3, 6: 2})
+    assert counts(result, 1) == (0, 0, 2)
+    assert counts(result, 2) == (0, 2, 0)
+    assert counts(result, 3) == (1, 0, 0)
+    summary = result.summary(CATEGORIES)
+    assert list(summary) == ["all", "things", "stuff"]
+    assert summary["stuff"] == {"pq": 100, "sq": 100, "rq": 100, "classes": 1}
+
+
+@pytest.mark.parametrize(("void", "fp"), [(4, 1), (5, 1), (6, 0)])
+def test_a_prediction_is_not_counted_if_more_than_half_of_it_is_void(void: int, fp: int) -> None:
+    truth = strip((0, void), (5, 10 - void), (5, 90))
+    result = quality(truth, [segment(5, 3)], strip((9, 10), (8, 90)), {9: 1, 8: 3})
+    assert counts(result, 1) == (0, fp, 0)
+
+
+@pytest.mark.parametrize(("last_only", "fp"), [(False, 0), (True, 1)])
+def test_of_several_crowds_panopticapi_takes_the_last(last_only: bool, fp: int) -> None:
+    segments = [segment(4, 1, iscrowd=1), segment(5, 1, iscrowd=1), segment(6, 1, iscrowd=1), segment(7, 3)]
+    result = PanopticQuality(last_crowd_only=last_only)
+    # 7 of 10 pixels lie on crowds, 3 on the last of them, and 4 on the last two.
+    result.add(strip((4, 3), (5, 1), (6, 3), (7, 3)), segments, strip((9, 10)), {9: 1})
+    assert counts(result, 1) == (0, fp, 0)
+    last = PanopticQuality(last_crowd_only=True)
+    last.add(strip((4, 2), (5, 2), (6, 6)), segments, strip((9, 10)), {9: 1})
+    assert counts(last, 1) == (0, 0, 0)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    pictures = [
+        (strip((5, 10), (6, 2)), [segment(5, 1), segment(6, 3)], strip((9, 8), (8, 4)), {9: 1, 8: 2}),
+        (strip((5, 10)), [segment(5, 1)], strip((9, 9), (0, 1)), {9: 1}),
+        (strip((5, 10)), [segment(5, 2)], strip((9, 10)), {9: 1}),
+    ]
+    whole, parts = PanopticQuality(), []
+    for picture in pictures:
+        whole.add(*picture)
+        parts.append(quality(*picture))
+    total = PanopticQuality.total(parts)
+    assert total.tallies == whole.tallies
+    assert counts(total, 1) == (2, 1, 0)
+    assert total.tallies[1].iou == pytest.approx(0.8 + 0.9)
+    assert PanopticQuality.total([]).tallies == {}
+
+
+def test_maps_of_two_sizes_and_ids_without_a_segment_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"truth is \(1, 10\), the prediction \(1, 9\)"):
+        quality(strip((5, 10)), [segment(5, 1)], strip((9, 9)), {9: 1})
+    with pytest.raises(ValueError, match=r"segment ids \[1, 2, 3, 4, 5\] are in the map"):
+        quality(strip(*((i, 1) for i in range(1, 8))), [], strip((0, 7)), {})
