@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import signal
@@ -20,10 +19,6 @@ from stages.training import resume, start
 from tests.conftest import REPO, TABLES, run
 
 DIGEST = "nvcr.io/nvidia/tao/tao-toolkit@sha256:" + "0" * 64
-
-
-def event(message: str, **more: Any) -> str:
-    return json.dumps({"message": message, **more})
 
 
 @pytest.fixture

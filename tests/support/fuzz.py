@@ -25,7 +25,7 @@ from stages.foundation import command_line
 
 MEMORY_BYTES = 2 << 30
 """That a reader may take for an example of a few KB, the limit of pixels of 1 million included."""
-BATCH = 200
+BATCH = 50
 """Examples that are run before the time is looked at."""
 _COMMON: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 _WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
@@ -40,17 +40,17 @@ def fuzzed(examples: int, **strategies: SearchStrategy[Any]) -> Callable[[Callab
         def quick() -> None:
             settings(max_examples=examples, derandomize=True, **_COMMON)(given(**strategies)(check))()
 
-        quick.for_seconds = lambda seconds: _for_seconds(given(**strategies)(check), seconds)  # type: ignore[attr-defined]
+        quick.for_seconds = lambda seconds: _for_seconds(lambda: given(**strategies)(check), seconds)  # type: ignore[attr-defined]
         quick.__name__ = check.__name__
         return quick
 
     return decorate
 
 
-def _for_seconds(test: Callable[[], None], seconds: float) -> None:
+def _for_seconds(test: Callable[[], Callable[[], None]], seconds: float) -> None:
     end, number = time.monotonic() + seconds, int.from_bytes(os.urandom(4))
     while time.monotonic() < end:
-        seed(number)(settings(max_examples=BATCH, **_COMMON)(test))()
+        seed(number)(settings(max_examples=BATCH, **_COMMON)(test()))()
         number += 1
 
 
