@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from stages import config
 from stages.commands import board, release, results
 from stages.foundation import files
-from stages.releases import signing
+from stages.releases import manifest, signing
 from tests.conftest import REPO, must, run
 from tests.support import keys, project
 from tests.support.project import commit
@@ -320,6 +320,15 @@ def test_check_prints_each_difference(released: Path, tmp_path: Path) -> None:
     assert any(line.startswith("stages/sample.py: changed between the released commit ") for line in lines)
     assert any(line.startswith("tag checkpoint@v1.2.0: expected at ") for line in lines)
     assert len(lines) == 8
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{", b"\xff", b"[" * 200_000, b'{"format": 1}', b'{"commit": 1}', b"1" * 9999]
+)
+def test_a_manifest_of_another_shape_is_one_line(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^v1:manifest\.json.*; fetch the tag again$") as raised:
+        manifest.parse(content, "v1:manifest.json")
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_check_names_what_is_missing(released: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Our operators and their CUDA kernels without a GPU: checked, planned, compiled, read from a graph and packed."""
 
+import contextlib
 import json
 import struct
 import zipfile
@@ -663,6 +664,41 @@ def test_an_archive_that_is_not_of_the_manifests_graph_is_refused(
         RuntimeError, match=rf"other\.cuda is not of the graph.*{message}.*; copy it again, or build it"
     ):
         bundle.require_described(other, described)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "message"),
+    [
+        ("packed", {}, r"'.*' must be stored as it is"),
+        ("overflow", {"shape": [2**62, 4], "dtype": "float32", "offset": 0}, "a tensor must have at most"),
+        ("one too many", {"shape": [1], "dtype": "float32", "offset": 10**300}, "must lie in the"),
+    ],
+)
+def test_sizes_beyond_memory_are_refused(
+    built: Path, tmp_path: Path, name: str, spec: dict[str, Any], message: str
+) -> None:
+    """2^62 times 4 is 0 in 64 bits."""
+
+    def change(content: dict[str, bytes]) -> None:
+        header = json.loads(content[bundle.HEADER])
+        if spec:
+            header["constants"]["more"] = spec
+        content[bundle.HEADER] = json.dumps(header).encode()
+
+    other = edited(engine_file(built), tmp_path / "other.cuda", change, 0 if spec else zipfile.ZIP_DEFLATED)
+    with pytest.raises(RuntimeError, match=rf"other\.cuda is not a whole engine of our kernels: .*{message}"):
+        bundle.read(other, a_gpu("8.6"))
+
+
+@pytest.mark.parametrize("field", [42, 38, 28, 10])
+def test_a_list_of_files_with_other_numbers_is_refused(built: Path, tmp_path: Path, field: int) -> None:
+    """Of the archive's list: place of the file's header, attributes, length of the name, method."""
+    content = bytearray(engine_file(built).read_bytes())
+    place = content.rindex(b"PK\1\2") + field
+    content[place : place + 4] = b"\xf0\xff\xff\x7f"
+    (tmp_path / "other.cuda").write_bytes(content)
+    with contextlib.suppress(RuntimeError):
+        bundle.read(tmp_path / "other.cuda", a_gpu("8.6"))
 
 
 def test_an_archive_with_other_bytes_or_cut_short_is_refused(built: Path, tmp_path: Path) -> None:

@@ -186,3 +186,12 @@ def test_nested_at_random(tmp_path: Path) -> None:
         for name, (_, read) in READERS.items():
             (tmp_path / name).write_text(json.dumps(content))
             assert "\n" not in (refusal(read, tmp_path / name) or ""), content
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\ud800", "\x1b[2J"])
+def test_a_key_of_any_characters_is_shown_in_one_line(name: str) -> None:
+    for content in ({name: "x"}, {name: {"a": [1]}}):
+        with pytest.raises(ValueError, match="expected a number") as raised:
+            json_shapes.parse(dict[str, float], content)
+        assert len(str(raised.value).splitlines()) == 1
+        assert str(raised.value).encode().isascii()

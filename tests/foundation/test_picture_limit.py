@@ -87,3 +87,12 @@ def test_the_limit_is_a_parameter_and_workers_have_it(tmp_path: Path, limit: Non
     with pytest.raises(ValueError, match="1000 x 1001 pixels, expected at most 1 million"):
         picture_files.read_rgb(tmp_path / "large.png")
     assert set(parallel.ordered(limit_of, range(16), 2, "test")) == {1}
+
+
+def test_a_jpeg_of_any_rest_is_searched_for_its_frame() -> None:
+    frame = b"\xff\xc0\0\x11\x08" + struct.pack(">HH", 57, 83)
+    for rest in (b"", b"\0" * 1000, b"\xff" * 9, b"\xff\0\xff\x01", b"\xff\xd0", b"\xff\xe0\0\x04\xff\xc0"):
+        assert picture_limit.size(b"\xff\xd8\xff" + rest + frame) in ((83, 57), None)
+        assert picture_limit.size(b"\xff\xd8\xff\xe0\0\x02" + rest + frame) == (83, 57)
+    for end in (b"\xff", b"\xff\xc0", b"\xff\xe0", b"\0" * (50 << 20)):
+        assert picture_limit.size(b"\xff\xd8\xff\xe0\0\x02" + end) is None

@@ -92,3 +92,29 @@ def test_a_zip_archive_is_no_text(tmp_path):
 def test_text_that_begins_like_another_kind_is_read(tmp_path, content):
     (tmp_path / "a.csv").write_text(content)
     assert text.read(tmp_path / "a.csv") == content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("0", "found a single value, expected keys and values"),
+        ("!!binary aGk=", "found a single value, expected keys and values"),
+        ("!!int", "found a single value, expected keys and values"),
+        ("a: !!int", r"not YAML \(string index out of range\)"),
+        ("a: !!float x", r"not YAML \(could not convert"),
+        ("a: ${", "not YAML .*; correct the file"),
+        ("a: !!timestamp x", "not YAML .*; correct the file"),
+    ],
+)
+def test_yaml_that_breaks_its_reader_is_one_line(tmp_path, content, words):
+    path = tmp_path / "a.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.yaml: {words}") as raised:
+        text.read_yaml(path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_blanks_inside_quotes_are_kept_and_those_outside_are_not(tmp_path):
+    (tmp_path / "a.csv").write_text('a , " b ","c ""d"" ",  \n')
+    (line,) = text.read_csv(tmp_path / "a.csv")
+    assert line.cells == ["a", " b ", 'c "d" ', ""]

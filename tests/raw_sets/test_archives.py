@@ -215,3 +215,18 @@ def test_an_archive_behind_a_program(tmp_path: Path) -> None:
         content.writestr("a.txt", "1")
     (tmp_path / "a.exe").write_bytes(b"MZ" + bytes(1000) + stream.getvalue())
     assert unpacked(tmp_path / "a.exe", tmp_path / "a") == {"a.txt": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(6, b"\x20\0"), (6, b"\x40\0"), (6, b"\x01\0"), (26, b"\xff\xff"), (28, b"\xff\xff"), (0, b"XX")],
+)
+def test_a_member_whose_own_header_is_damaged_is_named(tmp_path: Path, at: int, value: bytes) -> None:
+    """The archive's list is whole, so only unpacking finds it."""
+    archive = write(tmp_path / "a.zip", ("é.txt", b"text"))
+    data = bytearray(archive.read_bytes())
+    data[at : at + len(value)] = value
+    archive.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.zip.*(is damaged|neither a folder)") as caught:
+        unpacked(archive, tmp_path / "out")
+    assert len(str(caught.value).splitlines()) == 1

@@ -579,6 +579,17 @@ def test_of_overlapping_objects_the_smaller_lies_on_top_and_losses_are_counted(t
         ([], "a polygon has fewer than three points"),
         ({"size": [60, 40], "counts": [0, 2400]}, "size .*, expected"),
         (None, "TypeError"),
+        # pycocotools writes beyond its memory for these, or takes all that there is.
+        ({"size": [40, 60], "counts": [0, 2400, 9]}, "run lengths of 2409 pixels, expected 2400"),
+        ({"size": [40, 60], "counts": [5, 95]}, "run lengths of 100 pixels, expected 2400"),
+        ({"size": [40, 60], "counts": [5, -1, 2396]}, "counts that are no run lengths"),
+        ({"size": [40, 60], "counts": "0o1"}, "run lengths of .* pixels, expected 2400"),
+        ({"size": [40, 60], "counts": "P"}, "counts that are no compressed run lengths"),
+        ({"size": [40, 60], "counts": "oooooooooo0"}, "a run of more than"),
+        ([[0, 0, 1e9, 0, 0, 1e9]], "outline of .* expected one near the picture"),
+        ([[0, 0, float("nan"), 0, 0, 5]], "expected one near the picture"),
+        ([[0, 0, 10**400, 0, 0, 5]], "OverflowError"),
+        ([[0, 0, 900000, 0] * 99], "outline of .* expected one near the picture"),
     ],
 )
 def test_an_object_that_cant_be_drawn(tmp_path: Path, shape: Any, words: str) -> None:
@@ -603,6 +614,8 @@ def idd_with(tmp_path: Path, **change: Any) -> Path:
         ({"polygon": [[1, 1]]}, "a polygon of 'sky' has 1 points, expected 3"),
         ({"polygon": [[1, 1], [1, float("nan")], [2, 2]]}, "not IDD's polygons .*coordinate nan"),
         ({"polygon": None}, "not IDD's polygons"),
+        ({"polygon": [[1, 1], [1, 2**31], [2, 2]]}, "not IDD's polygons .*coordinate 2147483648"),
+        ({"polygon": [[1, 1], [1, 10**400], [2, 2]]}, "not IDD's polygons .*OverflowError"),
     ],
 )
 def test_polygons_of_idd_that_cant_be_drawn(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -809,3 +822,58 @@ def test_an_interrupted_run_goes_on_only_with_the_same_annotations(tmp_path: Pat
     written = panoptic.read(out / "train")
     names = {c["id"]: c["name"] for c in written.categories}
     assert "sky-other-merged" not in [names[s["category_id"]] for s in written.entries[0].segments]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["annotations"][0].update(image_id=None), "image id None, expected a whole number"),
+        (lambda c: c["annotations"].append({"image_id": "a"}), r"annotations of images \['a'\], which"),
+        (lambda c: c["images"][0].update(id=1.5), "image id 1.5, expected a whole number"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(id=float("inf")), "OverflowError"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(id=1.5), "ValueError: id 1.5"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(iscrowd="no"), "iscrowd 'no'"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=True), "category True, which"),
+        (lambda c: c["annotations"][0]["segments_info"].append(1), "TypeError"),
+        *((lambda c, name=name: c["images"][0].update(file_name=name), "expected a bare name")
+          for name in ("", "..", "a\0.jpg", "a\nb.jpg", "\ud800.jpg")),
+    ],
+)  # fmt: skip
+def test_a_panoptic_json_with_values_of_other_kinds(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    root = sets.coco_panoptic(tmp_path / "set")
+    change_json(root / "annotations/panoptic_val2017.json", change)
+    with pytest.raises(ValueError, match=rf"panoptic_val2017\.json: .*{words}") as caught:
+        build(root, tmp_path / "coco")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_annotation_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"a\.json: an annotation can't be read"):
+        json_index.entries(path, [0, 200_000])
+
+
+def test_an_error_early_in_a_json_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without that the whole file would be held in memory, and parsed again with each block."""
+    monkeypatch.setattr(json_index, "_BLOCK", 100)
+    path = tmp_path / "a.json"
+    path.write_text('{"images": [{"id": 1 oh no}' + " " * 10_000 + "]}")
+    with path.open("rb") as file:
+        stream = json_index._Stream(file)
+        with pytest.raises(json.JSONDecodeError):
+            list(json_index._entries(stream))
+        assert file.tell() <= 200
+
+
+@pytest.mark.parametrize("number", ["1.5", "-1e5", "12345", "-0.25E-3"])
+def test_a_number_may_lie_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"version":' + number + ',"more":[1.5,' + number + '],"images":[{"id":1}]}')
+    for block in range(1, 30):
+        monkeypatch.setattr(json_index, "_BLOCK", block)
+        with path.open("rb") as file:
+            found = [value for _, value, _, _ in json_index._entries(json_index._Stream(file))]
+        assert found == [1.5, float(number), {"id": 1}]
