@@ -107,7 +107,7 @@ def _other(path: Path, start: bytes) -> str:
         return "empty; download it again"
     if start.startswith(_ZIP_PART):
         return f"the first part of a zip archive; join the parts (zip -s 0 {path.stem}.zip --out whole.zip)"
-    if tarfile.is_tarfile(path):
+    if _is_tar(path):
         return f"a tar archive; unpack it (tar -xf {path.name}) and give SRC the folder"
     if kind := file_kinds.recognise(start):
         step = kind.step.format(path.name)
@@ -117,6 +117,13 @@ def _other(path: Path, start: bytes) -> str:
             else f"{kind.name}; {step}"
         )
     return "" if zipfile.is_zipfile(path) else "neither a folder nor a zip archive; give SRC a set in Vistas layout"
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (*_DAMAGE, OSError):  # A compressed one that is cut short or damaged.
+        return False
 
 
 def _is_part(end: bytes) -> bool:

@@ -36,8 +36,9 @@ def scene(made: list[tuple[str, bool, int, int, int, int]]) -> sets.Scene:
     """Paint rectangles one over another: name, whether a single object, left, top, width, height."""
     segments, polygons, counts = [Segment("")], list[tuple[int, Any]](), dict[str, int]()
     pixels = np.zeros((HEIGHT, WIDTH), np.int64)
-    # Sky and road are always there: a picture of void alone is a problem of its own in some formats.
-    for name, single, x, y, width, height in [("sky", False, 0, 0, WIDTH, 20), ("road", False, 0, 20, WIDTH, 9), *made]:
+    # These are always there: a set without an object or of void alone is a problem of its own in some formats.
+    sky, road, car = ("sky", False, 0, 0, WIDTH, 20), ("road", False, 0, 20, WIDTH, 9), ("car", True, 50, 33, 4, 4)
+    for name, single, x, y, width, height in [sky, road, *made, car]:
         if single and Segment(name).isthing:
             counts[name] = counts.get(name, 0) + 1
         number = counts.get(name, 0) if single else 0

@@ -230,3 +230,16 @@ def test_a_member_whose_own_header_is_damaged_is_named(tmp_path: Path, at: int, 
     with pytest.raises(ValueError, match=r"a\.zip.*(is damaged|neither a folder)") as caught:
         unpacked(archive, tmp_path / "out")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_packed_tar_cut_short_or_damaged_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.zip"
+    with tarfile.open(path, f"w:{kind}") as content:  # type: ignore[call-overload]
+        info = tarfile.TarInfo("a")
+        info.size = 10_000
+        content.addfile(info, io.BytesIO(bytes(range(250)) * 40))
+    whole = path.read_bytes()
+    for spoiled in (whole[:40], whole[:30] + b"\xff" * 20 + whole[50:]):
+        path.write_bytes(spoiled)
+        assert "file, not a zip archive; unpack it" in refused(path)
