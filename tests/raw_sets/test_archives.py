@@ -242,4 +242,4 @@ def test_a_packed_tar_cut_short_or_damaged_is_named(tmp_path: Path, kind: str) -
     whole = path.read_bytes()
     for spoiled in (whole[:40], whole[:30] + b"\xff" * 20 + whole[50:]):
         path.write_bytes(spoiled)
-        assert "file, not a zip archive; unpack it" in refused(path)
+        assert "; unpack it" in refused(path)
