@@ -95,6 +95,11 @@ import-results: env ## Check what another machine measured or built, and take it
 	@test -n "$$FILE" || { echo "error: name the results of a kit, such as make import-results FILE=results_orin.tar" >&2; exit 1; }
 	@python -m stages.commands.import_results -- "$$FILE"
 
+.PHONY: tune
+tune: ## On a machine with a GPU: measure tiles of our kernels, write the fastest to conf/tiles/ID.yaml [TARGET=id OUT=file DEVICE_PYTHON=python3]
+	@test -n "$$TARGET" || { echo "error: name a target, such as make tune TARGET=orin" >&2; exit 1; }
+	@"$$DEVICE_PYTHON" -m stages.commands.tune --target="$$TARGET" $${OUT:+--out="$$OUT"}
+
 .PHONY: sweep
 sweep: env ## Run a grid of parameters as experiments, print metrics [GRID=... STAGE=evaluate LAUNCHER=dvc|slurm JOBS=n]
 	@test -n "$$GRID" || { echo "error: name a grid, such as make sweep GRID='train.lr=1e-3,1e-4'" >&2; exit 1; }

@@ -1,15 +1,16 @@
 """board: verify and time an engine on the machine that it is for, or run it on a source. Runs on devices.
 
-Run as `python3 kit_ID verify | benchmark | predict SOURCE` with the folder that `make kit` packed. Where the kit has a
-graph in place of an engine, `build` comes first. Needs Python 3.10 or newer with NumPy and OpenCV; an engine of another
-builder than `cuda` also needs that builder. Complete figures are packed for `make import-results`.
+Run as `python3 kit_ID verify | benchmark | predict SOURCE | tune` with the folder that `make kit` packed. Where the kit
+has a graph in place of an engine, `build` comes first. Needs Python 3.10 or newer with NumPy and OpenCV; an engine of
+another builder than `cuda` also needs that builder, and `tune` NVRTC. Complete figures are packed for
+`make import-results`.
 """
 
 import shlex
 from pathlib import Path
 
 from stages import benchmark, config, engine, verify
-from stages.commands import predict, results
+from stages.commands import predict, results, tune
 from stages.engines import build_record, manifest
 from stages.foundation import command_line, files
 from stages.releases import signing
@@ -54,7 +55,8 @@ def main() -> None:
     again = f"python3 {root.name}"
     name = str(files.read_json(root / build_record.KIT)["target"])
     layout, cfg = results.Layout(root, name), config.load(root / PARAMETERS)
-    builds = (root / results.graph_folder(config.find_target(cfg, name))).is_dir()
+    target = config.find_target(cfg, name)
+    builds = (root / results.graph_folder(target)).is_dir()
     parser = command_line.parser(f"Engine {name}: verify it on this machine, time it, or run it.")
     parser.prog = again
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -66,6 +68,11 @@ def main() -> None:
     source.add_argument("source", metavar="SOURCE", help="picture, folder, video, camera number, or URL (rtsp://...)")
     source.add_argument("--out", help="folder for overlays and segments.jsonl; default: nothing is written")
     source.add_argument("--limit", type=int, default=0, help="end after this many frames; 0: at the source's end")
+    if target.builder is config.Builder.cuda:
+        measure_tiles = commands.add_parser(
+            "tune", help="measure tiles of the kernels, for an engine that is built again"
+        )
+        measure_tiles.add_argument("--out", type=Path, default=Path(f"tiles_{name}.yaml"), help="file for the tiles")
     args = parser.parse_args()
     key = signing.key()
     if args.command == "build":
@@ -76,6 +83,9 @@ def main() -> None:
         out = [f"--out={args.out}"] if args.out else []
         limits = [f"--limit={args.limit}", f"--max-picture-mpx={cfg.data.max_picture_mpx}"]
         predict.main([f"--engine={layout.engine}", f"--source={args.source}", *limits, *out])
+        return
+    elif args.command == "tune":
+        tune.build(layout.engine, args.out, name, target)
         return
     else:
         measure(layout, args.command, cfg)

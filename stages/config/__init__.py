@@ -15,7 +15,7 @@ from stages.config.report import Report
 from stages.config.root import Config
 from stages.config.rules import Range, is_name, name_rule, ranges, require
 from stages.config.sample import Sample
-from stages.config.targets import CPU_BUILDERS, Builder, Device, Target, Typing, Verbosity
+from stages.config.targets import CPU_BUILDERS, TILE, Builder, Device, Target, Typing, Verbosity
 from stages.config.train import (
     CONTAINER_RUNNERS,
     Container,
@@ -35,6 +35,7 @@ __all__ = [
     "LABEL_MAP",
     "PLUGIN_VARIANTS",
     "RULES",
+    "TILE",
     "Backbone",
     "Benchmark",
     "Builder",

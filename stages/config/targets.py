@@ -27,6 +27,11 @@ CUDA_MAJORS = [12, 13]
 """Major versions of the runtime compilers that `make env` installs."""
 OLDEST_COMPUTE_CAPABILITY = (7, 5)
 """Of our kernels, which need its tensor cores."""
+TILE = re.compile(
+    r"(?P<capability>[0-9]{1,2}\.[0-9])/(?P<multiprocessors>[1-9][0-9]{0,3}) "
+    r"(?P<call>[A-Za-z]+ [0-9x,]+ [0-9a-f]{8})(?P<choice>(?: [A-Z_]+=[0-9]{1,6})+)"
+)
+"""A line of Target.tiles."""
 CPU_BUILDERS = (Builder.openvino, Builder.onnxruntime)
 """Builders of engines that run on a CPU."""
 
@@ -97,6 +102,10 @@ class Target:
     """TensorRT's optimization level. With a higher one it searches longer and may find a faster engine."""
     profiling_verbosity: Verbosity = Verbosity.layer_names_only
     """Detail that TensorRT's inspector can print about the engine's layers."""
+    tiles: list[str] = field(default_factory=list)
+    """For builder: cuda. Tiles that `make tune` measured on a GPU and wrote to conf/tiles, in place of those that the
+    builder estimates. A line has compute capability and multiprocessors of the GPU, the operator, the shapes of its
+    inputs, a digest of the call, and constants."""
     threads: Annotated[int, Range(at_least=1)] = 2
     """CPU threads at run time, for CPU targets. Set it to the cores of the machine."""
     workspace_mib: Annotated[int, Range(at_least=64)] = 4096
@@ -127,6 +136,8 @@ class Target:
             require(len(found) == 1, where, "one, such as 8.9", found)
             self._check_tensorrt(key)
         if self.builder is not Builder.cuda:
+            rule = f"empty for builder: {self.builder.value}, which has its own kernels"
+            require(not self.tiles, f"{key}.tiles", rule, self.tiles)
             rule = f"0 for builder: {self.builder.value}, which has its own CUDA"
             require(not self.cuda_major, f"{key}.cuda_major", rule, self.cuda_major)
             rule = f"that of a CPU for builder: {self.builder.value}, such as x86_64"
@@ -156,6 +167,13 @@ class Target:
         require(len({*found}) == len(found), where, "each once", found)
         old = [capability for capability in found if versions.numbers(capability) < OLDEST_COMPUTE_CAPABILITY]
         require(not old, where, "7.5 or later: our kernels need its tensor cores", old)
+        for tile in self.tiles:
+            known = TILE.fullmatch(tile)
+            rule = f"lines that `make tune` wrote, for compute capability {' or '.join(found)}"
+            require(known is not None and known["capability"] in found, f"{key}.tiles", rule, tile)
+        gpus = {tile.partition(" ")[0] for tile in self.tiles}
+        alone = len({gpu.partition("/")[0] for gpu in gpus}) == len(gpus)
+        require(alone, f"{key}.tiles", "of one GPU for each compute capability", sorted(gpus))
         rule = f"{ANY_ARCHITECTURE} for builder: cuda, whose engines depend on no CPU"
         require(self.architecture == ANY_ARCHITECTURE, f"{key}.architecture", rule, self.architecture)
 

@@ -18,6 +18,7 @@ from stages.engines import manifest
 from stages.engines.cuda import bundle, compiler, driver, gpu, runtime
 from stages.engines.cuda.launch import MAX_THREADS, Launch
 from stages.engines.cuda.launch_plans import linear_tiles, planner
+from stages.engines.cuda.launch_plans.machine import Machine
 from stages.engines.cuda.launch_plans.plan import Plan
 from stages.foundation import files
 from stages.inference import description
@@ -66,7 +67,7 @@ def call(name: str, attributes: dict[str, Any], inputs: list[TensorSpec]) -> Ker
 
 
 def plan_for(name: str, attributes: dict[str, Any], inputs: list[TensorSpec], compute_capability: str = "8.9") -> Plan:
-    return planner.plan(call(name, attributes, inputs), compute_capability)
+    return planner.plan(call(name, attributes, inputs), Machine(compute_capability))
 
 
 def attention_inputs(dtype: str, depth: int = 8) -> list[TensorSpec]:
@@ -74,7 +75,8 @@ def attention_inputs(dtype: str, depth: int = 8) -> list[TensorSpec]:
     return [TensorSpec((1, LENGTH, n), dtype) for n in (HEADS * depth, 3 * samples)]
 
 
-def plan(name: str, dtype: str, compute_capability: str) -> Plan:
+def example(name: str, dtype: str) -> tuple[dict[str, Any], list[TensorSpec]]:
+    """Attributes and inputs of a small call of each operator."""
     window = {"heads": 2, "height": 12, "width": 18, "window": 7, "shift": 3}
     shapes: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
         "Cast": ({"to": 10 if dtype == "float32" else 1}, [(3, 50)]),
@@ -97,7 +99,11 @@ def plan(name: str, dtype: str, compute_capability: str) -> Plan:
     }
     attributes, inputs = shapes[name]
     specs = [TensorSpec(shape, "uint8" if len(shape) == 4 else dtype) for shape in inputs]
-    return plan_for(name, attributes, specs, compute_capability)
+    return attributes, specs
+
+
+def plan(name: str, dtype: str, compute_capability: str) -> Plan:
+    return plan_for(name, *example(name, dtype), compute_capability)
 
 
 def test_every_operator_has_a_kernel() -> None:
@@ -272,7 +278,7 @@ def test_layers_by_wgmma_compile_and_fit(optional: list[str]) -> None:
         # With 1 KiB of the driver's.
         assert int(defines["BLOCKS"]) * (first.shared_bytes + section_bytes(code, ".nv.shared.linear")) <= 228 << 10
         seen.add((defines["TILE_M"], defines["TILE_N"], defines["BLOCKS"]))
-    assert seen == {(tile.rows, tile.columns, tile.blocks) for tile in linear_tiles.WGMMA_TILES}
+    assert seen == {(tile.rows, tile.columns, tile.blocks) for tile in linear_tiles.WGMMA_TILES[:6]}
 
 
 def test_a_kernel_runs_its_launches_and_one_tensor_may_be_two_inputs() -> None:
@@ -285,7 +291,9 @@ def test_a_kernel_runs_its_launches_and_one_tensor_may_be_two_inputs() -> None:
     specs = {"both": TensorSpec((1, 100, 128), "float16"), "value": TensorSpec((1, 100, 64), "float16")}
     attributes, read = Attributes({**LOOK, "first_columns": [0, 64, 0]}), ("both", "both", "value")
     (seen,) = registry.output_specs("MaskedAttention", attributes, [specs[name] for name in read])
-    found = planner.plan(KernelCall("MaskedAttention", attributes, read, ("seen",), {**specs, "seen": seen}), "9.0")
+    found = planner.plan(
+        KernelCall("MaskedAttention", attributes, read, ("seen",), {**specs, "seen": seen}), Machine("9.0")
+    )
     made = bundle.KernelPlan("code", found.launches, found.workspace_bytes)
     step = bundle.Kernel("MaskedAttention", read, ("seen",), {**specs, "seen": seen}, made)
     kernel = runtime.KernelRunner(step, cast(driver.Module, Module()))
@@ -480,7 +488,8 @@ def test_an_engine_holds_planned_kernels_for_each_gpu_and_its_constants_once(bui
     for content in found.values():
         assert [kernel.operator for kernel in content.kernels] == OPERATORS
         for kernel, about in zip(content.kernels, described, strict=True):
-            plan = planner.plan(about, "" if content.compiled_for == gpu.PTX else content.compiled_for)
+            capability = "" if content.compiled_for == gpu.PTX else content.compiled_for
+            plan = planner.plan(about, Machine(capability))
             assert (kernel.plan.launches, kernel.plan.workspace_bytes) == (plan.launches, plan.workspace_bytes)
             assert (kernel.inputs, kernel.outputs, kernel.tensors) == (about.inputs, about.outputs, about.tensors)
             code = content.code[kernel.plan.code]

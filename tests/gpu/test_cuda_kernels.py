@@ -13,6 +13,7 @@ import pytest
 from stages import config
 from stages.engines.cuda import compiler, driver, gpu
 from stages.engines.cuda.launch_plans import planner
+from stages.engines.cuda.launch_plans.machine import Machine
 from stages.inference.steps import Attributes, KernelCall, TensorSpec
 
 torch = pytest.importorskip("torch")
@@ -37,7 +38,8 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any]) -> list[Any]:
     call = KernelCall(name, Attributes(attributes), tuple(tensors), tuple(outs), tensors | outs)
     other = os.environ["PTX_OF"]
     capability = other or found.compute_capability
-    plan = planner.plan(call, capability)
+    count = int(os.environ["MULTIPROCESSORS"])
+    plan = planner.plan(call, Machine(capability, count))
     module = driver.Module(compiler.compile_source(plan.source, plan.defines, capability, ptx=bool(other)))
     stream = driver.Stream()
     buffers = {f"i{i}": driver.Buffer(array.shape, array.dtype) for i, array in enumerate(inputs)}

@@ -16,6 +16,7 @@ FOLDERS = ["doctor", "engines", "inference", "media", "metrics"]
 STAGES = [
     "stages.engine", "stages.verify", "stages.benchmark",
     "stages.commands.board", "stages.commands.doctor", "stages.commands.engine", "stages.commands.predict",
+    "stages.commands.tune",
 ]  # fmt: skip
 """Commands that run on a device. The modules that they import must run there too."""
 ELSEWHERE = ["torch", "onnx", "omegaconf", "yaml", "hydra", "dvc"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.engines.cuda import compiler
 from stages.engines.cuda.launch_plans import planner
+from stages.engines.cuda.launch_plans.machine import Machine
 from stages.engines.cuda.launch_plans.plan import Plan
 from stages.inference.steps import Attributes, KernelCall, TensorSpec
 from stages.operators import registry
@@ -53,7 +54,7 @@ def run(name: str, attributes: dict[str, Any], inputs: list[Any], folder: Path) 
     specs = registry.output_specs(name, Attributes(attributes), [*tensors.values()])
     outs = {f"o{i}": spec for i, spec in enumerate(specs)}
     call = KernelCall(name, Attributes(attributes), tuple(tensors), tuple(outs), tensors | outs)
-    plan = planner.plan(call, "8.9")
+    plan = planner.plan(call, Machine("8.9"))
     arrays = {f"i{i}": np.ascontiguousarray(array) for i, array in enumerate(inputs)}
     # A value that the kernel leaves out stays at this byte pattern and is seen.
     arrays |= {

@@ -22,6 +22,9 @@ _STREAM_NON_BLOCKING = 1
 _MAX_DYNAMIC_SHARED_BYTES = 8
 _CAPTURE_THREAD_LOCAL = 1
 _PROGRAMMATIC_STREAM_SERIALIZATION = 6
+_MULTIPROCESSOR_COUNT = 16
+_RESOURCE_SM = 1
+_RESOURCE_BYTES, _SM_COUNT_OFFSET = 512, 96
 
 _POINTER, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
 _SIGNATURES: dict[str, list[type]] = {
@@ -96,6 +99,23 @@ def call(name: str, *arguments: object, allowed: int = 0) -> None:
             gpu.call_driver(loaded, "cuCtxSetCurrent", _primary_context(), allowed=allowed)
         _thread.ready = True
     gpu.call_driver(loaded, name, *arguments, allowed=allowed)
+
+
+def multiprocessors() -> int:
+    """Multiprocessors that this thread's context may use: all of the GPU's, or those of a green context.
+
+    A GPU that is shared out by MIG has those of its part.
+    """
+    count, context = ctypes.c_int(), ctypes.c_void_p()
+    call("cuDeviceGetAttribute", ctypes.byref(count), _MULTIPROCESSOR_COUNT, 0)
+    call("cuCtxGetCurrent", ctypes.byref(context))
+    loaded, resource = library(), ctypes.create_string_buffer(_RESOURCE_BYTES)
+    # Since CUDA 12.4. The struct CUdevResource of cuda.h has the count as the first field of its union.
+    if hasattr(loaded, "cuCtxGetDevResource") and not loaded.cuCtxGetDevResource(context, resource, _RESOURCE_SM):
+        own = int.from_bytes(resource.raw[_SM_COUNT_OFFSET : _SM_COUNT_OFFSET + 4], "little")
+        if 0 < own < count.value:
+            return own
+    return count.value
 
 
 def _free(name: str, memory: ctypes.c_void_p) -> None:

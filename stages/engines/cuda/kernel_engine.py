@@ -8,6 +8,7 @@ import logging
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from stages import config
 from stages.engines import interface
 from stages.engines.cuda import bundle, compiler, driver, gpu, runtime
 from stages.engines.cuda.bundle import KernelPlan
-from stages.engines.cuda.launch_plans import planner
+from stages.engines.cuda.launch_plans import planner, tuned
+from stages.engines.cuda.launch_plans.machine import Machine
 from stages.engines.cuda.launch_plans.plan import Plan
 from stages.foundation import files, versions
 from stages.inference import description
@@ -41,7 +43,7 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
 
     The file `timing_cache` keeps the compiled code: a build with other weights alone compiles nothing. Raises
     RuntimeError where NVRTC does not know a compute capability of the target, and ValueError where a kernel can't serve
-    its tensors.
+    its tensors, and where target.tiles has a tile that a kernel can't have.
     """
     folder = onnx_file.parent
     about = description.read(folder)
@@ -53,42 +55,52 @@ def build(onnx_file: Path, out: Path, target: config.Target, timing_cache: Path)
         compiler.require_capability(found, capability)
     newest = max(target.compute_capabilities, key=versions.numbers)
     kinds = {**{capability: capability for capability in target.compute_capabilities}, gpu.PTX: newest}
+    measured = tuned.Tuned(target.tiles)
     entries, wanted = [], dict[str, tuple[Plan, str, bool]]()
     for call in calls:
         plans = {}
         for kind, capability in kinds.items():
             ptx = kind == gpu.PTX
-            plan = planner.plan(call, "" if ptx else capability)
+            planned = Machine("" if ptx else capability)
+            plan = planner.plan(call, planned, measured.choice(call, planned.compute_capability))
             # Layers of one kind share their code.
             folder_in_file = gpu.PTX if ptx else f"sm_{capability.replace('.', '')}"
             name = f"{folder_in_file}/{Path(plan.source).stem}_{plan.code_digest()}"
             wanted.setdefault(name, (plan, capability, ptx))
             plans[kind] = KernelPlan(name, plan.launches, plan.workspace_bytes)
         entries.append(bundle.kernel_step(call, plans))
+    measured.require_used()
 
-    cached = _read_cache(timing_cache)
-
-    def compile_one(task: tuple[Plan, str, bool]) -> tuple[str, bytes]:
-        plan, capability, ptx = task
-        key = compiler.cache_key(plan.source, plan.defines, capability, found.version, ptx)
-        if key in cached:
-            return key, cached[key]
-        code = compiler.compile_source(plan.source, plan.defines, capability, cuda_major=target.cuda_major, ptx=ptx)
-        return key, code
-
-    # NVRTC computes without Python's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = dict(zip(wanted, pool.map(compile_one, wanted.values()), strict=True))
-    code = {name: content for name, (_, content) in compiled.items()}
-    with files.atomic_write(timing_cache) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key, content in dict(compiled.values()).items():
-            archive.writestr(key, content)
+    compiled = compile_all(wanted, target.cuda_major, timing_cache)
     constants = {}
     for step in about.steps:
         if isinstance(step, Constants):
             with np.load(folder / step.file, allow_pickle=False) as arrays:
                 constants = {name: arrays[name] for name in arrays.files}
-    bundle.write(out, found.version, target.compute_capabilities, entries, code, constants)
+    bundle.write(out, found.version, target.compute_capabilities, entries, compiled, constants)
+
+
+def compile_all(wanted: Mapping[str, tuple[Plan, str, bool]], cuda_major: int, cache: Path) -> dict[str, bytes]:
+    """Compile plans by name, each for a compute capability, to machine code or to PTX.
+
+    What is in the file `cache` is not compiled again. It is written anew, with what was wanted now.
+    """
+    cached, version = _read_cache(cache), compiler.nvrtc(cuda_major).version
+
+    def compile_one(task: tuple[Plan, str, bool]) -> tuple[str, bytes]:
+        plan, capability, ptx = task
+        key = compiler.cache_key(plan.source, plan.defines, capability, version, ptx)
+        if key in cached:
+            return key, cached[key]
+        return key, compiler.compile_source(plan.source, plan.defines, capability, cuda_major=cuda_major, ptx=ptx)
+
+    # NVRTC computes without Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiled = dict(zip(wanted, pool.map(compile_one, wanted.values()), strict=True))
+    with files.atomic_write(cache) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, content in dict(compiled.values()).items():
+            archive.writestr(key, content)
+    return {name: content for name, (_, content) in compiled.items()}
 
 
 def _read_cache(file: Path) -> dict[str, bytes]:

@@ -227,6 +227,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(ARGUMENTS) 
     // Unless all steps fit, wgmma keeps two stages that are not loaded ahead: the current one, and the one before it, which the
     // tensor cores may still read.
     constexpr int STAGES_AHEAD = STAGES >= SLICE_STEPS ? SLICE_STEPS : WGMMA ? STAGES - 2 : STAGES - 1;
+    static_assert(STAGES_AHEAD > 0, "a step must be loaded before it is computed");
     if (SMALL) launch_dependents();
     // Weights are constants, so they are loaded before the previous kernel has ended.
 #pragma unroll

@@ -3,13 +3,14 @@
 import math
 
 from stages.engines.cuda.launch import Launch
-from stages.engines.cuda.launch_plans.plan import Plan, Specs, divide_up, is_half
+from stages.engines.cuda.launch_plans.machine import Machine
+from stages.engines.cuda.launch_plans.plan import Choice, Plan, Specs, divide_up, is_half
 from stages.inference.steps import Attributes
 
 THREADS, MAX_BLOCKS = 256, 4096
 
 
-def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def plan(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """See planner.plan."""
     count = math.prod(inputs[0].shape)
     return Plan(

@@ -1,17 +1,23 @@
 """Launch plan of group_norm.cu: sums of chunks of rows, sums of those, and the normalisation."""
 
 from stages.engines.cuda.launch import Launch
-from stages.engines.cuda.launch_plans.plan import WAVE, Plan, Specs, divide_up, is_half, vector_size
+from stages.engines.cuda.launch_plans.machine import Machine
+from stages.engines.cuda.launch_plans.plan import Choice, Plan, Specs, divide_up, is_half, vector_size
 from stages.inference.steps import Attributes
 
-CHUNKS = 128
-"""Chunks of a level's rows that are summed at the same time."""
+CHUNKS = (128, 64, 32)
+"""Chunks of a level's rows that are summed at the same time, the best on a large GPU first."""
 MAX_LEVELS = 4
 """Levels that the functions have arguments for."""
 THREADS = 256
 
 
-def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def choices(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine) -> list[Choice]:
+    """See planner.choices. The order in which sums are formed depends on it."""
+    return [{"CHUNKS": chunks} for chunks in CHUNKS]
+
+
+def plan(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """See planner.plan."""
     optional, groups = attributes.text("optional_input"), attributes.integer("groups")
     levels = inputs[: len(inputs) - 2 - bool(optional)]
@@ -35,8 +41,9 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
         "w0",
         "w1",
     )
+    chunks = choice["CHUNKS"]
     rows_at_once = THREADS * vector // channels
-    blocks = min(8 * WAVE, divide_up(max(rows), rows_at_once))
+    blocks = min(8 * machine.multiprocessors, divide_up(max(rows), rows_at_once))
     return Plan(
         "group_norm.cu",
         {
@@ -46,7 +53,7 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
             "ROWS": sum(rows),
             "CHANNELS": channels,
             "GROUPS": groups,
-            "CHUNKS": CHUNKS,
+            "CHUNKS": chunks,
             "THREADS": THREADS,
             "EPSILON": attributes.number("epsilon"),
             "RELU": attributes.text("activation") == "relu",
@@ -54,10 +61,10 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
             "POS_EMBED": pos_embed,
         },
         (
-            Launch("sum_chunks", (CHUNKS, len(levels), batch), (THREADS, 1, 1), arguments),
+            Launch("sum_chunks", (chunks, len(levels), batch), (THREADS, 1, 1), arguments),
             Launch("reduce_sums", (groups, len(levels), batch), (32, 1, 1), arguments),
             Launch("normalise", (blocks, len(levels), batch), (THREADS, 1, 1), arguments),
         ),
         # Pairs of float32, the struct Sums of the source.
-        workspace_bytes=tuple(8 * batch * len(levels) * groups * chunks for chunks in (CHUNKS, 1)),
+        workspace_bytes=tuple(8 * batch * len(levels) * groups * count for count in (chunks, 1)),
     )

@@ -6,7 +6,8 @@ products, split along K, and a second launch, the epilogue, does the rest.
 
 from stages.engines.cuda.launch import Launch
 from stages.engines.cuda.launch_plans import linear_tiles
-from stages.engines.cuda.launch_plans.plan import WAVE, Plan, Specs, divide_up, is_half, require_vectors
+from stages.engines.cuda.launch_plans.machine import Machine
+from stages.engines.cuda.launch_plans.plan import Choice, Plan, Specs, divide_up, is_half, require_vectors
 from stages.inference.steps import Attributes
 
 ARGUMENTS = ("bias", "weight_row_sums", "residual", "scale", "shift", "pos_embed")
@@ -16,7 +17,19 @@ WINDOWS = {"none": 0, "patch_merging": 2, "conv3x3": 3}
 """Ways to gather tokens -> rows and columns of the window that a row of the product is made of."""
 
 
-def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def choices(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine) -> list[Choice]:
+    """See planner.choices. The order in which sums are formed depends on SPLIT_K and WGMMA."""
+    return [tile.choice() for tile in linear_tiles.tiles(_layer(attributes, inputs, outputs), machine)]
+
+
+def _layer(attributes: Attributes, inputs: Specs, outputs: Specs) -> linear_tiles.Layer:
+    (x, weight, *_), names = inputs, attributes.names("optional_inputs")
+    (columns, depth), rows = weight.shape[-2:], outputs[0].shape[1]
+    pre_norm, post_norm = "weight_row_sums" in names, "scale" in names
+    return linear_tiles.Layer(x.shape[0], rows, columns, depth, is_half(x), pre_norm, post_norm)
+
+
+def plan(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """See planner.plan."""
     (x, weight, *_), half = inputs, is_half(inputs[0])
     names, plane = attributes.names("optional_inputs"), attributes.integers("plane")
@@ -24,26 +37,9 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
     rows = outputs[0].shape[1]
     require_vectors("Linear", x, depth, stride)
     post_norm, pos_embed = "scale" in names, "pos_embed" in names
+    tile = linear_tiles.parse(choice)
     # Whether the epilogue is a launch of its own.
-    epilogue = post_norm and not (half and columns <= 256 and images * rows >= 4096)
-    outputs_count = images * rows * columns
-    wgmma = (
-        compute_capability == linear_tiles.HOPPER
-        and half
-        and not epilogue
-        and outputs_count >= linear_tiles.MIN_WGMMA_OUTPUTS
-    )
-    if not half:
-        tile = linear_tiles.SINGLE_TILE
-    elif wgmma:
-        tile = linear_tiles.wgmma_tile(rows, columns, images, whole_rows=post_norm)
-    elif post_norm and not epilogue:
-        tile = linear_tiles.whole_rows_tile(images * rows, columns)
-    else:
-        tile = linear_tiles.tile(rows, columns, images)
-    blocks = tile.count(rows, columns, images)
-    split_k = min(8, max(1, WAVE // blocks), divide_up(depth, 128)) if epilogue else 1
-    stages = linear_tiles.stages(tile, depth, wgmma, post_norm)
+    epilogue, split_k = bool(tile.split_k), max(1, tile.split_k)
     places = {name: f"i{i + 2}" for i, name in enumerate(names)}
     arguments = ("i0", "i1", *(places.get(name, "i0") for name in ARGUMENTS), "o0")
     arguments += ("o1" if pos_embed else "o0", "w0" if epilogue else "o0")
@@ -53,7 +49,7 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
             (divide_up(columns, tile.columns), divide_up(rows, tile.rows), images * split_k),
             (tile.threads if half else 256, 1, 1),
             arguments,
-            stages.shared_bytes if half else 0,
+            tile.shared_bytes if half else 0,
         )
     ]
     if epilogue:
@@ -85,12 +81,12 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
             "TILE_N": tile.columns,
             "WARPS_M": tile.warps_m,
             "WARPS_N": tile.warps_n,
-            "STAGES": stages.count,
+            "STAGES": tile.stages,
             "BLOCKS": tile.blocks,
-            "WGMMA": wgmma,
+            "WGMMA": tile.wgmma,
             "SPLIT_K": split_k,
             "EPILOGUE": epilogue,
         },
         tuple(launches),
-        workspace_bytes=(4 * split_k * outputs_count,) if epilogue else (),
+        workspace_bytes=(4 * split_k * images * rows * columns,) if epilogue else (),
     )

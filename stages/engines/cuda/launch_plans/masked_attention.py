@@ -4,8 +4,10 @@ With several chunks a last launch adds their results up. With a mask a first lau
 """
 
 from stages.engines.cuda.launch import Launch
+from stages.engines.cuda.launch_plans.machine import Machine
 from stages.engines.cuda.launch_plans.plan import (
     MAX_SHARED_BYTES,
+    Choice,
     Plan,
     Specs,
     divide_up,
@@ -18,7 +20,17 @@ from stages.engines.cuda.launch_plans.plan import (
 from stages.inference.steps import Attributes
 
 
-def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def choices(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine) -> list[Choice]:
+    """See planner.choices. The order in which sums are formed depends on it."""
+    half, queries = is_half(inputs[0]), inputs[0].shape[1]
+    depth = head_channels(attributes.integer("channels"), attributes.integer("heads"), half)
+    # 128 keys are for half precision only.
+    sizes = (128, 64, 32) if half else (64, 32)
+    fitting = [size for size in sizes if _shared_bytes(size, queries, depth, half) <= MAX_SHARED_BYTES]
+    return [{"CHUNK_SIZE": size} for size in fitting or [32]]
+
+
+def plan(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """See planner.plan."""
     (query, key, _, *mask), half = inputs, is_half(inputs[0])
     heads, channels = attributes.integer("heads"), attributes.integer("channels")
@@ -35,7 +47,7 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
             f"MaskedAttention takes rows of a multiple of {vector_size(half)} channels, found {misfits}; set another "
             "variant than `cuda` in conf/target"
         )
-    chunk = _chunk(queries, depth, half)
+    chunk = choice["CHUNK_SIZE"]
     require_fit(
         f"{queries} queries and {depth} channels a head",
         _shared_bytes(chunk, queries, depth, half),
@@ -65,12 +77,6 @@ def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capabili
         tuple(launches),
         workspace_bytes=(bits_bytes, partial_bytes) if mask else (partial_bytes,),
     )
-
-
-def _chunk(queries: int, depth: int, half: bool) -> int:
-    """Keys of a chunk: as many of 128, 64 and 32 as shared memory holds. 128 are for half precision only."""
-    sizes = (128, 64) if half else (64,)
-    return next((n for n in sizes if _shared_bytes(n, queries, depth, half) <= MAX_SHARED_BYTES), 32)
 
 
 def _shared_bytes(chunk: int, queries: int, depth: int, half: bool) -> int:

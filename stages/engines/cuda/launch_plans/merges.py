@@ -1,7 +1,8 @@
 """Launch plans of the three merges: panoptic_merge.cu, semantic_merge.cu and instance_merge.cu."""
 
 from stages.engines.cuda.launch import MAX_THREADS, Launch
-from stages.engines.cuda.launch_plans.plan import Plan, Specs, divide_up, is_half, require_fit
+from stages.engines.cuda.launch_plans.machine import Machine
+from stages.engines.cuda.launch_plans.plan import Choice, Plan, Specs, divide_up, is_half, require_fit
 from stages.inference.steps import Attributes
 
 VOTE_ROWS = 8
@@ -15,7 +16,7 @@ MASK_THREADS = 256
 """Threads of a block that writes masks, each a byte of eight pixels."""
 
 
-def panoptic(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def panoptic(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """Select queries, let each pixel vote for one, write the segments' ids; see planner.plan."""
     batch, queries, _ = inputs[1].shape
     height, width = attributes.integers("frame_size", 2)
@@ -47,7 +48,7 @@ def panoptic(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capa
     )
 
 
-def semantic(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def semantic(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """Compute the classes' probabilities, then the best class of each pixel; see planner.plan."""
     batch, queries, _ = inputs[1].shape
     height, width = attributes.integers("frame_size", 2)
@@ -72,7 +73,7 @@ def semantic(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capa
     )
 
 
-def instance(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def instance(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """Select pairs of query and class, write their masks, compute their scores; see planner.plan."""
     batch, queries, columns = inputs[0].shape
     top_k, (height, width) = attributes.integer("top_k"), attributes.integers("frame_size", 2)

@@ -1,8 +1,10 @@
 """Launch plan of patch_embedding.cu: a block computes TILE neighbouring patches of a row."""
 
 from stages.engines.cuda.launch import MAX_THREADS, Launch
+from stages.engines.cuda.launch_plans.machine import Machine
 from stages.engines.cuda.launch_plans.plan import (
     MAX_DYNAMIC_SHARED_BYTES,
+    Choice,
     Plan,
     Specs,
     divide_up,
@@ -18,13 +20,21 @@ OWN = 8
 """Patches of which a thread computes some channels."""
 
 
-def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def choices(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine) -> list[Choice]:
+    """See planner.choices."""
+    values, channels = inputs[1].shape
+    groups = channels // vector_size(is_half(inputs[1]))
+    fitting = [tile for tile in TILES if _fits(tile, values, channels, groups)]
+    return [{"TILE": tile} for tile in fitting or [0]]
+
+
+def plan(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """See planner.plan."""
     (frame, weight, *others), half = inputs, is_half(inputs[1])
     (values, channels), patch = weight.shape, attributes.integer("patch")
     require_vectors("PatchEmbedding", weight, channels)
     groups = channels // vector_size(half)
-    tile = next((n for n in TILES if _fits(n, values, channels, groups)), 0)
+    tile = choice["TILE"]
     if not tile or groups > values:
         raise ValueError(
             f"variant `cuda` can't serve patches of {patch} with {channels} channels in {weight.dtype}: shared memory "

@@ -13,9 +13,9 @@ Specs = Sequence[TensorSpec]
 MAX_SHARED_BYTES = 48 << 10
 """Static shared memory of a block, on every GPU."""
 MAX_DYNAMIC_SHARED_BYTES = 64 << 10
-"""Shared memory of a block that asks for more; compute capability 7.5 has no more than this."""
-WAVE = 132
-"""Blocks that a large GPU runs at once, one on each multiprocessor: those of an H100."""
+"""Shared memory that a block may ask for on every GPU; compute capability 7.5 has no more than this."""
+Choice = Mapping[str, int]
+"""What a plan is free to choose, such as the size of a tile: constants of the source. Empty: nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Launch plan of resize.cu: a thread computes 16 bytes of a token."""
 
 from stages.engines.cuda.launch import Launch
-from stages.engines.cuda.launch_plans.plan import Plan, Specs, divide_up, is_half, require_vectors, vector_size
+from stages.engines.cuda.launch_plans.machine import Machine
+from stages.engines.cuda.launch_plans.plan import Choice, Plan, Specs, divide_up, is_half, require_vectors, vector_size
 from stages.inference.steps import Attributes
 
 THREADS = 256
 
 
-def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def plan(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """See planner.plan."""
     (x,), half = inputs, is_half(inputs[0])
     batch, image_rows, channels = x.shape

@@ -1,7 +1,9 @@
 """Launch plan of window_attention.cu: a block computes a window and a head."""
 
 from stages.engines.cuda.launch import Launch
+from stages.engines.cuda.launch_plans.machine import Machine
 from stages.engines.cuda.launch_plans.plan import (
+    Choice,
     Plan,
     Specs,
     divide_up,
@@ -13,7 +15,7 @@ from stages.engines.cuda.launch_plans.plan import (
 from stages.inference.steps import Attributes
 
 
-def plan(attributes: Attributes, inputs: Specs, outputs: Specs, compute_capability: str) -> Plan:
+def plan(attributes: Attributes, inputs: Specs, outputs: Specs, machine: Machine, choice: Choice) -> Plan:
     """See planner.plan."""
     qkv, half = inputs[0], is_half(inputs[0])
     heads, height, width, window = (attributes.integer(name) for name in ("heads", "height", "width", "window"))
