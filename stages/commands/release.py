@@ -81,7 +81,7 @@ def check(root: Path, version: str, signers: Path | None = None) -> list[str]:
     if signers:
         signature = git.show(root, release, path + signing.SUFFIX)
         log.info("%s: signed by %s", tag, signing.require(written, signature, f"{tag}: {path}", signers))
-    recorded: Json = manifest.parse(written, f"{tag}:{folder}/manifest.json")
+    recorded: Json = manifest.parse(written, f"{tag}: {path}")
     if recorded.get("format") != manifest.FORMAT:
         raise RuntimeError(
             f"{tag} has a manifest of form {recorded.get('format')}, this code writes form {manifest.FORMAT}; "
