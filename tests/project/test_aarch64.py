@@ -230,6 +230,11 @@ def test_an_engine_of_our_kernels_needs_nothing_there_but_a_gpu(board: Path, kit
         )
         assert (done.returncode, done.stderr) == (1, f"{expected}; run it on such a machine\n")
 
+    done = boards.on(board, folder.name, "tune", cwd=tmp_path)
+    expected = "tiles are measured on a GPU, found no NVIDIA GPU or no driver; run it on the target's board\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+    assert not (tmp_path / "tiles_orin.yaml").exists()
+
     file = built / str(files.read_json(built / manifest.NAME)["engine"]["file"])
     file.write_bytes(file.read_bytes()[:-1])
     done = boards.on(board, folder.name, "verify", cwd=tmp_path)
