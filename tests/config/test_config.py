@@ -144,8 +144,8 @@ def test_what_config_offers_besides_sections_and_choices() -> None:
     """A function or constant more: one that a result depends on belongs to where the result is made."""
     kinds = [name for name in config.__all__ if isinstance(getattr(config, name), type)]
     assert sorted(set(config.__all__) - set(kinds)) == [
-        "CONTAINER_RUNNERS", "CPU_BUILDERS", "LABEL_MAP", "PLUGIN_VARIANTS", "RULES", "find_target", "is_name", "load",
-        "name_rule", "parse_deploy", "parse_target", "plain", "ranges", "require",
+        "CONTAINER_RUNNERS", "CPU_BUILDERS", "LABEL_MAP", "PLUGIN_VARIANTS", "RULES", "TILE", "find_target", "is_name",
+        "load", "name_rule", "parse_deploy", "parse_target", "plain", "ranges", "require",
     ]  # fmt: skip
 
 
