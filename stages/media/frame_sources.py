@@ -100,6 +100,8 @@ class FrameSource(ABC):
 
     def no_frames(self) -> str:
         """Return the error message for a source that yielded no frame."""
+        if self._stopped.is_set():
+            return f"{self.label}: stopped before the first frame"
         why = "none came before the end" if self.live else f"{self.skipped} could not be read"
         return f"{self.label}: no picture to work on ({why}); give SOURCE another one"
 

@@ -188,6 +188,14 @@ def test_a_cut_off_video_tells_what_is_missing(built: Path, tmp_path: Path) -> N
     assert done.frames + done.skipped == 200
 
 
+def test_a_run_that_is_stopped_before_its_first_frame_says_so(built: Path, video: Path, tmp_path: Path) -> None:
+    source = frame_sources.open_source(str(video))
+    source.stop()
+    with pytest.raises(ValueError, match=r"street\.mp4: stopped before the first frame; .*/out is as it was"):
+        predict.build(built, source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_sources_own_folder_is_left_alone(built: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), picture(16)[..., ::-1])
     before = (tmp_path / "a.png").read_bytes()

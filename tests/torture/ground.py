@@ -34,6 +34,8 @@ VARIES = re.compile(
     r"data/metrics/(benchmark|engine)_.*|data/engines/.*|data/report/index\.html|data/training.*|data/predict/.*"
 )
 """Paths whose bytes differ between two undisturbed runs: timings, and engines, whose builders choose by timings."""
+DRAFT = re.compile(r"/\.([^/]+\.(lock|draft|old)|part\.[^/]+)$")
+"""Paths of locks and drafts."""
 MARK = "TORTURE"
 """Environment variable that all processes of a trial have, so that the ones that were left behind are found."""
 
@@ -193,14 +195,17 @@ class Ground:
             shutil.rmtree(copy, ignore_errors=True)
 
     def faults(self, workspace: Path, subject: Subject, may_lack: bool = False) -> list[str]:
-        """Return how the outputs of a command differ from the undisturbed ones; with `may_lack` they may be absent."""
+        """Return how the outputs of a command differ from the undisturbed ones.
+
+        With `may_lack` they may be absent, and drafts may be in them, as after a kill.
+        """
         found = []
         for out in subject.outs:
             here, there = hashes(workspace, out), hashes(self.base, out)
             if not here and may_lack:
                 continue
             lacks = [name for name in there if name not in here]
-            more = [name for name in here if name not in there]
+            more = [name for name in here if name not in there and not (may_lack and DRAFT.search(name))]
             other = [name for name in here if name in there and here[name] != there[name] and not VARIES.match(name)]
             found += [f"{word} {', '.join(names[:3])}" for word, names in
                       (("lacks", lacks), ("has also", more), ("differs in", other)) if names]  # fmt: skip
@@ -245,8 +250,7 @@ def hashes(workspace: Path, out: str) -> dict[str, str]:
 
 def leftovers(workspace: Path) -> list[str]:
     """Return the locks and drafts of ours that lie in a workspace, and whether DVC still counts anything as locked."""
-    pattern = re.compile(r"\..+\.(lock|draft|old)|\.part\..+")
-    found = [str(p.relative_to(workspace)) for p in (workspace / "data").rglob(".*") if pattern.fullmatch(p.name)]
+    found = [str(p.relative_to(workspace)) for p in (workspace / "data").rglob(".*") if DRAFT.search(f"/{p.name}")]
     rwlock = workspace / ".dvc/tmp/rwlock"
     # DVC leaves the entries of a process that was killed, and ignores them: the process is gone.
     text = rwlock.read_text() if rwlock.exists() else ""
