@@ -181,8 +181,7 @@ def trained(workspace: Path, name: str) -> str:
 
 def same_weights(one: Path, other: Path) -> bool:
     a, b = (torch.load(p / "model.pth", weights_only=True)["state_dict"] for p in (one, other))
-    same = a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    return same and (one / "model.pth").read_bytes() == (other / "model.pth").read_bytes()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_containers_status_and_messages_are_passed_through(workspace: Path, tmp_path: Path) -> None:
