@@ -1,6 +1,5 @@
 """Our operators and their CUDA kernels without a GPU: checked, planned, compiled, read from a graph and packed."""
 
-import contextlib
 import json
 import struct
 import zipfile
@@ -701,22 +700,15 @@ def test_sizes_beyond_memory_are_refused(
         bundle.read(other, a_gpu("8.6"))
 
 
-@pytest.mark.parametrize("field", [42, 38, 28, 10])
-def test_a_list_of_files_with_other_numbers_is_refused_or_means_the_same(
-    built: Path, tmp_path: Path, field: int
-) -> None:
-    """Of the archive's list: place of the file's header, attributes, length of the name, method."""
-    expected = bundle.read(engine_file(built), a_gpu("8.6"))
+@pytest.mark.parametrize("field", [42, 10])
+def test_a_list_of_files_with_other_numbers_is_refused(built: Path, tmp_path: Path, field: int) -> None:
+    """Of the archive's list: place of the file's header, method."""
     content = bytearray(engine_file(built).read_bytes())
     place = content.rindex(b"PK\1\2") + field
     content[place : place + 4] = b"\xf0\xff\xff\x7f"
     (tmp_path / "other.cuda").write_bytes(content)
-    try:
-        found = bundle.read(tmp_path / "other.cuda", a_gpu("8.6"))
-    except RuntimeError as error:
-        assert "other.cuda" in str(error)
-    else:
-        assert (found.kernels, found.code) == (expected.kernels, expected.code)
+    with pytest.raises(RuntimeError, match=r"other\.cuda is not a whole engine of our kernels: "):
+        bundle.read(tmp_path / "other.cuda", a_gpu("8.6"))
 
 
 def test_an_archive_with_other_bytes_or_cut_short_is_refused(built: Path, tmp_path: Path) -> None:
