@@ -39,9 +39,9 @@ def build(checkpoint: Path, coco: Path, root: Path, tables: Path, out: Path, met
     """
     from stages.reference.tao_model import Checkpoint, best_device
 
-    # Read first: evaluation takes hours on a CPU, and a folder without it is none that train wrote.
-    by_tao = _tao_figures(checkpoint / "history.csv")
     truth = panoptic.read(coco)
+    # Read before the evaluation, which takes hours on a CPU: a folder without it is none that train wrote.
+    by_tao = _tao_figures(checkpoint / "history.csv")
     labelled = panoptic.read_labelled(coco, truth)
     own, not_computed = protocols.find(labelled, truth.categories, root, tables, cfg.data, cfg.model.mode)
     device = best_device()
@@ -85,6 +85,8 @@ def _tao_figures(history: Path) -> dict[str, float]:
 
     TAO computes them on its crops, and mIoU at a quarter of their resolution.
     """
+    if not history.is_file():
+        raise FileNotFoundError(f"{history} not found; expected a folder that `train` wrote: run `make all`")
     with history.open(newline="") as file:
         validated = [row for row in csv.DictReader(file) if row.get("val_loss")]
     return {name: 100 * float(validated[-1][name]) for name in TAO_FIGURES if validated and validated[-1].get(name)}
