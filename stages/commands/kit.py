@@ -25,7 +25,10 @@ CODE = (
         f"stages/{name}"
         for name in ("coco", "config", "doctor", "engines", "foundation", "inference", "media", "metrics")
     ),
-    *(f"stages/commands/{name}.py" for name in ("__init__", "board", "doctor", "predict", "results")),
+    *(
+        f"stages/commands/{name}.py"
+        for name in ("__init__", "board", "doctor", "predict", "predict_tree", "results", "tune")
+    ),
     *(f"stages/releases/{name}.py" for name in ("__init__", "received", "signing")),
 )
 """Code of the device side: a command there imports nothing else (a test checks that)."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def test_a_process_that_outlives_its_command_is_found_and_ended(tmp_path: Path) 
         "child = subprocess.Popen([sys.executable, 'child.py'], stdout=subprocess.PIPE, start_new_session=True); "
         "child.stdout.readline(); print(child.pid)"
     )
-    ended = ground.Running(f'{sys.executable} -c "{code}"', tmp_path).end(patience_s=1)
+    ended = ground.Running(f'{shlex.quote(sys.executable)} -c "{code}"', tmp_path).end(patience_s=1)
     assert ended.status == 0
     assert [command for command in ended.left if "child.py" in command]
     assert not alive(int(ended.said))
