@@ -196,9 +196,11 @@ doctor: ## What is required here, what was found, what to do; before or after `m
 	done; \
 	echo "error: no Python 3.10 or newer on PATH; install Python 3.12, or name one in DEVICE_PYTHON" >&2; exit 1
 
+PYTEST := pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
 test: env ## Run the tests, the pipeline test included [ARGS='pytest options' JOBS=processes]
-	@OMP_NUM_THREADS=1 pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTEST) $(ARGS)
 
 .PHONY: torture
 torture: env ## Kill, fill, double and move every stage on purpose; writes outputs/torture.md, .json [ARGS='--moments 3 --rows train']
@@ -207,7 +209,7 @@ torture: env ## Kill, fill, double and move every stage on purpose; writes outpu
 .PHONY: coverage
 coverage: env ## Run the tests, measure which lines of stages/ they run, and fail below 90 % [ARGS='pytest options' JOBS=processes]
 	@rm -rf outputs/coverage && mkdir -p outputs/coverage
-	@OMP_NUM_THREADS=1 coverage run -m pytest -n "$$JOBS" --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 coverage run -m $(PYTEST) $(ARGS)
 	@coverage combine --quiet
 	@coverage report
 

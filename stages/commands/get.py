@@ -39,7 +39,7 @@ def build(url: str, version: str, name: str, out: Path, signers: Path | None) ->
 
 def _get(project: Any, version: str, name: str, out: Path, signers: Path | None) -> list[str]:
     """`project` is the file system of the release's commit, of git and DVC."""
-    place, what = f"{release.folder_of(version)}/manifest.json", f"the manifest of release {version}"
+    place, what = f"{release.folder_of(version)}/{release.MANIFEST}", f"the manifest of release {version}"
     content = _read(project, place)
     if content is None:
         raise RuntimeError(f"v{version} has no {place}: `make release` did not make it; name another VERSION")

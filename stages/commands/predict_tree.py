@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-
 from stages import config
 from stages.engines import loading, manifest
 from stages.foundation import files, locks
@@ -124,7 +122,7 @@ class _Work:
             output = self.results.output(item, True)
             journal.begin(item, output)
             output.parent.mkdir(parents=True, exist_ok=True)
-            journal.draft.write_bytes(cv2.imencode(".png", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))[1].tobytes())
+            recording.write_png(journal.draft, overlay)
             journal.draft.replace(output)
             line = recording.describe(frame, found, self._painter.categories)
             journal.end(item, Record(item.size_bytes, item.modified_ns, 1, 0, "", True, line))

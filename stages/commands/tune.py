@@ -16,8 +16,8 @@ from stages import config
 from stages.commands import results
 from stages.engines import manifest
 from stages.engines.cuda import compiler, driver, gpu, tuning
+from stages.engines.cuda.launch_plans import tuned
 from stages.engines.cuda.launch_plans.machine import Machine
-from stages.engines.cuda.launch_plans.plan import Choice
 from stages.foundation import command_line, files
 from stages.inference.steps import KernelCall
 
@@ -92,10 +92,10 @@ def build(engine: Path, out: Path, name: str, target: config.Target) -> None:
         for call_name, (call, choices) in candidates.items():
             one = tuning.measure(call, choices, machine, lambda plan: Path(folder, plan.code_digest()).read_bytes())
             measured.append(one)
-            gain = f", {one.best_ms:.4f} ms by {_words(one.best)}" if one.best != choices[0] else ""
+            gain = f", {one.best_ms:.4f} ms by {tuned.words(one.best)}" if one.best != choices[0] else ""
             print(f"{call_name}: {one.default_ms:.4f} ms{gain}", flush=True)
             for wrong in one.wrong:
-                print(f"left out, as its answer is another one: {_words(wrong)}", flush=True)
+                print(f"left out, as its answer is another one: {tuned.words(wrong)}", flush=True)
     lines = sorted([*others, *tuning.lines(measured, machine)])
     before, after = (sum(getattr(one, f"{which}_ms") for one in measured) for which in ("default", "best"))
     comment = re.sub(r"[^ -~]", "?", f"{found.name}, driver {found.driver}, {machine.multiprocessors} multiprocessors")
@@ -106,10 +106,6 @@ def build(engine: Path, out: Path, name: str, target: config.Target) -> None:
     print(f"each kind of call once: {before:.3f} ms before, {after:.3f} ms with the tiles in {files.printable(out)}")
     if not out.resolve().is_relative_to(FOLDER.resolve()):
         print(f"Copy it to {FOLDER / f'{name}.yaml'} in the workspace, and run `make all` there")
-
-
-def _words(choice: Choice) -> str:
-    return " ".join(f"{key}={value}" for key, value in choice.items())
 
 
 def main() -> None:

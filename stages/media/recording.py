@@ -58,6 +58,11 @@ def writable_rate(fps: float) -> tuple[float, int]:
     return repeats * fps, repeats
 
 
+def write_png(path: Path, overlay: frames.Frame) -> None:
+    """Write an overlay, uint8 [H, W, 3] in RGB, as a PNG. Raises OSError if it can't be written."""
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
 class _VideoWriter:
     """Writes an MPEG-4 file of one frame size and one rate."""
 
@@ -161,13 +166,12 @@ class Recording:
 
         Raises OSError if a PNG can't be written, and RuntimeError if this OpenCV can't write MPEG-4.
         """
-        bgr = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
         first = self._first or frame
         if self._source.still:
-            draft = self._drafts[PICTURE_DRAFT]
-            draft.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())
+            write_png(self._drafts[PICTURE_DRAFT], overlay)
             self._move(PICTURE_DRAFT, file_names.png_name(frame.name))
         else:
+            bgr = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
             if self._video is None:
                 self._video = _VideoWriter(self._drafts[VIDEO_NAME], (bgr.shape[1], bgr.shape[0]), self._source.fps)
             if (

@@ -1,6 +1,5 @@
 """What `make get` brought: an artifact of a release, beside the manifest of the release. Runs on devices."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -67,7 +66,7 @@ def require_engine(folder: Path, signers: Path) -> str:
     signed = signature.read_bytes() if signature.is_file() and release.is_file() else None
     who = signing.require(content, signed, files.printable(release), signers)
     engine = folder / engines.NAME
-    found = hashlib.sha256(engine.read_bytes()).hexdigest() if engine.is_file() else "no such file"
+    found = files.sha256(engine) if engine.is_file() else "no such file"
     about = parse(content, files.printable(release))
     listed = [each["files"] for each in about["artifacts"].values()]
     known = {each[engines.NAME]["sha256"] for each in listed if engines.NAME in each}

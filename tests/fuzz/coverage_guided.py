@@ -20,7 +20,7 @@ with atheris.instrument_imports(
     from stages.coco import png
     from stages.foundation import picture_limit
     from stages.raw_sets import archives
-    from stages.sets import coco, pngs
+    from stages.sets import coco_masks, pngs
     from tests.support import fuzz
 
 HERE = Path(__file__).resolve().parent
@@ -39,7 +39,7 @@ def read_png(content: bytes, folder: Path) -> None:
 
 def read_rle(content: bytes, folder: Path) -> None:
     shape = {"size": [*SIZE], "counts": content.decode("latin-1")}
-    found = fuzz.outcome(lambda: coco._mask(folder / "a.json", {"id": 1, "segmentation": shape}, *SIZE))
+    found = fuzz.outcome(lambda: coco_masks.decode(folder / "a.json", {"id": 1, "segmentation": shape}, *SIZE))
     assert found is None or found[0].shape == SIZE
 
 

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from stages.coco import png, rle
 from stages.foundation import picture_files, picture_limit
-from stages.sets import coco, pngs
+from stages.sets import coco_masks, pngs
 from tests.support import fuzz
 from tests.support.fuzz import fuzzed
 
@@ -140,7 +140,7 @@ shapes = (
 @fuzzed(120, shape=shapes)
 def test_the_shape_of_an_object_is_drawn_or_refused(shape: Any) -> None:
     with fuzz.folder() as folder:
-        found = fuzz.outcome(lambda: coco._mask(folder / "a.json", {"id": 1, "segmentation": shape}, *SIZE))
+        found = fuzz.outcome(lambda: coco_masks.decode(folder / "a.json", {"id": 1, "segmentation": shape}, *SIZE))
     if found is not None:
         pixels, box = found
         assert pixels.shape == tuple(SIZE)

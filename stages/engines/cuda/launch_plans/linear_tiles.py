@@ -110,7 +110,7 @@ TILES = (
     Tile(32, 64, 2, 4, 2),
     Tile(32, 32, 2, 2, 4),
 )
-LARGE_TILES = (
+MEASURED_TILES = (
     Tile(128, 256, 2, 4, 1),
     Tile(256, 128, 4, 2, 1),
     Tile(256, 96, 4, 2, 1),
@@ -126,11 +126,15 @@ WGMMA_TILES = (
     Tile(128, 128, 8, 1, 2, wgmma=True),
     Tile(128, 96, 8, 1, 2, wgmma=True),
     Tile(128, 64, 8, 1, 2, wgmma=True),
+)
+"""Those that the default is chosen from."""
+MEASURED_WGMMA_TILES = (
     Tile(64, 256, 4, 2, 2, wgmma=True),
     Tile(64, 128, 4, 1, 3, wgmma=True),
     Tile(192, 128, 12, 1, 1, wgmma=True),
     Tile(256, 128, 16, 1, 1, wgmma=True),
 )
+"""Those that only `make tune` tries."""
 
 
 def tiles(layer: Layer, machine: Machine) -> list[Tile]:
@@ -165,9 +169,9 @@ def _default(layer: Layer, machine: Machine) -> Tile:
 
 def _all(layer: Layer, machine: Machine) -> list[Tile]:
     """All tiles in half precision that fit."""
-    shapes = [*TILES, *LARGE_TILES]
+    shapes = [*TILES, *MEASURED_TILES]
     if machine.compute_capability == HOPPER:
-        shapes += WGMMA_TILES
+        shapes += [*WGMMA_TILES, *MEASURED_WGMMA_TILES]
     if layer.post_norm:
         wide = divide_up(layer.columns, 128) * 128
         whole = [Tile(rows, wide, 1, 8, 2) for rows in (64, 80, 96)]
@@ -231,7 +235,7 @@ def _wgmma_tile(layer: Layer, machine: Machine) -> Tile:
         at_once = min(tile.blocks, divide_up(blocks, machine.multiprocessors))
         return divide_up(blocks, machine.multiprocessors * tile.blocks), at_once * tile.rows * tile.columns
 
-    return min(WGMMA_TILES[:6], key=cost)
+    return min(WGMMA_TILES, key=cost)
 
 
 def _stages(tile: Tile, layer: Layer, machine: Machine) -> int:

@@ -23,8 +23,12 @@ def call_name(call: KernelCall) -> str:
 
 def line(call: KernelCall, measured_on: Machine, choice: Choice) -> str:
     """The line of a call's measured choice."""
-    constants = " ".join(f"{name}={value}" for name, value in choice.items())
-    return f"{measured_on.compute_capability}/{measured_on.multiprocessors} {call_name(call)} {constants}"
+    return f"{measured_on.compute_capability}/{measured_on.multiprocessors} {call_name(call)} {words(choice)}"
+
+
+def words(choice: Choice) -> str:
+    """The constants of a choice, as a line has them."""
+    return " ".join(f"{name}={value}" for name, value in choice.items())
 
 
 class Tuned:
@@ -56,7 +60,7 @@ class Tuned:
             )
         return choice
 
-    def require_used(self) -> None:
+    def warn_if_unused(self) -> None:
         """Warn where there are measured tiles, and none of them is for the graph's sizes."""
         if self._choices and not self._used:
             log.warning(
