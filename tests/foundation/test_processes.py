@@ -11,6 +11,7 @@ import pytest
 
 from stages.foundation import processes
 from tests.conftest import REPO
+from tests.support.processes import alive
 
 STAGE = """
 import os, sys, time
@@ -21,14 +22,6 @@ def main():
     time.sleep(60)
 command_line.run(main)
 """
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process runs; one that ended and that nobody waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def ends(pid: int) -> bool:

@@ -23,6 +23,7 @@ import yaml
 
 from stages.foundation import files
 from tests.conftest import OUTER_MAKE, REPO, committed_copy
+from tests.support.processes import alive
 
 OVERRIDES = "~targets.rtx data.workers=2"
 """A builder of the CPU and one of GPUs are enough. Two workers where a stage has workers."""
@@ -118,6 +119,9 @@ class Running:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        until = time.monotonic() + patience_s
+        while any(map(alive, left)) and time.monotonic() < until:  # A killed process needs a moment to go.
+            time.sleep(0.01)
         said = self._log.read_text(errors="replace")
         self._log.unlink()
         return Ended(status, seconds, said, sorted(set(left.values())))

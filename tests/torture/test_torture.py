@@ -14,15 +14,9 @@ import pytest
 
 from stages.foundation import files
 from tests.conftest import REPO
+from tests.support.processes import alive
 from tests.torture import ground, long_runs
 from tests.torture.table import Row, Table
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_process_that_outlives_its_command_is_found_and_ended(tmp_path: Path) -> None:
