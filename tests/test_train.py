@@ -275,8 +275,34 @@ def test_interrupted_it_says_so_and_started_again_it_ends_with_the_same_network(
     assert not (workspace / name).exists()
     trained(workspace, name)
     assert (workspace / name / "history.csv").read_text() == (uninterrupted / "history.csv").read_text()
-    assert same_weights(workspace / name, uninterrupted)
+    assert files.sha256(workspace / name / "model.pth") == files.sha256(uninterrupted / "model.pth")
     assert not resume.checkpoints(results)
+
+
+def tao_module(cfg: config.Config, coco: Path, scheduler: str) -> Any:
+    """Return TAO's own module of a training."""
+    from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
+    from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
+
+    written = OmegaConf.create(spec.train_spec(coco, len(files.read_json(coco / "label_map.json")), cfg))
+    merged: Any = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), written)
+    merged.train.iters_per_epoch, merged.train.optim.lr_scheduler = 2, scheduler
+    return Mask2formerPlModule(merged)
+
+
+@pytest.mark.usefixtures("tao_wheel")
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_an_exception_leaves_the_checkpoints_of_whole_epochs_as_they_are(cfg: config.Config, workspace: Path) -> None:
+    from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
+
+    from stages.training import callbacks
+
+    module = tao_module(cfg, workspace / "data/coco", "MultiStep")
+    taos = [type(callback).__name__ for callback in module.configure_callbacks()]
+    configure = callbacks.without_exception_checkpoints(Mask2formerPlModule.configure_callbacks)
+    kept = [type(callback).__name__ for callback in configure(module)]
+    assert "TAOExceptionCheckpoint" in taos
+    assert kept == [name for name in taos if name != "TAOExceptionCheckpoint"]
 
 
 @pytest.mark.usefixtures("tao_wheel")
@@ -285,17 +311,12 @@ def test_interrupted_it_says_so_and_started_again_it_ends_with_the_same_network(
 def test_every_parameter_keeps_its_rates_in_merge_param_groups(
     cfg: config.Config, workspace: Path, scheduler: str
 ) -> None:
-    from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
     from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
 
     from stages.training import callbacks
 
     cfg.train.milestones, cfg.train.backbone_multiplier = [1], 0.5
-    coco = workspace / "data/coco"
-    written = OmegaConf.create(spec.train_spec(coco, len(files.read_json(coco / "label_map.json")), cfg))
-    merged: Any = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), written)
-    merged.train.iters_per_epoch, merged.train.optim.lr_scheduler = 2, scheduler
-    module = Mask2formerPlModule(merged)
+    module = tao_module(cfg, workspace / "data/coco", scheduler)
     rates = []
     for configure in (
         Mask2formerPlModule.configure_optimizers,

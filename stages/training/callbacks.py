@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import pytorch_lightning as pl
 import torch
 from dvclive.lightning import DVCLiveLogger
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback, EarlyStopping, OnExceptionCheckpoint
 from torch.utils.data import DataLoader
 
 from stages import config
@@ -121,6 +121,21 @@ def merge_param_groups(configure: Configure) -> Configure:
         return found
 
     return configure_optimizers
+
+
+def without_exception_checkpoints(
+    configure: Callable[[pl.LightningModule], list[Callback]],
+) -> Callable[[pl.LightningModule], list[Callback]]:
+    """Wrap TAO's `configure_callbacks`: leave out the callback that saves a checkpoint when an exception ends TAO.
+
+    A signal after the last step of an epoch ends TAO while Lightning counts the epoch. The callback then replaces the
+    whole checkpoint of that epoch by one with other counts. Checkpoints of the middle of an epoch are of no use here.
+    """
+
+    def configure_callbacks(module: pl.LightningModule) -> list[Callback]:
+        return [callback for callback in configure(module) if not isinstance(callback, OnExceptionCheckpoint)]
+
+    return configure_callbacks
 
 
 def trainer(cfg: config.Config, *, resumed: bool) -> Callable[..., pl.Trainer]:

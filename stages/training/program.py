@@ -29,7 +29,10 @@ def train(run: runners.Run, cfg: config.Config) -> None:
     data: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
     data.DataLoader = sampling.loader(callbacks.SeededLoader, run.coco / "train", cfg)
     base = entry.Mask2formerPlModule
-    own = {"configure_optimizers": callbacks.merge_param_groups(base.configure_optimizers)}
+    own = {
+        "configure_optimizers": callbacks.merge_param_groups(base.configure_optimizers),
+        "configure_callbacks": callbacks.without_exception_checkpoints(base.configure_callbacks),
+    }
     entry.Mask2formerPlModule = type(base.__name__, (base,), own)
     entry.Trainer = callbacks.trainer(cfg, resumed=run.resume is not None)
     argv = sys.argv

@@ -102,8 +102,11 @@ def defect(checkpoint: Path) -> str:
     """Return why a training can't be resumed exactly from a checkpoint, or an empty string if it can."""
     try:
         content: files.Json = torch_file.read(checkpoint)
-        # TAO also writes a checkpoint when an exception ends an epoch early.
-        whole = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
+        # TAO in a container also writes a checkpoint when an exception ends an epoch early, or in the moment in which
+        # Lightning sets back its count of steps to log the epoch's figures.
+        loop = content["loops"]["fit_loop"]
+        counted = loop["epoch_loop.state_dict"]["_batches_that_stepped"] == content["global_step"]
+        whole = loop["epoch_loop.batch_progress"]["is_last_batch"] and counted
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it can't be read ({str(error).splitlines()[0] or type(error).__name__})"
     return "" if whole else "it was written in the middle of an epoch"

@@ -43,12 +43,21 @@ def test_history_of_a_status_file(tmp_path: Path) -> None:
     ]
 
 
+def loops(*, last: bool = True, counted: int = 4) -> dict[str, Any]:
+    """Return the part of Lightning's state that says where in an epoch a checkpoint was written, after four steps."""
+    state = {
+        "epoch_loop.batch_progress": {"is_last_batch": last},
+        "epoch_loop.state_dict": {"_batches_that_stepped": counted},
+    }
+    return {"loops": {"fit_loop": state}, "global_step": 4}
+
+
 def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Path) -> None:
-    for last in (True, False):
-        loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": last}}}
-        torch.save({"loops": loops}, tmp_path / f"{last}.pth")
-    assert resume.defect(tmp_path / "True.pth") == ""
-    assert "middle of an epoch" in resume.defect(tmp_path / "False.pth")
+    for name, content in {"whole": loops(), "last": loops(last=False), "counted": loops(counted=3)}.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+    assert resume.defect(tmp_path / "whole.pth") == ""
+    assert "middle of an epoch" in resume.defect(tmp_path / "last.pth")
+    assert "middle of an epoch" in resume.defect(tmp_path / "counted.pth")
 
 
 def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Path) -> None:
@@ -79,8 +88,7 @@ def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Pat
 def epoch_checkpoint(folder: Path, number: int) -> Path:
     """Write what decides about the checkpoint of an epoch, counted from 1."""
     path = folder / f"model_epoch_{number - 1:03}_step_{4 * number:05}.pth"
-    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": True}}}
-    torch.save({"loops": loops, "epoch": number - 1}, path)
+    torch.save({**loops(), "epoch": number - 1}, path)
     return path
 
 
