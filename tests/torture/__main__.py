@@ -8,6 +8,7 @@ in the work folder; every trial disturbs a copy of it.
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=REPO / "outputs/torture_work", help="folder for the workspaces")
     parser.add_argument("--out", type=Path, default=REPO / "outputs/torture", help="table, without .json and .md")
     args = parser.parse_args()
+    # A shell starts programs in the background with SIGINT ignored, and what they start would ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.work.mkdir(parents=True, exist_ok=True)
     ground = Ground(args.work)
