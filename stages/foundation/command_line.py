@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from stages.foundation import files, processes, signals
+from stages.foundation import files, processes, signals, threads
 
 FAILED = 1
 """Exit status after a user error. After a signal it is 128 + signal, as in shells."""
@@ -48,9 +48,10 @@ def run(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...]
 
     SIGTERM and SIGHUP raise signals.Terminated, and Ctrl-C raises KeyboardInterrupt, so that drafts are deleted. The
     exit status is 128 + signal then, whatever a library made of the exception: it must never pass for success. The
-    process also ends with the `dvc` or the `make` that runs it.
+    process also ends with the `dvc` or the `make` that runs it. PyTorch's threads wait as `threads` says.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    threads.sleep_soon()
     processes.end_with_owner()
     signals.handle()
     try:

@@ -21,9 +21,14 @@ def train(run: runners.Run, cfg: config.Config) -> None:
 
     TAO's exceptions pass through.
     """
+    import torch
+
     from stages.training import callbacks, sampling
 
     wheel.prepare()
+    # TAO asks for deterministic algorithms. PyTorch then also fills every new tensor, 2,500 times a step, so that reads
+    # before writes would give the same values. No operator of the network has such reads: results are the same.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     os.environ["TAO_VISIBLE_DEVICES"] = ",".join(map(str, cfg.train.gpus))
     entry: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.scripts.train")
     data: wheel.TaoModule = importlib.import_module("nvidia_tao_pytorch.cv.mask2former.dataloader.pl_data_module")
