@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import command_line, files, picture_files
+from stages.foundation import command_line, files, json_shapes, picture_files
 from stages.inference import description, frames
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def build(checkpoint: Path, coco: Path, out: Path, metrics: Path, variant: confi
     from stages.reference.tao_model import Checkpoint
 
     truth = panoptic.read(coco)
-    provenance = files.read_json(checkpoint / "provenance.json")
+    provenance = json_shapes.read(checkpoint / "provenance.json", dict[str, str], "run `dvc repro train`")
     about = description.Description(config.plain(cfg), variant.value, truth.categories, provenance)
     tao = Checkpoint(checkpoint, truth.num_things, cfg)
     paths = [entry.image for entry in truth.entries[: cfg.reference_frames]]

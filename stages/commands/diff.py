@@ -10,6 +10,7 @@ from typing import Any
 
 from stages.commands import params
 from stages.foundation import command_line, files, git
+from stages.metrics import metric_files
 from stages.review import figures, lock, markdown, staleness
 
 PARAMETERS, STAGES, METRICS = 10, 12, 12
@@ -150,7 +151,7 @@ def metrics(root: Path, commit: str, new: dict[str, Any]) -> list[str]:
         for path in listed
         if path.endswith(".json")
     }
-    after = {path.stem: files.read_json(path) for path in sorted((root / "data/metrics").glob("*.json"))}
+    after = metric_files.read_all(root / "data/metrics")
     changed, others = figures.changes(before, after, new)
     notes = [
         f"Timings of {markdown.code(name)} are not compared: they are of two machines, or the machine is not recorded."

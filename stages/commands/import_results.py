@@ -26,6 +26,7 @@ from stages.commands import pipeline_state, results
 from stages.engines import build_record, manifest
 from stages.foundation import command_line, dvc_project, files, versions
 from stages.inference import description
+from stages.metrics import metric_files
 from stages.releases import signing
 
 FILE_NAME = re.compile(
@@ -100,7 +101,7 @@ def check(folder: Path, index: results.Index, cfg: config.Config) -> None:
     if with_engine:
         _check_build(name, engine_folder, sha256, target.device, again)
     _check_measurement(name, index, cfg, again)
-    _check_figures(name, sha256, {s: files.read_json(there.metrics(s)) for s in index["stages"]}, engine_folder, cfg)
+    _check_figures(name, sha256, {s: metric_files.read(there.metrics(s)) for s in index["stages"]}, engine_folder, cfg)
 
 
 def _check_build(name: str, folder: Path, sha256: str, device: config.Device, again: str) -> None:
@@ -213,7 +214,7 @@ def main() -> None:
     subprocess.run(["dvc", "commit", "--quiet", "--force", *stages], check=True)
     with dvc_project.opened() as repo:
         dvc_project.require_stored(repo, stages)
-    machine = files.read_json(here.metrics("benchmark"))["host"]["name"]
+    machine = metric_files.read(here.metrics("benchmark"))["host"]["name"]
     what = "built and measured" if with_engine else "measured"
     print(
         f"engine {name}, {what} on {machine}: imported. Next: make all (its figures go into the report), make push, and"

@@ -14,7 +14,8 @@ from typing import Any
 from stages import config
 from stages.commands import pipeline_state
 from stages.engines import manifest
-from stages.foundation import command_line, dvc_project, files, processes
+from stages.foundation import command_line, dvc_project, processes
+from stages.metrics import metric_files
 
 GOAL = "report"
 RAW = Path("data/raw")
@@ -59,7 +60,7 @@ def state(repo: Any, name: str, target: Elsewhere, metrics: Path) -> str:
     benchmark = metrics / f"benchmark_{name}.json"
     where = ""
     if benchmark.exists():
-        content = files.read_json(benchmark)
+        content = metric_files.read(benchmark)
         where = f" at {content['host']['name']} on {content['date'][:10]}"
     return f"{name}: built{where}, up to date"
 

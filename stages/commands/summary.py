@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from stages import config
-from stages.foundation import command_line, files
+from stages.foundation import command_line
+from stages.metrics import metric_files
 from stages.report_page import targets
 
 
@@ -12,9 +13,10 @@ def text(data: Path, cfg: config.Config) -> str:
     # Not at the top, so that --help does not load the metrics.
     from stages.evaluate import headline
 
-    evaluated = files.read_json(data / "metrics" / "evaluate.json")
+    metrics = metric_files.read_all(data / "metrics")
+    evaluated = metrics.get("evaluate") or metric_files.read(data / "metrics" / "evaluate.json")
     graphs = targets.read_graphs(data, {targets.graph_name(target) for target in cfg.targets.values()})
-    states = targets.read(targets.read_metrics(data), graphs, cfg)
+    states = targets.read(metrics, graphs, cfg)
     rows = [("profile", " ".join([cfg.profile, *cfg.overrides]))]
     rows.append(("checkpoint", headline(evaluated)))
     for name, of in evaluated.get("by_source", {}).items():

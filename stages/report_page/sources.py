@@ -4,15 +4,41 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import files
+from stages.foundation import json_shapes
 from stages.foundation.coco_types import Category, read_label_map
 from stages.inference import description
 from stages.inference.description import Description
+from stages.metrics import metric_files
 from stages.report_page import confusion, inspection, palette, pipeline, targets
+
+_Class = TypedDict("_Class", {"class": str, "segments": int, "pixels": int})
+
+
+class _Split(TypedDict):
+    images: int
+    segments: int
+    instances: int
+    crowds: int
+    void_pct: float | None
+    instances_by_side_px: dict[str, int]
+    by_class: list[_Class]
+
+
+class _Source(TypedDict):
+    version: str
+    root: str
+
+
+class _Statistics(TypedDict):
+    """What the page reads of statistics.json."""
+
+    sources: dict[str, _Source]
+    train: _Split
+    val: _Split
 
 
 @dataclass(frozen=True)
@@ -68,12 +94,12 @@ def read(data: Path, dvc_yaml: Path, cfg: config.Config) -> Sources:
         {key: value if key == "class" else float(value) for key, value in row.items() if value}
         for row in _rows(data / "evaluate" / "per_class.csv")
     ]
-    statistics = files.read_json(data / "coco" / "statistics.json")
+    statistics = json_shapes.read(data / "coco" / "statistics.json", _Statistics, "run `dvc repro convert`")
     categories = read_label_map(data / "coco" / "label_map.json")
     deployable = [f"{variant.value}/{p}" for variant in cfg.deploy.variants for p in precisions(cfg.deploy)]
     onnx_files = {name: data / "onnx" / name / description.ONNX for name in deployable}
     descriptions = targets.read_graphs(data, deployable)
-    metrics = targets.read_metrics(data)
+    metrics = metric_files.read_all(data / "metrics")
     states = targets.read(metrics, descriptions, cfg)
     maps = {name: _maps(data / "verify" / name) for name, state in states.items() if state.verified}
     return Sources(

@@ -69,11 +69,6 @@ def graph_name(target: config.Target) -> str:
     return f"{target.variant.value}/{target.precision.value}"
 
 
-def read_metrics(data: Path) -> dict[str, Any]:
-    """Return the content of each file in data/metrics by its stem."""
-    return {path.stem: files.read_json(path) for path in sorted((data / "metrics").glob("*.json"))}
-
-
 def read_graphs(data: Path, names: Iterable[str]) -> dict[str, Description]:
     """Return the graph.json of each graph that is there. `names` are folders in data/onnx, such as onnx/fp16."""
     paths = {name: data / "onnx" / name / description.NAME for name in names}
@@ -81,7 +76,7 @@ def read_graphs(data: Path, names: Iterable[str]) -> dict[str, Description]:
 
 
 def read(metrics: Mapping[str, Any], graphs: Mapping[str, Description], cfg: config.Config) -> dict[str, TargetState]:
-    """Return the state of each target from the results of `read_metrics` and `read_graphs`.
+    """Return the state of each target from the results of `metric_files.read_all` and `read_graphs`.
 
     Figures that name another engine, or none, are left out.
     """

@@ -209,7 +209,8 @@ def _logged_in(registry: str) -> bool:
     if not path.exists():
         return False
     content = text.read_json(path)
-    return isinstance(content, dict) and any(registry in content.get(key, {}) for key in ("auths", "credHelpers"))
+    known = [content.get(key) for key in ("auths", "credHelpers")] if isinstance(content, dict) else []
+    return any(isinstance(registries, dict) and registry in registries for registries in known)
 
 
 def call(command: list[str], **env: str) -> None:

@@ -150,7 +150,14 @@ def make_workspace(root: Path) -> Path:
         "precision_onnx_plugin_v1_fp16": {"nodes": 10, "bytes": 2000, **not_compared},
         "engine_cpu": cpu,
         "engine_rtx": rtx,
-        "verify_cpu": {**measured, "pixel_agreement_pct": 99.98765, "pq_difference": -0.0123},
+        "verify_cpu": {
+            **measured,
+            "pixel_agreement_pct": 99.98765,
+            "pq": 33.3207,
+            "checkpoint_pq": 33.333,
+            "pq_difference": -0.0123,
+            "pictures": 16,
+        },
         "benchmark_cpu": {
             **measured,
             **code,
