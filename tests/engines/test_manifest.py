@@ -1,5 +1,6 @@
 """engine.json of an engine that nothing has built: its content and its checks. See also test_engines.py."""
 
+import importlib.util
 import platform
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from stages import config
 from stages.engines import manifest
+from stages.engines.cuda import gpu
 from stages.foundation import files
 from stages.inference.description import Description
 
@@ -134,6 +136,7 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
         ({"engine": {"file": "../a"}}, r"engine\.file must name a file in .*, found '\.\./a'"),
         ({"engine": {"file": ".."}}, r"engine\.file must name a file in .*, found '\.\.'"),
         ({"engine": {"sha256": "0"}}, r"cpu\.onnx: SHA-256 [0-9a-f]{64} is not the manifest's 0"),
+        ({"graph": {"steps": [{"part": "p.engine"}]}}, r"graph is not the content of a graph\.json: step 0: kind must"),
         ({"graph": {"more": 1}}, r"graph is not the content of a graph\.json: unknown keys \['more'\]"),
     ],
 )
@@ -160,3 +163,92 @@ def test_a_version_that_is_not_installed(folder: Path) -> None:
         RuntimeError, match=r"^target cpu needs onnxruntime 1\.3, found 1\.32\.0; install that version \("
     ):
         manifest.check_host("cpu", other)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_a_builder_that_is_not_installed() -> None:
+    board = config.Target(
+        builder=config.Builder.tensorrt, builder_version="10.3", architecture=platform.machine(),
+        device=config.Device.cuda, compute_capabilities=["8.6", "8.7"],
+    )  # fmt: skip
+    wanted = r"^target board needs tensorrt 10\.3 and a GPU of compute capability 8\.6 or 8\.7: .*; or run `make engine"
+    with pytest.raises(ModuleNotFoundError, match=wanted):
+        manifest.check_host("board", board)
+    with pytest.raises(ModuleNotFoundError, match="tensorrt"):
+        manifest.check_run_host("board", board)
+
+
+NEEDS = r"^target gpu needs a GPU of compute capability 8\.6, or a later one, found "
+ADA = gpu.Gpu("NVIDIA RTX 6000 Ada", "8.9", "580.1", "13.0")
+TURING = gpu.Gpu("NVIDIA T4", "7.5", "580.1", "13.0")
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (
+            None,
+            r"^target gpu needs a GPU of compute capability 8\.6, or a later one, found no NVIDIA GPU or no driver; ",
+        ),
+        (TURING, r"^target gpu needs a GPU of compute capability 8\.6, or a later one, found 7\.5 \(NVIDIA T4\); "),
+        (ADA, ""),
+    ],
+)
+def test_an_engine_of_our_kernels_runs_on_its_gpu_and_later_ones(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, found: gpu.Gpu | None, message: str
+) -> None:
+    monkeypatch.setattr(gpu, "current", lambda: found)
+    kernels = config.Target(
+        builder=config.Builder.cuda, builder_version="13.0", device=config.Device.cuda, architecture="any",
+        compute_capabilities=["8.6"], variant=config.Variant.cuda,
+    )  # fmt: skip
+    manifest.write(folder, "gpu", folder / "cpu.onnx", described(), kernels)
+    if not message:
+        manifest.check_run_host("gpu", kernels)
+        assert manifest.verified_engine(folder, "gpu", kernels).sha256
+        return
+    with pytest.raises(RuntimeError, match=message + r"run `make engine TARGET=gpu` on such a machine \(docs/targets"):
+        manifest.check_run_host("gpu", kernels)
+    with pytest.raises(RuntimeError, match=message + r"run it on such a machine$"):
+        manifest.verified_engine(folder, "gpu", kernels)
+
+
+def arm_core(number: int, implementer: str, part: str, more: str = "") -> str:
+    """A core in Arm's /proc/cpuinfo, as Linux prints it (arch/arm64/kernel/cpuinfo.c)."""
+    return (
+        f"processor\t: {number}\n{more}BogoMIPS\t: 62.50\nCPU implementer\t: {implementer}\nCPU architecture: 8\n"
+        f"CPU variant\t: 0x0\nCPU part\t: {part}\nCPU revision\t: 1\n\n"
+    )
+
+
+JETSON = "model name\t: ARMv8 Processor rev 1 (v8l)\n"
+"""A line that Jetson's kernel adds to each core. It says nothing."""
+PLATFORM = platform.processor() or platform.machine()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "board", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: EPYC: 64\n\nprocessor\t: 1\nmodel name\t: EPYC: 64\n", "", "EPYC: 64"),
+        (arm_core(0, "0x41", "0xd0c"), "", "Arm Neoverse-N1"),
+        (
+            "".join(arm_core(number, "0x41", "0xd42", JETSON) for number in range(12)),
+            "NVIDIA Jetson AGX Orin Developer Kit\0",
+            "NVIDIA Jetson AGX Orin Developer Kit, Arm Cortex-A78AE",
+        ),
+        (
+            "".join(arm_core(number, "0x41", part) for number, part in enumerate(["0xd85", "0xd87", "0xd85"])),
+            "",
+            "Arm Cortex-X925, Arm Cortex-A725",
+        ),
+        (arm_core(0, "0x99", "0x123"), "", "Arm implementer 0x99 part 0x123"),
+        ("nothing known\n", "", PLATFORM),
+    ],
+)
+def test_a_cpu_is_named(tmp_path: Path, cpuinfo: str, board: str, expected: str) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    if board:
+        (tmp_path / "device-tree").mkdir()
+        (tmp_path / "device-tree/model").write_text(board)
+    assert manifest.cpu_model(tmp_path) == expected
+    assert manifest.cpu_model(tmp_path / "none") == PLATFORM
