@@ -213,6 +213,19 @@ def test_an_engine_of_our_kernels_runs_on_its_gpu_and_later_ones(
         manifest.verified_engine(folder, "gpu", kernels)
 
 
+def test_an_engine_of_tensorrt_runs_on_the_gpus_that_it_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "current", lambda: ADA)
+    target = config.Target(
+        builder=config.Builder.tensorrt_rtx, builder_version="1.7",
+        device=config.Device.cuda, compute_capabilities=["8.6", "8.9"],
+    )  # fmt: skip
+    manifest.check_run_host("rtx", target)
+    target.compute_capabilities = ["7.5", "8.6"]
+    needs = r"needs a GPU of compute capability 7\.5 or 8\.6, found 8\.9 \(NVIDIA RTX 6000 Ada\); run `make engine"
+    with pytest.raises(RuntimeError, match=needs):
+        manifest.check_run_host("rtx", target)
+
+
 def arm_core(number: int, implementer: str, part: str, more: str = "") -> str:
     """A core in Arm's /proc/cpuinfo, as Linux prints it (arch/arm64/kernel/cpuinfo.c)."""
     return (
@@ -230,6 +243,7 @@ PLATFORM = platform.processor() or platform.machine()
     ("cpuinfo", "board", "expected"),
     [
         ("processor\t: 0\nmodel name\t: EPYC: 64\n\nprocessor\t: 1\nmodel name\t: EPYC: 64\n", "", "EPYC: 64"),
+        ("model name\t: EPYC \xae\n", "", "EPYC \N{REPLACEMENT CHARACTER}"),
         (arm_core(0, "0x41", "0xd0c"), "", "Arm Neoverse-N1"),
         (
             "".join(arm_core(number, "0x41", "0xd42", JETSON) for number in range(12)),
@@ -246,7 +260,7 @@ PLATFORM = platform.processor() or platform.machine()
     ],
 )
 def test_a_cpu_is_named(tmp_path: Path, cpuinfo: str, board: str, expected: str) -> None:
-    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    (tmp_path / "cpuinfo").write_bytes(cpuinfo.encode("latin-1"))
     if board:
         (tmp_path / "device-tree").mkdir()
         (tmp_path / "device-tree/model").write_text(board)
