@@ -8,6 +8,8 @@ An engine on a GPU works on two frames of a recorded source at once: while the G
 another. A live source gets one frame at a time, so that its latency stays low. A CPU's engine computes in `submit` and
 would gain nothing. With --shard it works on a part of a tree of pictures and videos (predict_tree.py).
 
+With --track the objects of a video keep their numbers from frame to frame (docs/tracking.md).
+
 With ALLOWED_SIGNERS an engine is loaded only if it is of a release that one of them signed (`make get`).
 """
 
@@ -22,11 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages import config
 from stages.commands import predict_tree
 from stages.engines import loading, manifest
 from stages.foundation import command_line, files, picture_limit
 from stages.inference.latencies import Latencies
-from stages.media import recording
+from stages.media import drawing, recording, segment_list, tracking
 from stages.media.drawing import Painter
 from stages.media.frame_sources import FrameSource, SourceFrame, open_source
 from stages.releases import received
@@ -52,7 +55,9 @@ class Summary:
     """Frames of a live source that were replaced by newer ones."""
 
 
-def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, in_flight: int = 0) -> Summary:
+def build(
+    engine: Path, source: FrameSource, out: Path | None, limit: int = 0, in_flight: int = 0, track: bool = False
+) -> Summary:
     """Run the engine of folder `engine` on a source; write the files of docs/outputs.md to the folder `out` if given.
 
     Ends with the source, after `limit` frames if that is above 0, or by source.stop(). `in_flight` is the number of
@@ -62,16 +67,26 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
     when its map is decoded, before it is drawn and written. With two frames in flight it includes the time for which a
     frame waits for the one before it.
 
+    `track` links the segments of the frames, which then come in the order of time, and writes their track ids.
+
     Raises RuntimeError if the engine is not for this host, and ValueError if no frame could be read; then `out` is as
-    it was.
+    it was. Raises ValueError if there is nothing to track.
     """
     if limit < 0:
         raise ValueError(f"--limit {limit}: expected 0, for all frames, or more")
+    if track and source.still and len(source.names) < 2:
+        raise ValueError(
+            f"--track: {source.label} is one picture, expected a video, a camera, a stream, or a folder with the "
+            "frames of a video in the order of their names"
+        )
     name, target = manifest.target_of(engine)
     if not in_flight:
         in_flight = predict_tree.in_flight_of(target, source.live)
     predictor = loading.load(engine, name, target, in_flight)
+    if track and (mode := predictor.description.config.mode) is config.Mode.semantic:
+        raise ValueError(f"--track: the engine's deploy.mode is {mode.value}, which has no objects; expected another")
     painter = Painter(predictor.description.categories)
+    tracker = tracking.Tracker(painter.categories) if track else None
     latencies, latest_ms = Latencies(), deque[float](maxlen=WINDOW)
     submitted: deque[tuple[SourceFrame, float]] = deque()
     ends: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
@@ -86,9 +101,9 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
         rate = len(ends) / max(time.perf_counter() - ends[0], 1e-9)
         status = f"{rate:.1f} Hz, {statistics.median(latest_ms):.1f} ms"
         if record:
-            overlay = painter.draw(frame.rgb, segments, [f"{name}: {status}"])
-            line = recording.describe(frame, segments, painter.categories, latest_ms[-1])
-            record.write(frame, overlay, line)
+            rows = segment_list.rows(segments, painter.categories, tracker.update(segments) if tracker else None)
+            overlay = painter.draw(frame.rgb, segments, [f"{name}: {status}"], _tracked(rows))
+            record.write(frame, overlay, recording.describe(frame, segments, rows, latest_ms[-1]))
         ends.append(time.perf_counter())
         if sys.stderr.isatty():
             print(f"\r{latencies.count} frames, {status}, {source.dropped} dropped ", end="", file=sys.stderr)
@@ -117,6 +132,16 @@ def build(engine: Path, source: FrameSource, out: Path | None, limit: int = 0, i
     return Summary(latencies.count, seconds, p50, p99, source.skipped, source.dropped)
 
 
+def _tracked(rows: Sequence[segment_list.Row]) -> dict[int, drawing.Tracked]:
+    """Return the things that are tracked by segment id, with the middle of their boxes."""
+    result = {}
+    for row in rows:
+        if row["isthing"] and "track_id" in row:
+            left, top, width, height = row["bbox"]
+            result[row["id"]] = drawing.Tracked(row["track_id"], left + width // 2, top + height // 2)
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of `make predict`. `arguments` are those of the process by default."""
     parser = command_line.parser(__doc__)
@@ -128,10 +153,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--max-picture-mpx", type=int, default=picture_limit.DEFAULT_MPX, help="most pixels of a picture, in millions"
     )
     parser.add_argument("--shard", metavar="I/N", help="do part I of N of the tree SOURCE (docs/shards.md)")
+    parser.add_argument("--track", action="store_true", help="number the objects of a video (docs/tracking.md)")
     parser.add_argument("--gather", action="store_true", help="write the result of all shards of the tree SOURCE")
     args = parser.parse_args(arguments)
     received.check_engine(args.engine)
     picture_limit.set_limit(args.max_picture_mpx)
+    if args.track and (args.shard or args.gather or args.out is None):
+        raise ValueError(
+            "--track needs OUT, where the numbers are written, and excludes --shard and --gather, whose trees have "
+            "pictures without an order; run it on each video"
+        )
     if args.shard or args.gather:
         if args.out is None or args.limit or (args.shard and args.gather):
             raise ValueError("--shard and --gather need OUT, exclude each other, and take no --limit")
@@ -144,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = open_source(args.source)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: source.stop())
-    done = build(args.engine, source, args.out, args.limit)
+    done = build(args.engine, source, args.out, args.limit, track=args.track)
     where = files.printable(f"; see {args.out}") if args.out else ""
     log.info(
         "%d frames in %.1f s (%.1f Hz), latency p50 %.1f ms, p99 %.1f ms; %d skipped, %d dropped%s",

@@ -16,7 +16,7 @@ from stages import config
 from stages.engines import loading, manifest
 from stages.foundation import files, locks
 from stages.inference.segments import Segments
-from stages.media import recording
+from stages.media import recording, segment_list
 from stages.media.drawing import Painter
 from stages.media.frame_sources import FrameSource, PictureFiles, SourceFrame, VideoFile
 from stages.media.picture_tree import Item, items
@@ -124,7 +124,7 @@ class _Work:
             output.parent.mkdir(parents=True, exist_ok=True)
             recording.write_png(journal.draft, overlay)
             journal.draft.replace(output)
-            line = recording.describe(frame, found, self._painter.categories)
+            line = recording.describe(frame, found, segment_list.rows(found, self._painter.categories))
             journal.end(item, Record(item.size_bytes, item.modified_ns, 1, 0, "", True, line))
 
     def on_video(self, item: Item, journal: Journal) -> None:
@@ -143,7 +143,8 @@ class _Work:
                 with recording.Recording(draft, source) as record:
                     for _, frame, found in self._predicted((item, frame) for frame in source):
                         overlay = self._painter.draw(frame.rgb, found, [])
-                        record.write(frame, overlay, recording.describe(frame, found, self._painter.categories))
+                        rows = segment_list.rows(found, self._painter.categories)
+                        record.write(frame, overlay, recording.describe(frame, found, rows))
                         frames += 1
                 if not frames:
                     raise _NoFramesError

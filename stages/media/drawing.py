@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +28,17 @@ class Style:
     contours: bool
     """True to draw a light line between neighbouring segments."""
 
+
+class Tracked(NamedTuple):
+    """A segment with a number in the whole video."""
+
+    track_id: int
+    x: int
+    y: int
+    """Pixel at which the middle of the number stands."""
+
+
+NOT_TRACKED: Final[Mapping[int, Tracked]] = MappingProxyType({})
 
 VIDEO_STYLE: Final = Style(0.55, 0.55, ((1.0, 0.0), (0.72, 0.0), (1.22, 0.0), (0.86, 0.0), (1.36, 0.0)), contours=False)
 """For `predict` and `infer`."""
@@ -57,16 +69,26 @@ class Painter:
         """category_id -> category."""
         self.style = style
 
-    def draw(self, picture: frames.Frame, found: Segments, lines: Sequence[str]) -> frames.Frame:
+    def draw(
+        self,
+        picture: frames.Frame,
+        found: Segments,
+        lines: Sequence[str],
+        tracked: Mapping[int, Tracked] = NOT_TRACKED,
+    ) -> frames.Frame:
         """Return the overlay with a legend: `lines` of text and the names of its classes.
 
         The legend stands at the top left. A picture with a side below SMALL_PX gets it in a strip at the right, so that
         it hides nothing. The strip's width depends on the picture's height, on the data set's classes and on whether
         there are lines, so all frames of a video have one size.
 
+        The segments of `tracked`, by segment id, get a shade by their track id, which is written into them.
+
         `picture` is uint8 [H, W, 3], RGB; the result is too, or uint8 [H, W + strip, 3].
         """
-        result = self.overlay(picture, found)
+        result = self.overlay(picture, found, tracked)
+        for one in tracked.values():
+            _write_id(result, one)
         classes = [self.categories[c] for c in sorted(set(found.category_ids.values()))]
         if min(picture.shape[:2]) >= SMALL_PX:
             self._legend(result, classes, lines)
@@ -78,12 +100,14 @@ class Painter:
         self._legend(strip, classes, lines)
         return np.concatenate([result, strip], axis=1)
 
-    def overlay(self, picture: frames.Frame, found: Segments) -> frames.Frame:
+    def overlay(
+        self, picture: frames.Frame, found: Segments, tracked: Mapping[int, Tracked] = NOT_TRACKED
+    ) -> frames.Frame:
         """Return the picture, uint8 [H, W, 3], RGB, with each segment in the colour of its class.
 
-        The things of a class get the style's shades in the order of `found.category_ids`.
+        The things of a class get the style's shades by their track ids, or in the order of `found.category_ids`.
         """
-        style, colors = self.style, self._colors(found)
+        style, colors = self.style, self._colors(found, tracked)
         painted = cv2.addWeighted(
             picture, 1 - style.color_weight, np.take(colors, found.ids, axis=0), style.color_weight, 0
         )
@@ -96,13 +120,14 @@ class Painter:
             result[line] = np.rint((1 - CONTOUR_WEIGHT) * result[line] + CONTOUR_WEIGHT * 255)
         return result
 
-    def _colors(self, found: Segments) -> npt.NDArray[np.uint8]:
+    def _colors(self, found: Segments, tracked: Mapping[int, Tracked]) -> npt.NDArray[np.uint8]:
         """Return the colour of each segment id, uint8 [1 + largest id, 3]; black for ids without a category."""
         colors = np.zeros((max(int(found.ids.max(initial=0)), *found.category_ids, 0) + 1, 3), np.uint8)
         drawn: dict[int, int] = {}
         for segment_id, category_id in found.category_ids.items():
             category, number = self.categories[category_id], drawn.get(category_id, 0)
             drawn[category_id] = number + 1
+            number = tracked[segment_id].track_id if segment_id in tracked else number
             gain, white = self.style.shades[number % len(self.style.shades)] if category["isthing"] else (1.0, 0.0)
             colors[segment_id] = np.clip(np.array(category["color"]) * gain + 255 * white, 0, 255)
         return colors
@@ -124,6 +149,15 @@ class Painter:
                 cv2.rectangle(picture, (4, bottom - step + 6), (step - 4, bottom), color, cv2.FILLED)
             at = (4 if color is None else step + 2, bottom)
             cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _write_id(picture: frames.Frame, tracked: Tracked) -> None:
+    """Write a track id into the picture, uint8 [H, W, 3], in place: white, on a dark rim."""
+    text, scale = str(tracked.track_id), _text_size(picture.shape[0])[0]
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    at = (tracked.x - width // 2, tracked.y + height // 2)
+    for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
 
 
 def _short(category: Category) -> str:

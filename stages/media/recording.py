@@ -5,14 +5,13 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import cv2
 
 from stages.foundation import files, locks, ownership
-from stages.foundation.coco_types import Category
 from stages.inference import frames
 from stages.inference.segments import Segments
 from stages.media import file_names, segment_list, video_files
@@ -32,18 +31,18 @@ TIME_TOLERANCE_S = 0.1
 
 
 def describe(
-    frame: SourceFrame, found: Segments, categories: Mapping[int, Category], latency_ms: float | None = None
+    frame: SourceFrame, found: Segments, rows: Sequence[segment_list.Row], latency_ms: float | None = None
 ) -> str:
     """Return the line of segments.jsonl for a frame: a JSON object without a line end (docs/outputs.md).
 
-    `categories` are by category_id.
+    `rows` are those of `found`.
     """
     height, width = found.ids.shape
     name = file_names.unicode_name(frame.name)
     content: dict[str, object] = {"picture": name, "height_px": height, "width_px": width}
     if latency_ms is not None:
         content["latency_ms"] = round(latency_ms, 2)
-    return json.dumps({**content, "segments": segment_list.rows(found, categories)})
+    return json.dumps({**content, "segments": rows})
 
 
 def writable_rate(fps: float) -> tuple[float, int]:

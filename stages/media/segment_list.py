@@ -9,9 +9,7 @@ from stages.foundation.coco_types import Category
 from stages.inference.segments import Segments
 
 
-class Row(TypedDict):
-    """One segment."""
-
+class _RowBase(TypedDict):
     id: int
     category_id: int
     category: str
@@ -23,13 +21,20 @@ class Row(TypedDict):
     """Smallest box around its pixels, in pixels: left, top, width and height, as in COCO."""
 
 
-def rows(found: Segments, categories: Mapping[int, Category]) -> list[Row]:
+class Row(_RowBase, total=False):
+    """One segment."""
+
+    track_id: int
+    """Number of the object in the whole video, from 1. Only where objects are tracked."""
+
+
+def rows(found: Segments, categories: Mapping[int, Category], track_ids: Mapping[int, int] | None = None) -> list[Row]:
     """List the segments of a map in the order of `category_ids`. Segments without a pixel are left out.
 
-    `categories` are by category_id.
+    `categories` are by category_id, `track_ids` by segment id.
     """
     boxes = _boxes(found)
-    return [
+    result: list[Row] = [
         {
             "id": segment,
             "category_id": category_id,
@@ -42,6 +47,10 @@ def rows(found: Segments, categories: Mapping[int, Category]) -> list[Row]:
         for segment, category_id in found.category_ids.items()
         if segment in boxes
     ]
+    if track_ids is not None:
+        for row in result:
+            row["track_id"] = track_ids[row["id"]]
+    return result
 
 
 def _boxes(found: Segments) -> dict[int, tuple[int, list[int]]]:

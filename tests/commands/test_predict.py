@@ -140,15 +140,18 @@ def test_frames_in_flight_change_neither_order_nor_results(
     for in_flight in (1, 2, 3):
         overlays = drawn.setdefault(in_flight, [])
 
-        def draw(painter: Painter, rgb: np.ndarray, found: Segments, _: object, overlays: object = overlays) -> object:  # type: ignore[type-arg]
-            overlay = painter.overlay(rgb, found)
+        def draw(  # type: ignore[no-untyped-def]
+            painter: Painter, rgb: np.ndarray, found: Segments, _: object, tracked, overlays: object = overlays
+        ) -> object:
+            overlay = painter.overlay(rgb, found, tracked)
             overlays.append(overlay)  # type: ignore[attr-defined]
             return overlay
 
         # Without the rate in the picture, which is never the same.
         monkeypatch.setattr(Painter, "draw", draw)
         out = tmp_path / f"out {in_flight}"
-        done[in_flight] = predict.build(built, frame_sources.open_source(str(source)), out, limit, in_flight)
+        opened, track = frame_sources.open_source(str(source)), kind == "video"
+        done[in_flight] = predict.build(built, opened, out, limit, in_flight, track)
     counts = [(d.frames, d.skipped, d.dropped) for d in done.values()]
     assert counts[0][0] == (limit or (40 if kind == "video" else 8))
     first = [{**line, "latency_ms": 0} for line in lines(tmp_path / "out 1")]
@@ -317,6 +320,64 @@ def test_an_empty_folder_and_no_video_are_said(tmp_path: Path) -> None:
 def test_an_engine_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"engine\.json not found; name the folder of an engine"):
         predict.build(tmp_path, frame_sources.PictureFiles("x", []), None)
+
+
+def test_objects_of_a_video_are_tracked(built: Path, video: Path, tmp_path: Path) -> None:
+    """In every frame the car has one number, and the sky another. The number stands on the car."""
+    arguments = ["--engine", str(built), "--source", str(video)]
+    predict.main([*arguments, "--out", str(tmp_path / "tracked"), "--track"])
+    predict.main([*arguments, "--out", str(tmp_path / "plain")])
+    tracked, plain = lines(tmp_path / "tracked"), lines(tmp_path / "plain")
+    assert len(tracked) == len(plain) == 40
+    for one, other in zip(tracked, plain, strict=True):
+        assert [segment.pop("track_id") for segment in one["segments"]] == [1, 2]
+        assert one["segments"] == other["segments"]
+    pictures = []
+    for name in ("tracked", "plain"):
+        capture = cv2.VideoCapture(str(tmp_path / name / recording.VIDEO_NAME))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, 30)
+        pictures.append(capture.read()[1][:, : SIZE[1]].astype(int))
+    different = np.abs(pictures[0] - pictures[1]).max(axis=-1) > 60
+    rows, columns = np.nonzero(different)
+    assert len(rows) > 10
+    assert abs(rows.mean() - SIZE[0] / 2) < 6
+    assert abs(columns.mean() - (8 + 30) / 2) < 6
+
+
+def test_pictures_of_a_folder_are_tracked_in_the_order_of_their_names(built: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(16 + number)[..., ::-1])
+    cv2.imwrite(str(tmp_path / "3.png"), np.full((20, 30, 3), 230, np.uint8))
+    predict.build(built, frame_sources.open_source(str(tmp_path)), tmp_path / "out", track=True)
+    found = [[segment["track_id"] for segment in line["segments"]] for line in lines(tmp_path / "out")]
+    assert found == [[1, 2], [1, 2], [1, 2], [3]], "a picture of another size has other objects"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "one.png", "--out", "o"], "one.png is one picture, expected a video, .* folder with the frames"),
+        (["--source", ".", "--out", "o", "--shard", "1/2"], "--track needs OUT, .* excludes --shard and --gather"),
+        (["--source", ".", "--out", "o", "--gather"], "excludes --shard and --gather"),
+        (["--source", "."], "--track needs OUT, where the numbers are written"),
+    ],
+)
+def test_where_nothing_can_be_tracked_is_said(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("one.png", picture(20))
+    with pytest.raises(ValueError, match=message):
+        predict.main(["--engine", str(built), *arguments, "--track"])
+    assert not Path("o").exists()
+
+
+def test_an_engine_without_objects_tracks_nothing(video: Path, tmp_path: Path) -> None:
+    engine = bright.build(tmp_path, CPU, config.Mode.semantic)
+    source = frame_sources.open_source(str(video))
+    with pytest.raises(ValueError, match=r"--track: the engine's deploy\.mode is semantic, which has no objects"):
+        predict.build(engine, source, tmp_path / "out", track=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_void_is_dark_and_things_of_a_class_differ() -> None:

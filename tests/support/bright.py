@@ -52,9 +52,9 @@ def picture(bright_columns: int) -> np.ndarray:
     return rgb
 
 
-def build(folder: Path, target: config.Target) -> Path:
-    """Build its engine `cpu` in a new folder below `folder`."""
-    deploy = config.Deploy(frame_height_px=SIZE[0], frame_width_px=SIZE[1], height_px=64, width_px=64)
+def build(folder: Path, target: config.Target, mode: config.Mode = config.Mode.panoptic) -> Path:
+    """Build its engine `cpu` in a new folder below `folder`. Only for the mode panoptic can it run."""
+    deploy = config.Deploy(mode=mode, frame_height_px=SIZE[0], frame_width_px=SIZE[1], height_px=64, width_px=64)
     (folder / "graph").mkdir()
     about = description.Description(config.plain(deploy), "onnx", CATEGORIES)
     artifact.save(bright_is_car(), folder / "graph", about)
