@@ -23,8 +23,10 @@ class Format(Enum):
     coco_instances = "coco_instances"
     coco_panoptic = "coco_panoptic"
     coco_stuff = "coco_stuff"
+    cvat = "cvat"
     idd = "idd"
     kitti = "kitti"
+    label_studio = "label_studio"
     voc = "voc"
 
 

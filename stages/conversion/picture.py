@@ -30,7 +30,7 @@ MAX_NAME_BYTES = 255
 JPEG_QUALITY = 95
 _TRANSPOSING = (5, 6, 7, 8)
 """EXIF orientations that swap width and height (EXIF 2.32, 4.6.4)."""
-_STEPS = {1: (1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+_STEPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 """Orientation -> steps over rows and columns, -1 to flip, that turn a picture upright. Transposing comes first."""
 
 
@@ -242,8 +242,13 @@ def _read(scene: Scene, raw: RawSet) -> tuple[Raster, picture_decoding.Decoded, 
     raster = annotation.values
     decoded = picture_decoding.read(scene.image)
     size = decoded.rgb.shape[:2]
-    # A mask matches the pixels as they are stored, unless the sizes show that it was turned with the picture.
-    upright = decoded.orientation in _TRANSPOSING and size[0] != size[1] and size[::-1] == raster.shape
+    # A mask matches the pixels as they are stored, unless the format says or the sizes show that it was turned with the
+    # picture.
+    transposed = decoded.orientation in _TRANSPOSING
+    if scene.upright:
+        upright = decoded.orientation != 1 and raster.shape == (size[::-1] if transposed else size)
+    else:
+        upright = transposed and size[0] != size[1] and size[::-1] == raster.shape
     if not upright and size != raster.shape:
         found = f"{size[1]}x{size[0]}, but its mask is {raster.shape[1]}x{raster.shape[0]}"
         raise ValueError(f"{files.printable(scene.image)}: {found}; restore picture and mask of the same size")

@@ -66,6 +66,10 @@ def _is_labelme(file: Folder) -> bool:
     return _has(file, b'"shapes"', b'"imagePath"')
 
 
+def _is_label_studio(file: Folder) -> bool:
+    return _has(file, b'"annotations"', b'"result"', b'"data"')
+
+
 def _is_cvat(file: Folder) -> bool:
     return _has(file, b"<annotations>", b"<meta>")
 
@@ -83,6 +87,9 @@ def _each(*patterns: str, under: tuple[str, ...] = ("",)) -> tuple[tuple[str, ..
     return tuple((folder + pattern,) for pattern in patterns for folder in under)
 
 
+_TOOL_PICTURES: Final = tuple(
+    f"images/{place}*{end}" for place in ("", "*/") for end in (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+)
 _COCO_PICTURES: Final = tuple(f"{place}{split}*/*.jpg" for place in ("", "images/") for split in ("train", "val"))
 
 LAYOUTS: Final = (
@@ -208,6 +215,18 @@ LAYOUTS: Final = (
         ),
     ),
     SetLayout(
+        "CVAT's export in COCO 1.0",
+        (("label_map.json", "annotations/instances_*.json"),)
+        + tuple((f"annotations/instances_{subset}.json",) for subset in ("default", "Train", "Validation", "Test")),
+        _is_coco,
+        format="cvat",
+        parts=(
+            Part("annotations", ("annotations/instances_*.json",), "unpack the export of CVAT as a whole"),
+            Part("classes", ("label_map.json",), "copy the label_map.json that `make prelabels` wrote"),
+            Part("pictures", _TOOL_PICTURES, "put the pictures in images, or export them too"),
+        ),
+    ),
+    SetLayout(
         "COCO panoptic",
         _each("*/*.json", "*.json"),
         _is_coco_panoptic,
@@ -239,6 +258,21 @@ LAYOUTS: Final = (
         parts=(
             Part("objects", ("annotations/instances_*.json",), "put instances_SPLIT.json in annotations"),
             Part("pictures", _COCO_PICTURES, "unpack SPLIT.zip, such as val2017.zip, into the set's folder"),
+        ),
+    ),
+    SetLayout(
+        "Label Studio's export in JSON",
+        _each("*/*.json", "*.json"),
+        _is_label_studio,
+        format="label_studio",
+        parts=(
+            Part("annotations", ("annotations/*.json",), "put the export, in the format JSON, in annotations"),
+            Part("classes", ("label_map.json",), "copy the label_map.json that `make prelabels` wrote"),
+            Part("pictures", _TOOL_PICTURES, "put the pictures in images"),
+            *(
+                Part("", (f"annotations/{name}_*.json",), "these are files of COCO", absent=True)
+                for name in ("instances", "panoptic", "stuff")
+            ),
         ),
     ),
     SetLayout("a set of labelme", _each("*.json", "*/*.json"), _is_labelme),

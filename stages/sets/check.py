@@ -47,17 +47,19 @@ def _vistas(folder: Path, source: config.Source) -> tuple[list[str], list[str]]:
 def _other(folder: Path, source: config.Source, chosen: Format) -> tuple[list[str], list[str]]:
     raw = formats.find(config.Source(format=chosen, config=source.config), folder, "data.sources.NAME")
     counts, problems = dict[str, int](), list[str]()
-    for split in SPLITS:
+    for split in (*SPLITS, ""):
+        if not split and counts:
+            break
         try:
             pictures = list(raw.scenes(split))
         except FileNotFoundError:
-            continue
+            if split:
+                continue
+            raise
         problems += [scene.message for scene in pictures if isinstance(scene, Problem)]
         usable = [scene for scene in pictures if isinstance(scene, Scene)]
-        counts[split] = len(usable)
-        problems += _decoding_problems(raw, split, usable)
-    if not counts:
-        list(raw.scenes())  # Raises with its message.
+        counts[split or "in all"] = len(usable)
+        problems += _decoding_problems(raw, split or "the set", usable)
     evaluated = [label for label in raw.labels if label.evaluate]
     things = sum(label.instances for label in evaluated)
     shown = ", ".join(f"{split} {count}" for split, count in counts.items())

@@ -16,13 +16,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
 from stages import config
 from stages.foundation import files, names, picture_limit
-from stages.sets import classes, coco_masks, json_index, pairs, pngs
+from stages.sets import classes, coco_masks, json_index, painting, pairs, pngs
 from stages.sets.raw_set import VOID, Problem, Raster, Scene
 from stages.vistas.labels import Label
 
@@ -31,7 +31,6 @@ _STUFF_TABLE: Final = np.append(_STUFF.table(256)[1:], VOID).astype(np.int32)
 """Value of a map, category id - 1 -> label; 255 is void, -2 in none."""
 _STUFF_LABELS: Final = np.where(_STUFF_TABLE < 0, VOID, _STUFF_TABLE).astype(np.int32)
 _STUFF_CROWDS: Final = np.append(_STUFF.things, False)[_STUFF_LABELS]
-_MAX_OBJECTS: Final = (1 << 16) - 1
 _JSON: Final = {config.Format.coco_panoptic: "panoptic", config.Format.coco_instances: "instances"}
 _ANNOTATION: Final = {config.Format.coco_panoptic: "segments_info", config.Format.coco_instances: "segmentation"}
 """Key that each annotation of a format has."""
@@ -53,6 +52,10 @@ class CocoJson:
     label_of: dict[int, int]
     """Category id -> label."""
     source: str
+    crowds: ClassVar[bool] = True
+    """Whether iscrowd marks a group of objects."""
+    upright: ClassVar[bool] = False
+    """As Scene.upright."""
 
     @property
     def version(self) -> str:
@@ -62,7 +65,7 @@ class CocoJson:
     def scenes(self, split: str = "") -> Iterator[Scene | Problem]:
         """Yield the pictures of a split. A picture without an annotation has no segments, as COCO has some."""
         found = dict[str, Scene | Problem]()
-        for path in _jsons(self.root, self.format, split):
+        for path in self.jsons(split):
             for one in self._of_file(path):
                 if (other := found.get(one.key)) is not None:
                     first = other.message if isinstance(other, Problem) else files.printable(other.image)
@@ -75,14 +78,28 @@ class CocoJson:
         for key in sorted(found):
             yield found[key]
 
+    def jsons(self, split: str = "") -> list[Path]:
+        """Return the files of a split, or all."""
+        names = [split] if split else list(_SPLITS)
+        folder, start = self.root / "annotations", _JSON[self.format]
+        return [path for name in names for path in sorted(folder.glob(f"{start}_{name}*.json"))]
+
+    def picture_folders(self, suffix: str) -> list[Path]:
+        """Return where the pictures of a file named KIND_SUFFIX.json may be; the first that is there holds them."""
+        return [self.root / suffix, self.root / "images" / suffix]
+
+    def labels_of(self, path: Path, categories: list[files.Json]) -> tuple[tuple[Label, ...], dict[int, int]]:
+        """Return the labels of a file's categories, and category id -> label. Raises ValueError for their faults."""
+        return _labels(path, self.format, categories)
+
     def _of_file(self, path: Path) -> Iterator[Scene | Problem]:
-        index, name = _read(path, self.format), files.printable(path)
-        if different := self._differences(*_labels(path, self.format, index.categories)):
+        index, name = read_json(path, self.format), files.printable(path)
+        if different := self._differences(*self.labels_of(path, index.categories)):
             raise ValueError(f"{name}: category {different[0]} is not as in {self.source}; use files of one release")
         suffix = path.stem.partition("_")[2]
         if strange := sorted(index.places.keys() - index.images.keys(), key=str)[:3]:
             raise ValueError(f"{name}: annotations of images {strange}, which the file does not list; restore the file")
-        folders = [self.root / place / suffix for place in (".", "images")]
+        folders = self.picture_folders(suffix)
         pictures = next((folder for folder in folders if folder.is_dir()), folders[0])
         masks = next((f for f in (path.with_suffix(""), self.root / path.stem) if f.is_dir()), path.with_suffix(""))
         for image_id, image in index.images.items():
@@ -117,7 +134,7 @@ class CocoJson:
                     yield scene
                 else:
                     detail = json.dumps([*size, *places])
-                    yield Scene(key, scene.image, scene.annotation, scene.others, detail=detail)
+                    yield Scene(key, scene.image, scene.annotation, scene.others, detail=detail, upright=self.upright)
 
     def raster(self, scene: Scene) -> Raster:
         """Decode the annotations of a picture."""
@@ -171,36 +188,27 @@ class CocoJson:
         return Raster(runs.painted(), np.array(labels, np.int32), np.array(crowds, np.bool_), order=order)
 
     def _objects(self, scene: Scene, entries: list[files.Json], height: int, width: int) -> Raster:
-        """Paint the objects: crowds first, then the larger before the smaller; equal ones in the file's order."""
+        """Decode and paint the objects of a picture."""
         path = scene.annotation
-        if len(entries) > _MAX_OBJECTS:
-            found = f"{len(entries)} objects in {scene.image.name}"
-            raise ValueError(f"{files.printable(path)}: {found}, expected at most {_MAX_OBJECTS}; restore the file")
-        painted = []
-        for place, entry in enumerate(entries):
+        if len(entries) > painting.MAX_OBJECTS:
+            found = f"{len(entries)} objects in {scene.image.name}, expected at most {painting.MAX_OBJECTS}"
+            raise ValueError(f"{files.printable(path)}: {found}; restore the file")
+        objects = []
+        for entry in entries:
             mask, box = coco_masks.decode(path, entry, height, width)
             try:
                 crowd = _iscrowd(entry)
             except ValueError as error:
                 found = f"annotation {entry.get('id')!r} has {error}"
                 raise ValueError(f"{files.printable(path)}: {found}; restore the file") from error
+            if self.crowds and crowd and "occluded" in (entry.get("attributes") or {}):
+                raise ValueError(
+                    f"{files.printable(path)}: annotation {entry.get('id')!r} is a mask of CVAT, whose iscrowd 1 does "
+                    "not mean a group; set data.sources.NAME.format to cvat (docs/labels.md)"
+                )
             label = self._label(path, entry.get("category_id"))
-            painted.append((not crowd, -int(np.count_nonzero(mask)), place, box, mask, label))
-        painted.sort(key=lambda one: one[:3])
-        # Columns lie together in memory, as in pycocotools' masks.
-        columns = np.zeros((height, width), np.uint16, order="F")
-        for number, (*_, box, mask, _) in enumerate(painted, 1):
-            np.copyto(columns[box], number, where=mask[box])
-        values = np.ascontiguousarray(columns)
-        left = np.bincount(values.ravel(), minlength=len(painted) + 1)[1:]
-        whole = np.array([-area for _, area, *_ in painted], np.int64)
-        counts = {
-            "objects_hidden_by_others": int((left == 0).sum()),
-            "object_pixels_under_others": int((whole - left).sum()),
-        }
-        labels = np.array([VOID, *(label for *_, label in painted)], np.int32)
-        crowds = np.array([False, *(not single for single, *_ in painted)], np.bool_)
-        return Raster(values, labels, crowds, counts=counts)
+            objects.append(painting.Object(label, mask, box, crowd and self.crowds))
+        return painting.paint(objects, height, width)
 
 
 def _whole(content: files.Json) -> int:
@@ -249,13 +257,9 @@ class CocoStuff:
         return Raster(values.astype(np.uint16), _STUFF_LABELS, _STUFF_CROWDS)
 
 
-def _jsons(root: Path, chosen: config.Format, split: str) -> list[Path]:
-    names = [split] if split else list(_SPLITS)
-    return [p for name in names for p in sorted((root / "annotations").glob(f"{_JSON[chosen]}_{name}*.json"))]
-
-
 def _open(chosen: config.Format, folder: Path) -> CocoJson:
-    paths = _jsons(folder, chosen, "")
+    empty = CocoJson(folder, chosen, (), {}, "")
+    paths = empty.jsons()
     if not paths:
         start = _JSON[chosen]
         expected = f"annotations/{start}_trainNAME.json or {start}_valNAME.json"
@@ -268,13 +272,15 @@ def _open(chosen: config.Format, folder: Path) -> CocoJson:
             )
     # All splits must list the same categories; the smallest file tells them soonest.
     path = min(paths, key=lambda p: p.stat().st_size)
-    labels, label_of = _labels(path, chosen, _read(path, chosen).categories)
+    labels, label_of = _labels(path, chosen, read_json(path, chosen).categories)
     return CocoJson(folder, chosen, labels, label_of, str(path))
 
 
-def _read(path: Path, chosen: config.Format) -> json_index.Index:
+def read_json(path: Path, chosen: config.Format) -> json_index.Index:
     """Read a JSON file of a split. Raises ValueError for one of the other kind: both have images and categories."""
     index = json_index.read(path)
+    if chosen not in _OTHER:
+        return index
     wanted, other = _ANNOTATION[chosen], _ANNOTATION[_OTHER[chosen]]
     if index.annotation_keys and wanted not in index.annotation_keys and other in index.annotation_keys:
         start = _JSON[chosen]

@@ -11,11 +11,17 @@ from stages.sets import (
     ade20k,
     ade20k_full,
     bdd100k,
+    brush_rle,
     cityscapes,
     classes,
     coco,
+    coco_masks,
+    cvat,
     idd,
     json_index,
+    label_maps,
+    label_studio,
+    painting,
     pairs,
     pngs,
     vistas,
@@ -40,8 +46,13 @@ _OPEN: Final[dict[Format, Open]] = {
     Format.bdd100k: bdd100k.open_set,
     Format.idd: idd.open_set,
     Format.ade20k_full: ade20k_full.open_set,
+    Format.cvat: cvat.open_set,
+    Format.label_studio: label_studio.open_set,
 }
-MODULES: Final = (ade20k, ade20k_full, bdd100k, cityscapes, classes, coco, idd, json_index, pairs, pngs, vistas, voc)
+MODULES: Final = (
+    ade20k, ade20k_full, bdd100k, brush_rle, cityscapes, classes, coco, coco_masks, cvat, idd, json_index, label_maps,
+    label_studio, painting, pairs, pngs, vistas, voc,
+)  # fmt: skip
 """Modules whose code decides what a picture becomes."""
 
 

@@ -89,6 +89,28 @@ def entries(path: Path, places: list[int]) -> list[files.Json]:
         raise ValueError(f"{files.printable(path)}: an annotation can't be read ({error}); restore the file") from error
 
 
+def elements(path: Path) -> Iterator[tuple[files.Json, int, int]]:
+    """Yield each element of a file that holds a list, with its begin and length in bytes.
+
+    Raises ValueError, naming the file, for another file.
+    """
+    try:
+        with path.open("rb") as file:
+            stream = _Stream(file)
+            stream.expect("[")
+            if stream.next_character() != "]":
+                while True:
+                    _, begin, written = stream.value()
+                    # Again from the bytes, for texts that are not ASCII.
+                    yield json.loads(written.encode("latin-1")), begin, len(written)
+                    if stream.expect(",]") == "]":
+                        break
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{files.printable(path)}: not a list in JSON ({type(error).__name__}: {error}); restore the file"
+        ) from error
+
+
 class _Stream:
     """Decodes JSON values one after another from a file of any size.
 

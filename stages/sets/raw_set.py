@@ -36,6 +36,8 @@ class Scene:
     """The set's own panoptic PNG, if it has one with the same segments."""
     detail: str = ""
     """What else the reader needs, in its own coding."""
+    upright: bool = False
+    """Whether the annotation is of the picture as its EXIF orientation turns it, as in tools that run in a browser."""
 
     def files(self) -> Iterator[Path]:
         """Yield every file that the result depends on."""

@@ -18,6 +18,7 @@ from tests.support import fuzz, sets
 from tests.support.fuzz import fuzzed
 from tests.support.sets import HEIGHT, WIDTH, WRITERS, Segment
 
+WITHOUT_CROWDS = (Format.vistas, Format.voc, Format.ade20k_full, Format.cvat, Format.label_studio)
 NAMES = ("sky", "building", "road", "car", "person", "")
 rectangles = st.lists(
     st.tuples(
@@ -59,7 +60,7 @@ def known(chosen: Format, labels: Any, segment: Segment) -> bool:
     name = sets.NAMES.get(chosen, {}).get(segment.name, segment.name)
     if not name or name not in {label.name for label in labels}:
         return False
-    return not (segment.iscrowd and chosen in (Format.vistas, Format.voc, Format.ade20k_full))
+    return not (segment.iscrowd and chosen in WITHOUT_CROWDS)
 
 
 @fuzzed(24, made=rectangles, chosen=st.sampled_from([f for f in WRITERS if f is not Format.idd]))

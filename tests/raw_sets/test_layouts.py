@@ -85,6 +85,17 @@ SETS: dict[str, tuple[dict[str, object], str]] = {
         {"images/a.jpg": None, "annotations.xml": "<annotations><version>1.1</version><meta></meta></annotations>"},
         r"it looks like a set of CVAT \(annotations\.xml\)",
     ),
+    "CVAT, COCO 1.0": (
+        {
+            "images/default/a.jpg": None,
+            "annotations/instances_default.json": {"images": [], "annotations": [{"image_id": 1}]},
+        },
+        r"it looks like CVAT's export in COCO 1\.0 \(annotations/instances_default\.json\)",
+    ),
+    "Label Studio": (
+        {"images/a.jpg": None, "project-1-at-2026.json": [{"data": {}, "annotations": [{"result": []}]}]},
+        r"it looks like Label Studio's export in JSON \(project-1-at-2026\.json\)",
+    ),
     "ADE20K SceneParsing": (
         {
             "ADEChallengeData2016/images/training/ADE_train_00000001.jpg": None,
@@ -186,6 +197,8 @@ MISSING = {
     "BDD100K": "",
     "Pascal VOC": "no object masks at SegmentationObject/.* and lists at ImageSets/Segmentation/",
     "COCO panoptic": r"no masks at annotations/panoptic_\*/\*\.png; unpack annotations/panoptic_SPLIT.zip beside it",
+    "CVAT, COCO 1.0": r"no classes at label_map\.json; copy the label_map\.json that `make prelabels` wrote",
+    "Label Studio": r"no annotations at annotations/\*\.json and classes at label_map\.json; put the export",
     "COCO instances": "no objects at annotations/instances_",
     "COCO stuff": "no masks at stuffthingmaps/",
 }

@@ -23,6 +23,7 @@ from tests.support import sets, streets
 
 CROWDED = (Format.cityscapes, Format.kitti, Format.coco_panoptic, Format.coco_instances, Format.bdd100k, Format.idd)
 """Formats that hold the square with more than 250 objects."""
+OF_TOOLS = (Format.cvat, Format.label_studio)
 WITHOUT_OBJECTS = (Format.vistas_labels, Format.coco_stuff)
 TAXONOMY = {Format.vistas: "vistas_v2_0", Format.ade20k_full: "mine"}
 FULL_THINGS = ("car", "person", "bus", "bicycle")
@@ -45,7 +46,7 @@ def things(chosen: Format) -> dict[str, bool]:
     """Class of a format -> whether it is a thing."""
     if chosen is Format.vistas_labels:
         return {name: sets.Segment(name).isthing for name in sets.VISTAS_NAMES}
-    if chosen in (Format.coco_panoptic, Format.coco_instances):
+    if chosen in (Format.coco_panoptic, Format.coco_instances, *OF_TOOLS):
         return {str(c["name"]): bool(c["isthing"]) for c in sets.STREET_CATEGORIES}
     if chosen is Format.ade20k_full:
         return {name: short in FULL_THINGS for short, name in sets.STREET_FULL_NAMES.items()}
@@ -66,8 +67,8 @@ def expected(scene: sets.Scene, chosen: Format) -> Segments:
         crowd = known.get(name, False) and not number
         if chosen is Format.ade20k_full and crowd:
             crowd, number = False, -index  # It has no crowds, so the group is an object.
-        if (chosen is Format.voc and crowd) or (chosen is Format.vistas and crowd and name not in GROUPED):
-            continue  # VOC has 255 for crowds, and Vistas no label for most.
+        if (chosen in (Format.voc, *OF_TOOLS) and crowd) or (chosen is Format.vistas and crowd and name not in GROUPED):
+            continue  # VOC has 255 for crowds, tools have none, and Vistas has no label for most.
         if name in known and (mask := scene.pixels == index).any():
             key = (name, crowd, number if known[name] else 0)
             result[key] = result.get(key, False) | mask
@@ -136,7 +137,7 @@ def test_every_layout_gives_the_same_segments(
             crowds += sum(crowd for _, crowd, _ in wanted)
     # The streets have what the comparison is about.
     assert (objects > (250 if chosen in CROWDED else 20)) == (chosen not in WITHOUT_OBJECTS)
-    assert (crowds > 0) == (chosen not in (Format.voc, Format.ade20k_full))
+    assert (crowds > 0) == (chosen not in (Format.voc, Format.ade20k_full, *OF_TOOLS))
 
 
 def test_polygons_cover_the_same_pixels_in_pillow_and_opencv(crowded: sets.Scenes) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from stages.config import Format
-from stages.sets import classes
+from stages.sets import brush_rle, classes
 from stages.vistas import labels
 
 HEIGHT, WIDTH = 40, 60
@@ -187,6 +187,8 @@ NAMES: dict[Format, dict[str, str]] = {
     Format.coco_instances: COCO_NAMES,
     Format.coco_panoptic: COCO_NAMES,
     Format.coco_stuff: STUFF_NAMES,
+    Format.cvat: COCO_NAMES,
+    Format.label_studio: COCO_NAMES,
     Format.vistas: VISTAS_NAMES,
 }
 """Names that a format has for those of the scenes, where they differ."""
@@ -474,6 +476,85 @@ def ade20k_full(root: Path, scenes: Scenes | None = None) -> Path:
     return root
 
 
+def _label_map(root: Path, scenes: Scenes | None) -> list[dict[str, Any]]:
+    """Write label_map.json, which says what is a thing in the sets of tools."""
+    categories = [dict(c) for c in (STREET_CATEGORIES if scenes else CATEGORIES)]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "label_map.json").write_text(json.dumps(categories))
+    return categories
+
+
+def _labelled(one: Scene, categories: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The name and the mask of each segment; tools know no crowds."""
+    known = {str(c["name"]) for c in categories}
+    for index, segment in enumerate(one.segments):
+        name, mask = COCO_NAMES.get(segment.name, segment.name), one.pixels == index
+        if name in known and not segment.iscrowd and mask.any():
+            yield name, mask
+
+
+def cvat(root: Path, scenes: Scenes | None = None) -> Path:
+    """An export "COCO 1.0" of CVAT, with a mask for each object: iscrowd is 1, and category ids are its own."""
+    known = _label_map(root, scenes)
+    own = {str(c["name"]): place for place, c in enumerate(reversed(known), start=1)}
+    for split, each in (scenes or small()).items():
+        images, annotations = [], []
+        for one in each:
+            name, (height, width) = f"{one.number:012}.jpg", one.pixels.shape
+            one.picture(root / f"images/{split.title()}/{name}")
+            images.append({"id": one.number, "file_name": name, "height": height, "width": width, "license": 0})
+            for label, mask in _labelled(one, known):
+                flat = mask.ravel(order="F")
+                edges = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": one.number,
+                        "category_id": own[label],
+                        "segmentation": {"counts": np.diff([0, *edges, flat.size]).tolist(), "size": [height, width]},
+                        "area": float(mask.sum()),
+                        "bbox": [0.0, 0.0, 1.0, 1.0],
+                        "iscrowd": 1,
+                        "attributes": {"occluded": False},
+                    }
+                )
+        categories = [{"id": i, "name": label, "supercategory": ""} for label, i in own.items()]
+        content = {"licenses": [], "info": {}, "categories": categories, "images": images, "annotations": annotations}
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / f"annotations/instances_{split.title()}.json").write_text(json.dumps(content))
+    return root
+
+
+def label_studio(root: Path, scenes: Scenes | None = None) -> Path:
+    """An export "JSON" of Label Studio, with a brush for each object."""
+    known = _label_map(root, scenes)
+    for split, each in (scenes or small()).items():
+        tasks = []
+        for one in each:
+            name, (height, width) = f"{one.number:012}.jpg", one.pixels.shape
+            one.picture(root / f"images/{name}")
+            result = [
+                {
+                    "id": f"r{place}",
+                    "type": "brushlabels",
+                    "value": {"format": "rle", "rle": brush_rle.encode(mask), "brushlabels": [label]},
+                    "origin": "manual",
+                    "to_name": "image",
+                    "from_name": "label",
+                    "image_rotation": 0,
+                    "original_width": width,
+                    "original_height": height,
+                }
+                for place, (label, mask) in enumerate(_labelled(one, known))
+            ]
+            annotation = {"id": one.number, "was_cancelled": False, "ground_truth": False, "result": result}
+            data = {"image": f"/data/local-files/?d=drive%2F{name}"}
+            tasks.append({"id": one.number, "data": data, "annotations": [annotation], "predictions": []})
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / f"annotations/{split}.json").write_text(json.dumps(tasks))
+    return root
+
+
 Writer = Callable[[Path, Scenes | None], Path]
 WRITERS: dict[Format, Writer] = {
     Format.vistas: vistas,
@@ -488,4 +569,6 @@ WRITERS: dict[Format, Writer] = {
     Format.voc: voc,
     Format.bdd100k: bdd100k,
     Format.idd: idd,
+    Format.cvat: cvat,
+    Format.label_studio: label_studio,
 }
