@@ -126,6 +126,11 @@ infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and result
 	@python -m stages.commands.infer --checkpoint data/checkpoint --label-map data/coco/label_map.json \
 		--source="$$SOURCE" --out="$$OUT"
 
+.PHONY: prelabels
+prelabels: env ## Run an engine on pictures and write its segments for CVAT, Label Studio and FiftyOne [ENGINE=folder SOURCE=... OUT=folder]
+	@test -n "$$OUT" || { echo "error: name a folder, such as make prelabels OUT=outputs/prelabels" >&2; exit 1; }
+	@python -m stages.commands.prelabels --engine="$$ENGINE" --source="$$SOURCE" --out="$$OUT" $(ARGS)
+
 .PHONY: weights
 weights: params ## Fetch the ImageNet weights of model.backbone.pretrained_weights and track them with DVC
 	@python -m stages.commands.fetch_weights
