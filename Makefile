@@ -120,6 +120,12 @@ predict-shards: env ## Run an engine on a tree of pictures and videos in JOBS sh
 ros: $(if $(ROS_DISTRO),,env) ## Run an engine on a camera's topic as a ROS 2 node; without ROS 2, with that of PyPI [ENGINE=folder TOPIC=...]
 	@scripts/ros2 $(ARGS)
 
+.PHONY: cpp
+cpp: ## Build the C++ library that runs engines on GPUs, and its example, in outputs/cpp; needs CMake and a compiler [OUT=folder]
+	@command -v cmake > /dev/null || { echo "error: cmake not found; install it and a C++17 compiler (apt install cmake g++)" >&2; exit 1; }
+	@cmake -S integrations/cpp -B "$${OUT:-outputs/cpp}" -DCMAKE_BUILD_TYPE=Release $(ARGS)
+	@cmake --build "$${OUT:-outputs/cpp}" --parallel
+
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
 	@test -n "$$OUT" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }

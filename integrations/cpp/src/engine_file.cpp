@@ -227,7 +227,8 @@ Engine::Engine(const std::string& folder) {
     const Value content = json::parse(file.bytes());
     content.as_object("the file");
     if (content.at("builder").as_text("builder") != "cuda")
-      throw Fault("builder must be cuda, found " + shown(content.at("builder").text) + ", which this library can't run");
+      throw Failure(V2E_FILE, manifest + ": builder must be cuda, found " + shown(content.at("builder").text) +
+                                  "; name the folder of an engine of our kernels, such as data/engines/gpu");
     const Value& about = content.at("engine").as_object("engine");
     const std::string& name = about.at("file").as_text("engine.file");
     if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string("/\0", 2)) != std::string::npos)

@@ -120,22 +120,18 @@ struct Buffer {  // a tensor in device memory, and a pinned copy of it in host m
   Owned<void*> host{Driver::get().cuMemFreeHost};
 };
 
-Owned<void*> event() {
-  Owned<void*> made(Driver::get().cuEventDestroy_v2);
-  V2E_CALL(cuEventCreate, made.out(), 0);
-  return made;
-}
-
 }  // namespace
 
 // The buffers of one batch in flight, and the CUDA graph of the work that is queued for it.
 struct Runtime::Slot {
   explicit Slot(const Layout& layout) : input(layout.input_spec.bytes) {
     for (const auto& output : layout.outputs) outputs.emplace_back(output.second.bytes);
+    for (Owned<void*>* event : {&uploaded, &computed, &done}) V2E_CALL(cuEventCreate, event->out(), 0);
   }
   Buffer input;
   std::vector<Buffer> outputs;
-  Owned<void*> uploaded = event(), computed = event(), done = event();
+  Owned<void*> uploaded{Driver::get().cuEventDestroy_v2}, computed{Driver::get().cuEventDestroy_v2};
+  Owned<void*> done{Driver::get().cuEventDestroy_v2};
   Owned<void*> graph{Driver::get().cuGraphExecDestroy};
 };
 
