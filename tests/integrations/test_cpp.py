@@ -138,7 +138,8 @@ def test_an_engine_describes_itself(checked: Build, tmp_path: Path) -> None:
         sha256, size = files.sha256(folder / "gpu.cuda"), 2 * 33 * 43
         assert done.stdout.split("\n")[0] == f"0 2 33 43 {size * 3} 3 7 {sha256} 8.9 8.6 no GPU"
         assert done.stdout.split("\n")[1:5] == [
-            f"query_ids uint8 {size} 2 33 43", "areas int32 56 2 7", "category_ids int32 56 2 7", "scores float32 56 2 7",
+            f"query_ids uint8 {size} 2 33 43", "areas int32 56 2 7", "category_ids int32 56 2 7",
+            "scores float32 56 2 7",
         ]  # fmt: skip
         assert f"1 1 1 2 255 {cpp.CATEGORIES[0]['name']}" in done.stdout
         assert "2 0 0 0 0 class 2\n" in done.stdout
@@ -639,8 +640,9 @@ def test_threads_share_a_handle(tmp_path: Path) -> None:
 def test_a_program_of_cmake_finds_the_installed_library(released: Build, tmp_path: Path) -> None:
     must("cmake", "--install", str(released.folder), "--prefix", str(tmp_path / "installed"), cwd=tmp_path)
     (tmp_path / "main.cpp").write_text(
-        '#include <vistas2engine.h>\nint main() { v2e_engine *e; const int s = v2e_open("/nowhere", 2, &e); v2e_close(e);\n'
-        "return s == V2E_FILE ? 0 : 1; }\n"
+        "#include <vistas2engine.h>\nint main() {\n  v2e_engine *engine;\n"
+        '  const int status = v2e_open("/nowhere", 2, &engine);\n'
+        "  v2e_close(engine);\n  return status == V2E_FILE ? 0 : 1;\n}\n"
     )
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.16)\nproject(robot CXX)\nfind_package(vistas2engine REQUIRED)\n"
@@ -650,6 +652,24 @@ def test_a_program_of_cmake_finds_the_installed_library(released: Build, tmp_pat
     must("cmake", "-S", str(tmp_path), "-B", str(tmp_path / "robot"), prefix, cwd=tmp_path)
     must("cmake", "--build", str(tmp_path / "robot"), cwd=tmp_path)
     must(str(tmp_path / "robot/robot"), cwd=tmp_path)
+
+
+def test_the_program_of_the_page_is_right(released: Build, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```c\n(.*?)```", (REPO / "docs/cpp.md").read_text(), re.DOTALL)
+    (tmp_path / "page.c").write_text(program)
+    library = ["-I", cpp.SOURCES / "include", "-L", released.folder, "-lvistas2engine", f"-Wl,-rpath,{released.folder}"]
+    cpp.must("gcc", "-std=c11", *cpp.STRICT, tmp_path / "page.c", *library, "-o", released.folder / "page")
+    folder = cpp.made(tmp_path / "engine")
+    (tmp_path / "answers").mkdir()
+    for number, array in enumerate(outputs("panoptic", 1, (33, 43), 7, 1).values()):
+        (tmp_path / f"answers/answer.{number + 2}").write_bytes(array.tobytes())
+    answers = {"CUDA_ANSWERS": str(tmp_path / "answers")}
+    done, _ = released.recorded("page", folder, record=tmp_path / "calls", engine=folder, **answers)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"(class \d+, score (0\.\d\d|1\.00|-?nan), \d+ pixels\n)+", done.stdout)
+    failed = released.run("page", tmp_path)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "engine.json: No such file or directory" in failed.stderr
 
 
 def test_the_library_needs_no_library_of_cuda(released: Build) -> None:

@@ -77,8 +77,8 @@ static void describe(void) {
   }
   for (uint32_t i = 0; i < about->category_count; ++i) {
     const v2e_category *category = &about->categories[i];
-    printf("%d %d %d %d %d %s\n", category->id, category->isthing, category->color[0], category->color[1], category->color[2],
-           category->name);
+    printf("%d %d %d %d %d %s\n", category->id, category->isthing, category->color[0], category->color[1],
+           category->color[2], category->name);
   }
 }
 

@@ -2,15 +2,15 @@
 // memory, streams, events and graphs, but no GPU.
 //
 // Device memory is host memory. Work on streams runs as late as it may: when someone waits for it, and then only that
-// on which it depends. So a missing wait gives other bytes. A kernel does invented arithmetic: it writes a hash to all that
-// it may write: of its name, its size, and the first 64 bytes of its inputs and of what it wrote before in this run of the
-// graph. So the answer depends on the input, on each launch and on each pointer. It shows nothing of what a real kernel
-// computes.
+// on which it depends. So a missing wait gives other bytes. A kernel does invented arithmetic: it writes a hash to all
+// that it may write: of its name, its size, and the first 64 bytes of its inputs and of what it wrote before in this
+// run of the graph. So the answer depends on the input, on each launch and on each pointer. It shows nothing of what a
+// real kernel computes.
 //
 // Environment: CUDA_GPU: compute capability and cuDriverGetVersion, such as "9.0 13000"; none: there is no GPU.
 // CUDA_PARAMETERS: a file of lines: CRC-32 of code, function, and a letter for each parameter: i for an input, o for an
-// output, w for a workspace. CUDA_ANSWERS: a folder; the content of FUNCTION.K is written to parameter K of a function in
-// place of a hash. CUDA_FAIL: "NAME N": call N of a function fails.
+// output, w for a workspace. CUDA_ANSWERS: a folder; the content of FUNCTION.K is written to parameter K of a function
+// in place of a hash. CUDA_FAIL: "NAME N": call N of a function fails.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -30,7 +30,15 @@
 
 namespace {
 
-enum { kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNoDevice = 100, kNoContext = 201, kInvalidHandle = 400, kNotFound = 500 };
+enum {
+  kSuccess = 0,
+  kInvalidValue = 1,
+  kOutOfMemory = 2,
+  kNoDevice = 100,
+  kNoContext = 201,
+  kInvalidHandle = 400,
+  kNotFound = 500
+};
 using Address = unsigned long long;
 using Text = std::string;
 
@@ -220,13 +228,15 @@ void compute(const Text& work, const Function& function, const std::vector<Addre
       std::copy(content.begin(), content.end(), out);
       continue;
     }
-    for (std::size_t k = 0; k < room(arguments[i]); ++k) out[k] = static_cast<char>((hash = crc32(&k, sizeof k, hash)) >> 8);
+    for (std::size_t k = 0; k < room(arguments[i]); ++k)
+      out[k] = static_cast<char>((hash = crc32(&k, sizeof k, hash)) >> 8);
   }
 }
 
 int launch(const char* name, void* handle, const unsigned* size, unsigned shared, void* stream, void** parameters) {
   auto* function = static_cast<Function*>(handle);
-  const bool known = std::any_of(functions_.begin(), functions_.end(), [&](auto& entry) { return &entry.second == function; });
+  const bool known =
+      std::any_of(functions_.begin(), functions_.end(), [&](auto& entry) { return &entry.second == function; });
   REQUIRE(known && modules_.count(function->module), kInvalidHandle);
   REQUIRE(streams_.count(stream), kInvalidHandle);
   REQUIRE(size[3] * size[4] * size[5] <= 1024 && size[0] * size[1] * size[2] > 0, kInvalidValue);
@@ -254,7 +264,8 @@ int copy(void* to, const void* from, std::size_t size, void* stream) {
 
 struct AtExit {
   ~AtExit() {
-    write("live " + text(blocks_.size() + streams_.size() + events_.size() + modules_.size() + graphs_.size() + execs_.size()));
+    write("live " +
+          text(blocks_.size() + streams_.size() + events_.size() + modules_.size() + graphs_.size() + execs_.size()));
   }
 };
 
@@ -366,7 +377,8 @@ int cuMemcpyHtoD_v2(Address to, const void* from, std::size_t size) {
 
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t size, void* stream) {
   LOCK;
-  ENTER("cuMemcpyHtoDAsync_v2", named(to) + " " + named(reinterpret_cast<Address>(from)) + " " + text(size) + " " + stream_name(stream));
+  ENTER("cuMemcpyHtoDAsync_v2",
+        named(to) + " " + named(reinterpret_cast<Address>(from)) + " " + text(size) + " " + stream_name(stream));
   const auto *target = find(to, size), *source = find(reinterpret_cast<Address>(from), size);
   REQUIRE(target && target->second.kind == 'd' && source && source->second.kind == 'h', kInvalidValue);
   return copy(reinterpret_cast<void*>(to), from, size, stream);
@@ -374,7 +386,8 @@ int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t size, void* s
 
 int cuMemcpyDtoHAsync_v2(void* to, Address from, std::size_t size, void* stream) {
   LOCK;
-  ENTER("cuMemcpyDtoHAsync_v2", named(reinterpret_cast<Address>(to)) + " " + named(from) + " " + text(size) + " " + stream_name(stream));
+  ENTER("cuMemcpyDtoHAsync_v2",
+        named(reinterpret_cast<Address>(to)) + " " + named(from) + " " + text(size) + " " + stream_name(stream));
   const auto *target = find(reinterpret_cast<Address>(to), size), *source = find(from, size);
   REQUIRE(target && target->second.kind == 'h' && source && source->second.kind == 'd', kInvalidValue);
   return copy(to, reinterpret_cast<void*>(from), size, stream);
@@ -451,7 +464,10 @@ int cuModuleLoadData(void** out, const void* image) {
   // The size of machine code is in its ELF header; PTX ends with a 0.
   const auto* bytes = static_cast<const unsigned char*>(image);
   std::size_t size = std::strlen(static_cast<const char*>(image));
-  if (std::memcmp(bytes, "\x7f" "ELF", 4) == 0) {
+  if (std::memcmp(bytes,
+                  "\x7f"
+                  "ELF",
+                  4) == 0) {
     const auto table = [&](int place, int entry) {
       std::uint64_t start;
       std::uint16_t sizes[2];
@@ -494,8 +510,8 @@ int cuFuncSetAttribute(void* function, int attribute, int value) {
   return kSuccess;
 }
 
-int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                   void* stream, void** parameters, void** extra) {
+int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void* stream, void** parameters, void** extra) {
   LOCK;
   REQUIRE(!extra, kInvalidValue);
   const unsigned size[] = {gx, gy, gz, bx, by, bz};

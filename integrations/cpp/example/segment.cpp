@@ -38,7 +38,8 @@ bool read_picture(std::istream& in, const v2e_description& about, unsigned char*
   if (in.peek() == std::istream::traits_type::eof()) return false;
   char magic[2] = {};
   in.read(magic, 2);
-  require(magic[0] == 'P' && magic[1] == '6', "pictures must be binary PPMs (P6); convert them: ffmpeg -i FILE -f image2pipe -c:v ppm -");
+  require(magic[0] == 'P' && magic[1] == '6',
+          "pictures must be binary PPMs (P6); convert them: ffmpeg -i FILE -f image2pipe -c:v ppm -");
   const unsigned width = header_number(in), height = header_number(in), most = header_number(in);
   const std::string size = std::to_string(about.width_px) + " x " + std::to_string(about.height_px);
   require(width == about.width_px && height == about.height_px && most == 255,
@@ -152,10 +153,11 @@ class Segmenter {
       char score[16] = "null";
       if (segment.score >= 0) std::snprintf(score, sizeof score, "%.4f", static_cast<double>(segment.score));
       const std::uint32_t* box = segment.bbox;
-      rows += (rows.empty() ? "" : ", ") + std::string("{\"id\": ") + std::to_string(segment.id) + ", \"category_id\": " +
-              std::to_string(segment.category_id) + ", \"category\": " + quoted(category->name) + ", \"isthing\": " +
-              std::to_string(category->isthing) + ", \"score\": " + score + ", \"area_px\": " + std::to_string(segment.area_px) +
-              ", \"bbox\": [" + std::to_string(box[0]) + ", " + std::to_string(box[1]) + ", " + std::to_string(box[2]) + ", " +
+      rows += (rows.empty() ? "" : ", ") + std::string("{\"id\": ") + std::to_string(segment.id) +
+              ", \"category_id\": " + std::to_string(segment.category_id) +
+              ", \"category\": " + quoted(category->name) + ", \"isthing\": " + std::to_string(category->isthing) +
+              ", \"score\": " + score + ", \"area_px\": " + std::to_string(segment.area_px) + ", \"bbox\": [" +
+              std::to_string(box[0]) + ", " + std::to_string(box[1]) + ", " + std::to_string(box[2]) + ", " +
               std::to_string(box[3]) + "]}";
     }
     for (std::int32_t id : ids) {
@@ -168,8 +170,8 @@ class Segmenter {
     const std::string size = std::to_string(about_->width_px) + " " + std::to_string(about_->height_px);
     write_file(out + "/" + name + ".ids.pgm", "P5\n" + size + "\n65535\n", wide);
     write_file(out + "/" + name + ".classes.pgm", "P5\n" + size + "\n255\n", classes);
-    lines << "{\"picture\": \"" << name << "\", \"height_px\": " << about_->height_px << ", \"width_px\": " << about_->width_px
-          << ", \"segments\": [" << rows << "]}\n";
+    lines << "{\"picture\": \"" << name << "\", \"height_px\": " << about_->height_px
+          << ", \"width_px\": " << about_->width_px << ", \"segments\": [" << rows << "]}\n";
   }
 
   struct Close {

@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
   int32_t id; /* category_id, from 1 */
   const char *name;
-  int32_t isthing; /* 1: objects are separate segments. 0: stuff */
+  int32_t isthing;  /* 1: objects are separate segments. 0: stuff */
   uint8_t color[3]; /* RGB; 0 where the set has none */
 } v2e_category;
 
@@ -72,9 +72,10 @@ typedef struct {
   uint32_t bbox[4]; /* left, top, width and height in pixels, as in COCO */
 } v2e_segment;
 
-/* Check the engine in a folder, load it on the first GPU of CUDA_VISIBLE_DEVICES (or in the caller's current context),
- * and run it once. Up to `in_flight` batches, 1 to 16, may be submitted before a result is taken; 2 hides the copies.
- * Sets *engine also where it fails, so that v2e_error says why; NULL where the host has no memory. Close it always. */
+/* Check the engine in a folder, load it on the first GPU of CUDA_VISIBLE_DEVICES, in the caller's current context of it
+ * if there is one, and run it once. Up to `in_flight` batches, 1 to 16, may be submitted before a result is taken; with
+ * 2 the copies of one batch and the computation of another overlap. Sets *engine also where it fails, so that v2e_error
+ * says why; NULL where the host has no memory. Close it always. */
 V2E_API v2e_status v2e_open(const char *folder, uint32_t in_flight, v2e_engine **engine);
 
 /* Set *description to facts about an open engine. */

@@ -66,16 +66,28 @@ void open(v2e_engine& handle, const char* folder, std::uint32_t in_flight) {
   handle.layout = std::make_unique<v2e::Layout>(engine);
   handle.decoder = std::make_unique<v2e::Decoder>(engine, *handle.layout);
   for (const auto& [name, spec] : handle.layout->outputs)
-    handle.outputs.push_back(
-        {name.c_str(), spec.dtype.c_str(), static_cast<std::uint32_t>(spec.shape.size()), spec.shape.data(), spec.bytes});
+    handle.outputs.push_back({name.c_str(), spec.dtype.c_str(), static_cast<std::uint32_t>(spec.shape.size()),
+                              spec.shape.data(), spec.bytes});
   for (const v2e::Category& category : engine.categories)
-    handle.categories.push_back({category.id, category.name.c_str(), category.is_thing,
+    handle.categories.push_back({category.id,
+                                 category.name.c_str(),
+                                 category.is_thing,
                                  {category.color[0], category.color[1], category.color[2]}});
   const auto count = [](auto size) { return static_cast<std::uint32_t>(size); };
-  handle.description = {engine.mode, count(engine.batch_size), count(engine.height_px), count(engine.width_px),
-                        handle.layout->input_spec.bytes, in_flight, count(handle.outputs.size()), handle.outputs.data(),
-                        count(handle.categories.size()), handle.categories.data(), handle.decoder->max_segments(),
-                        engine.sha256.c_str(), handle.gpu.name.c_str(), handle.gpu.compute_capability.c_str(),
+  handle.description = {engine.mode,
+                        count(engine.batch_size),
+                        count(engine.height_px),
+                        count(engine.width_px),
+                        handle.layout->input_spec.bytes,
+                        in_flight,
+                        count(handle.outputs.size()),
+                        handle.outputs.data(),
+                        count(handle.categories.size()),
+                        handle.categories.data(),
+                        handle.decoder->max_segments(),
+                        engine.sha256.c_str(),
+                        handle.gpu.name.c_str(),
+                        handle.gpu.compute_capability.c_str(),
                         engine.compiled_for.c_str()};
   handle.runtime = std::make_unique<v2e::Runtime>(engine, *handle.layout, in_flight);
   engine.release();
@@ -121,8 +133,8 @@ v2e_status v2e_result(v2e_engine* engine, void* const* outputs) {
   });
 }
 
-v2e_status v2e_segments(v2e_engine* engine, const void* const* outputs, uint32_t frame, int32_t* ids, v2e_segment* segments,
-                        uint32_t* count) {
+v2e_status v2e_segments(v2e_engine* engine, const void* const* outputs, uint32_t frame, int32_t* ids,
+                        v2e_segment* segments, uint32_t* count) {
   return guarded(engine, [&] {
     opened(*engine);
     require(outputs, "outputs");

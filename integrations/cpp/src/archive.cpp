@@ -24,7 +24,8 @@ File::File(const std::string& path, std::uint64_t limit) {
   if (file.number < 0 || ::fstat(file.number, &about) != 0) throw Fault(std::strerror(errno));
   if (!S_ISREG(about.st_mode)) throw Fault("not a file");
   const auto size = static_cast<std::uint64_t>(about.st_size);
-  if (size > limit) throw Fault("it has " + std::to_string(size) + " bytes, at most " + std::to_string(limit) + " are read");
+  if (size > limit)
+    throw Fault("it has " + std::to_string(size) + " bytes, at most " + std::to_string(limit) + " are read");
   data_.reset(new char[size + 1]);  // not set to 0, which would touch it twice
   while (size_ < size) {
     const ssize_t got = ::read(file.number, data_.get() + size_, size - size_);
@@ -81,18 +82,21 @@ std::string sha256(std::string_view bytes) {
       0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
       0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
       0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-  std::uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                            0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   const auto block = [&](const unsigned char* data) {
     const auto turn = [](std::uint32_t x, int by) { return x >> by | x << (32 - by); };
     std::uint32_t w[64];
     for (int i = 0; i < 16; ++i)
-      w[i] = std::uint32_t{data[4 * i]} << 24 | std::uint32_t{data[4 * i + 1]} << 16 | std::uint32_t{data[4 * i + 2]} << 8 | data[4 * i + 3];
+      w[i] = std::uint32_t{data[4 * i]} << 24 | std::uint32_t{data[4 * i + 1]} << 16 |
+             std::uint32_t{data[4 * i + 2]} << 8 | data[4 * i + 3];
     for (int i = 16; i < 64; ++i)
       w[i] = w[i - 16] + (turn(w[i - 15], 7) ^ turn(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
              (turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ w[i - 2] >> 10);
     auto [a, b, c, d, e, f, g, h] = state;
     for (int i = 0; i < 64; ++i) {
-      const std::uint32_t first = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + kRounds[i] + w[i];
+      const std::uint32_t first =
+          h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + kRounds[i] + w[i];
       const std::uint32_t second = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
       h = g, g = f, f = e, e = d + first, d = c, c = b, b = a, a = first + second;
     }
@@ -106,7 +110,8 @@ std::string sha256(std::string_view bytes) {
   if (rest) std::memcpy(last, data + whole, rest);
   last[rest] = 0x80;
   const std::size_t size = rest < 56 ? 64 : 128;
-  for (std::size_t i = 0; i < 8; ++i) last[size - 1 - i] = static_cast<unsigned char>(std::uint64_t{bytes.size()} * 8 >> 8 * i);
+  for (std::size_t i = 0; i < 8; ++i)
+    last[size - 1 - i] = static_cast<unsigned char>(std::uint64_t{bytes.size()} * 8 >> 8 * i);
   for (std::size_t place = 0; place < size; place += 64) block(last + place);
   std::string text;
   for (std::uint32_t word : state)
@@ -135,11 +140,14 @@ Archive::Archive(std::string_view bytes) {
     for (char c : name)
       if (c < ' ' || c > '~') throw Fault("a file's name must be ASCII, found " + shown(name));
     const std::size_t size = number(bytes, place + 24, 4);
-    if (number(bytes, place + 10, 2) != 0 || number(bytes, place + 20, 4) != size || number(bytes, place + 8, 2) & ~0x800u)
+    if (number(bytes, place + 10, 2) != 0 || number(bytes, place + 20, 4) != size ||
+        number(bytes, place + 8, 2) & ~0x800u)
       throw Fault(shown(name) + " must be stored as it is");
     if (!signature(offset, "PK\3\4") || offset > start || start - offset < 30) throw Fault(shown(name) + " is damaged");
-    const std::size_t own_name = number(bytes, offset + 26, 2), data = offset + 30 + own_name + number(bytes, offset + 28, 2);
-    if (data > start || size > start - data || bytes.substr(offset + 30, own_name) != name) throw Fault(shown(name) + " is damaged");
+    const std::size_t own_name = number(bytes, offset + 26, 2),
+                      data = offset + 30 + own_name + number(bytes, offset + 28, 2);
+    if (data > start || size > start - data || bytes.substr(offset + 30, own_name) != name)
+      throw Fault(shown(name) + " is damaged");
     if (!members_.emplace(name, Member{bytes.substr(data, size), number(bytes, place + 16, 4)}).second)
       throw Fault(shown(name) + " must be the name of one file in the archive");
     place += entry;
@@ -150,7 +158,8 @@ Archive::Archive(std::string_view bytes) {
 std::string_view Archive::read(const std::string& name) const {
   const auto found = members_.find(name);
   if (found == members_.end()) throw Fault(shown(name) + " must be the name of one file in the archive");
-  if (crc32(found->second.content) != found->second.crc) throw Fault(name + " is damaged: its checksum is another one (CRC)");
+  if (crc32(found->second.content) != found->second.crc)
+    throw Fault(name + " is damaged: its checksum is another one (CRC)");
   return found->second.content;
 }
 

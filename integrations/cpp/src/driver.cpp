@@ -14,8 +14,8 @@ Driver load() {
   void* library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (!library) throw Failure(V2E_NO_GPU, kNone);
   Driver driver;
-#define V2E_LOAD(name, arguments)                                                                \
-  if (!(driver.name = reinterpret_cast<int(*) arguments>(::dlsym(library, #name))))              \
+#define V2E_LOAD(name, arguments)                                                   \
+  if (!(driver.name = reinterpret_cast<int(*) arguments>(::dlsym(library, #name)))) \
     throw Failure(V2E_CUDA, "libcuda.so.1 has no " #name "; install a driver of CUDA 12 or later");
   V2E_DRIVER_FUNCTIONS(V2E_LOAD)
 #undef V2E_LOAD

@@ -26,44 +26,45 @@ struct LaunchConfig {
 };
 
 // name, arguments
-#define V2E_DRIVER_FUNCTIONS(F)                                                                                       \
-  F(cuInit, (unsigned))                                                                                               \
-  F(cuDeviceGet, (int*, int))                                                                                         \
-  F(cuDeviceGetName, (char*, int, int))                                                                               \
-  F(cuDeviceGetAttribute, (int*, int, int))                                                                           \
-  F(cuDriverGetVersion, (int*))                                                                                       \
-  F(cuGetErrorString, (int, const char**))                                                                            \
-  F(cuCtxGetCurrent, (void**))                                                                                        \
-  F(cuCtxPushCurrent_v2, (void*))                                                                                     \
-  F(cuCtxPopCurrent_v2, (void**))                                                                                     \
-  F(cuDevicePrimaryCtxRetain, (void**, int))                                                                          \
-  F(cuDevicePrimaryCtxRelease_v2, (int))                                                                              \
-  F(cuMemAlloc_v2, (Address*, std::size_t))                                                                           \
-  F(cuMemFree_v2, (Address))                                                                                          \
-  F(cuMemAllocHost_v2, (void**, std::size_t))                                                                         \
-  F(cuMemFreeHost, (void*))                                                                                           \
-  F(cuStreamCreate, (void**, unsigned))                                                                               \
-  F(cuStreamSynchronize, (void*))                                                                                     \
-  F(cuStreamDestroy_v2, (void*))                                                                                      \
-  F(cuStreamWaitEvent, (void*, void*, unsigned))                                                                      \
-  F(cuStreamBeginCapture_v2, (void*, int))                                                                            \
-  F(cuStreamEndCapture, (void*, void**))                                                                              \
-  F(cuMemcpyHtoD_v2, (Address, const void*, std::size_t))                                                             \
-  F(cuMemcpyHtoDAsync_v2, (Address, const void*, std::size_t, void*))                                                 \
-  F(cuMemcpyDtoHAsync_v2, (void*, Address, std::size_t, void*))                                                       \
-  F(cuGraphInstantiateWithFlags, (void**, void*, unsigned long long))                                                 \
-  F(cuGraphLaunch, (void*, void*))                                                                                    \
-  F(cuGraphDestroy, (void*))                                                                                          \
-  F(cuGraphExecDestroy, (void*))                                                                                      \
-  F(cuEventCreate, (void**, unsigned))                                                                                \
-  F(cuEventRecord, (void*, void*))                                                                                    \
-  F(cuEventSynchronize, (void*))                                                                                      \
-  F(cuEventDestroy_v2, (void*))                                                                                       \
-  F(cuModuleLoadData, (void**, const void*))                                                                          \
-  F(cuModuleUnload, (void*))                                                                                          \
-  F(cuModuleGetFunction, (void**, void*, const char*))                                                                \
-  F(cuFuncSetAttribute, (void*, int, int))                                                                            \
-  F(cuLaunchKernel, (void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**))
+#define V2E_DRIVER_FUNCTIONS(F)                                       \
+  F(cuInit, (unsigned))                                               \
+  F(cuDeviceGet, (int*, int))                                         \
+  F(cuDeviceGetName, (char*, int, int))                               \
+  F(cuDeviceGetAttribute, (int*, int, int))                           \
+  F(cuDriverGetVersion, (int*))                                       \
+  F(cuGetErrorString, (int, const char**))                            \
+  F(cuCtxGetCurrent, (void**))                                        \
+  F(cuCtxPushCurrent_v2, (void*))                                     \
+  F(cuCtxPopCurrent_v2, (void**))                                     \
+  F(cuDevicePrimaryCtxRetain, (void**, int))                          \
+  F(cuDevicePrimaryCtxRelease_v2, (int))                              \
+  F(cuMemAlloc_v2, (Address*, std::size_t))                           \
+  F(cuMemFree_v2, (Address))                                          \
+  F(cuMemAllocHost_v2, (void**, std::size_t))                         \
+  F(cuMemFreeHost, (void*))                                           \
+  F(cuStreamCreate, (void**, unsigned))                               \
+  F(cuStreamSynchronize, (void*))                                     \
+  F(cuStreamDestroy_v2, (void*))                                      \
+  F(cuStreamWaitEvent, (void*, void*, unsigned))                      \
+  F(cuStreamBeginCapture_v2, (void*, int))                            \
+  F(cuStreamEndCapture, (void*, void**))                              \
+  F(cuMemcpyHtoD_v2, (Address, const void*, std::size_t))             \
+  F(cuMemcpyHtoDAsync_v2, (Address, const void*, std::size_t, void*)) \
+  F(cuMemcpyDtoHAsync_v2, (void*, Address, std::size_t, void*))       \
+  F(cuGraphInstantiateWithFlags, (void**, void*, unsigned long long)) \
+  F(cuGraphLaunch, (void*, void*))                                    \
+  F(cuGraphDestroy, (void*))                                          \
+  F(cuGraphExecDestroy, (void*))                                      \
+  F(cuEventCreate, (void**, unsigned))                                \
+  F(cuEventRecord, (void*, void*))                                    \
+  F(cuEventSynchronize, (void*))                                      \
+  F(cuEventDestroy_v2, (void*))                                       \
+  F(cuModuleLoadData, (void**, const void*))                          \
+  F(cuModuleUnload, (void*))                                          \
+  F(cuModuleGetFunction, (void**, void*, const char*))                \
+  F(cuFuncSetAttribute, (void*, int, int))                            \
+  F(cuLaunchKernel,                                                   \
+    (void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**))
 
 struct Driver {
 #define V2E_MEMBER(name, arguments) int(*name) arguments = nullptr;

@@ -34,8 +34,8 @@ std::vector<int> numbers(const std::string& what, const std::string& version) {
 }
 
 Spec parse_spec(const Value& content) {
-  static const std::map<std::string, std::int64_t> kSizes = {
-      {"bool", 1}, {"uint8", 1}, {"int8", 1}, {"int32", 4}, {"int64", 8}, {"float16", 2}, {"float32", 4}};
+  static const std::map<std::string, std::int64_t> kSizes = {{"bool", 1},  {"uint8", 1},   {"int8", 1},   {"int32", 4},
+                                                             {"int64", 8}, {"float16", 2}, {"float32", 4}};
   content.as_object("a tensor");
   Spec spec;
   spec.dtype = content.at("dtype").as_text("dtype");
@@ -92,7 +92,8 @@ Launch parse_launch(const Value& content, const std::map<char, std::size_t>& cou
     const std::string& name = item.as_text("arguments");
     const auto count = counts.find(name.empty() ? '\0' : name[0]);
     const std::string digits = name.empty() ? "" : name.substr(1);
-    const bool number = !digits.empty() && digits.size() < 7 && digits.find_first_not_of("0123456789") == std::string::npos &&
+    const bool number = !digits.empty() && digits.size() < 7 &&
+                        digits.find_first_not_of("0123456789") == std::string::npos &&
                         (digits == "0" || digits[0] != '0');
     if (count == counts.end() || !number || std::stoul(digits) >= count->second)
       throw Fault("arguments must be among the inputs, outputs and workspaces, found " + shown(name));
@@ -111,10 +112,12 @@ Kernel parse_kernel(const Value& step, const std::string& chosen) {
   plan.require_keys("a plan", {"code", "launches", "workspace_bytes"});
   kernel.code = plan.at("code").as_text("code");
   for (const Value& size : plan.at("workspace_bytes").as_list("workspace_bytes"))
-    kernel.workspace_bytes.push_back(static_cast<std::uint64_t>(size.as_integer("workspace_bytes", 1, kMaxTensorBytes)));
+    kernel.workspace_bytes.push_back(
+        static_cast<std::uint64_t>(size.as_integer("workspace_bytes", 1, kMaxTensorBytes)));
   const std::map<char, std::size_t> counts = {
       {'i', kernel.inputs.size()}, {'o', kernel.outputs.size()}, {'w', kernel.workspace_bytes.size()}};
-  for (const Value& entry : plan.at("launches").as_list("launches")) kernel.launches.push_back(parse_launch(entry, counts));
+  for (const Value& entry : plan.at("launches").as_list("launches"))
+    kernel.launches.push_back(parse_launch(entry, counts));
   if (kernel.launches.empty()) throw Fault("launches must be a list of launches");
   return kernel;
 }
@@ -177,7 +180,8 @@ void require_described(const Value& header, const Archive& archive, const std::v
     steps[i].require_keys(step, {"operator", "inputs", "outputs", "tensors", "plans"});
     const Kernel found = parse_tensors(steps[i]);
     const Kernel& call = wanted[i];
-    if (found.name != call.name || found.inputs != call.inputs || found.outputs != call.outputs || found.tensors != call.tensors)
+    if (found.name != call.name || found.inputs != call.inputs || found.outputs != call.outputs ||
+        found.tensors != call.tensors)
       throw Fault(step + " must be " + call.name + " of the manifest, found " + shown(found.name));
     for (const Value& plan : steps[i].at("plans").as_object("plans").items)
       named.insert(plan.as_object("a plan").at("code").as_text("code"));
@@ -189,7 +193,9 @@ void require_described(const Value& header, const Archive& archive, const std::v
 
 // Which of the compiled compute capabilities a GPU runs, or ptx, or "" where it runs none.
 std::string code_for(const std::string& capability, const std::vector<Value>& compiled) {
-  const auto is_tegra = [](const std::string& name) { return std::count(std::begin(kTegra), std::end(kTegra), name) > 0; };
+  const auto is_tegra = [](const std::string& name) {
+    return std::count(std::begin(kTegra), std::end(kTegra), name) > 0;
+  };
   const std::vector<int> wanted = numbers("the GPU's compute capability", capability);
   std::string best;
   std::vector<int> newest, fitting;
@@ -241,7 +247,8 @@ Engine::Engine(const std::string& folder) {
     if (deploy.at("graph").as_text("deploy.graph") != "fused") throw Fault("deploy.graph must be fused");
     const char* const modes[] = {"panoptic", "semantic", "instance"};
     const auto found = std::find(std::begin(modes), std::end(modes), mode_name);
-    if (found == std::end(modes)) throw Fault("deploy.mode must be panoptic, semantic or instance, found " + shown(mode_name));
+    if (found == std::end(modes))
+      throw Fault("deploy.mode must be panoptic, semantic or instance, found " + shown(mode_name));
     mode = static_cast<v2e_mode>(found - modes);
     batch_size = deploy.at("batch_size").as_integer("deploy.batch_size", 1, 65535);
     height_px = deploy.at("frame_height_px").as_integer("deploy.frame_height_px", 1, 65535);
@@ -260,7 +267,8 @@ Engine::Engine(const std::string& folder) {
     archive_ = std::make_unique<Archive>(file_->bytes());
     header_ = parse_header(*archive_);
   });
-  in_file(path, " is not of the graph in its manifest", kRebuild, [&] { require_described(header_, *archive_, wanted); });
+  in_file(path, " is not of the graph in its manifest", kRebuild,
+          [&] { require_described(header_, *archive_, wanted); });
 }
 
 void Engine::choose(const Gpu& gpu) {
@@ -271,7 +279,8 @@ void Engine::choose(const Gpu& gpu) {
       std::string list;
       for (const Value& item : compiled) list += (list.empty() ? "" : ", ") + item.text;
       throw Failure(V2E_FILE, path + " has code for compute capability " + list + ", found " + gpu.compute_capability +
-                                  " (" + gpu.name + "); name it in compute_capabilities of conf/target and build again");
+                                  " (" + gpu.name +
+                                  "); name it in compute_capabilities of conf/target and build again");
     }
     // A driver loads machine code of its own major version and older ones, and PTX of its own version and older ones.
     const std::string& cuda = header_.at("cuda").text;
@@ -279,9 +288,11 @@ void Engine::choose(const Gpu& gpu) {
     const std::size_t compared = compiled_for == kPtx ? 2 : 1;
     needed.resize(std::min(needed.size(), compared)), found.resize(std::min(found.size(), compared));
     if (needed > found)
-      throw Failure(V2E_FILE, path + " was compiled by CUDA " + cuda + " and needs a driver of CUDA " +
-                                  (compared == 2 ? cuda : std::to_string(needed[0])) + " or later, found CUDA " + gpu.cuda +
-                                  "; update the driver, or build for it with a smaller cuda_major in conf/target (docs/targets.md)");
+      throw Failure(
+          V2E_FILE,
+          path + " was compiled by CUDA " + cuda + " and needs a driver of CUDA " +
+              (compared == 2 ? cuda : std::to_string(needed[0])) + " or later, found CUDA " + gpu.cuda +
+              "; update the driver, or build for it with a smaller cuda_major in conf/target (docs/targets.md)");
     const std::vector<Value>& steps = header_.at("steps").items;
     if (steps.empty()) throw Fault("steps must be a list of steps");
     for (const Value& step : steps) {
@@ -303,7 +314,8 @@ void Engine::choose(const Gpu& gpu) {
       const Value& place = places.items[i];
       Constant constant{places.keys[i], parse_spec(place), 0};
       constant.offset = static_cast<std::uint64_t>(place.at("offset").as_integer("offset", 0, kMaxTensorBytes));
-      if (constant.offset % kAlignment || constant.offset > data.size() || constant.spec.bytes > data.size() - constant.offset)
+      if (constant.offset % kAlignment || constant.offset > data.size() ||
+          constant.spec.bytes > data.size() - constant.offset)
         throw Fault("the constant " + shown(constant.name) + " must lie in the bytes of " + kConstants);
       constants.push_back(std::move(constant));
     }

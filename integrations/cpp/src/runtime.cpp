@@ -53,7 +53,8 @@ bool supports_early_launches(const Gpu& gpu) {
 
 Layout::Layout(const Engine& engine) {
   const auto fail = [&](const std::string& what) {
-    throw Failure(V2E_FILE, engine.path + ": " + what + "; copy it again, or build it again by `make engines TARGET=...`");
+    throw Failure(V2E_FILE,
+                  engine.path + ": " + what + "; copy it again, or build it again by `make engines TARGET=...`");
   };
   std::map<std::string, Spec> known;
   std::map<std::string, std::pair<std::size_t, std::size_t>> used;  // the first and the last kernel of each tensor
@@ -139,8 +140,8 @@ struct Runtime::Slot {
 struct Runtime::Parts {
   const Driver& driver = Driver::get();
   bool early_launches = supports_early_launches(Gpu::first());
-  std::map<std::string, Owned<void*>> modules;                          // by the names of their code
-  std::map<std::pair<std::string, std::string>, void*> functions;       // of a module
+  std::map<std::string, Owned<void*>> modules;                     // by the names of their code
+  std::map<std::pair<std::string, std::string>, void*> functions;  // of a module
   Owned<Address> constants{driver.cuMemFree_v2}, block{driver.cuMemFree_v2};
   std::vector<Owned<void*>> streams;  // for the copies to the device, the computation, and the copies from the device
   std::vector<std::unique_ptr<Slot>> slots;
@@ -177,19 +178,21 @@ struct Runtime::Parts {
     for (Address& value : values) arguments.push_back(&value);
     const unsigned* size = launch.size;
     if (!early) {
-      V2E_CALL(cuLaunchKernel, function, size[0], size[1], size[2], size[3], size[4], size[5], launch.shared_bytes, stream,
-               arguments.data(), nullptr);
+      V2E_CALL(cuLaunchKernel, function, size[0], size[1], size[2], size[3], size[4], size[5], launch.shared_bytes,
+               stream, arguments.data(), nullptr);
       return;
     }
     LaunchAttribute attribute{kProgrammaticStreamSerialization, 0, 1, {}};
-    const LaunchConfig config{{size[0], size[1], size[2], size[3], size[4], size[5]}, launch.shared_bytes, stream, &attribute, 1};
+    const LaunchConfig config{
+        {size[0], size[1], size[2], size[3], size[4], size[5]}, launch.shared_bytes, stream, &attribute, 1};
     V2E_CALL(cuLaunchKernelEx, &config, function, arguments.data(), nullptr);
   }
 
   // Queue the work for a slot, with its copies where they have no streams of their own.
   void enqueue(const Engine& engine, const Layout& layout, const Slot& slot, void* stream, bool with_copies) {
     std::map<std::string, Address> addresses = {{layout.input, slot.input.device.get()}};
-    for (std::size_t i = 0; i < slot.outputs.size(); ++i) addresses[layout.outputs[i].first] = slot.outputs[i].device.get();
+    for (std::size_t i = 0; i < slot.outputs.size(); ++i)
+      addresses[layout.outputs[i].first] = slot.outputs[i].device.get();
     for (const Constant& constant : engine.constants) addresses[constant.name] = constants.get() + constant.offset;
     for (const auto& tensor : layout.shared) addresses[tensor.first] = block.get() + tensor.second;
     if (with_copies) slot.input.upload(stream);
@@ -207,7 +210,8 @@ struct Runtime::Parts {
           values.push_back(kind == 'w' ? workspaces[number]
                                        : addresses.at((kind == 'i' ? kernel.inputs : kernel.outputs)[number]));
         // The first launch of a batch waits for the copies before it.
-        launch(kernel.launches[k], function(kernel.code, kernel.launches[k]), values, stream, early_launches && (i || k));
+        launch(kernel.launches[k], function(kernel.code, kernel.launches[k]), values, stream,
+               early_launches && (i || k));
       }
     }
     if (with_copies)
@@ -271,11 +275,12 @@ void Runtime::submit(const std::uint8_t* frames, std::size_t bytes) {
   const std::lock_guard<std::mutex> lock(submitting_);
   Slot& slot = free_slot();
   if (bytes != slot.input.bytes)
-    throw Failure(V2E_INVALID, "this engine takes " + std::to_string(slot.input.bytes) + " bytes, found " + std::to_string(bytes) +
-                                   "; give it batch_size frames of height_px x width_px x 3");
+    throw Failure(V2E_INVALID, "this engine takes " + std::to_string(slot.input.bytes) + " bytes, found " +
+                                   std::to_string(bytes) + "; give it batch_size frames of height_px x width_px x 3");
   if (frames != slot.input.host.get()) std::memcpy(slot.input.host.get(), frames, bytes);
   const Context::Current current(context_);
-  void *copies_in = parts_->streams[0].get(), *computation = parts_->streams[1].get(), *copies_out = parts_->streams[2].get();
+  void *copies_in = parts_->streams[0].get(), *computation = parts_->streams[1].get(),
+       *copies_out = parts_->streams[2].get();
   const bool overlap = parts_->slots.size() > 1;
   if (overlap) {
     slot.input.upload(copies_in);

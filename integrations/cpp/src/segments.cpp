@@ -33,9 +33,12 @@ Decoder::Decoder(const Engine& engine, const Layout& layout)
   } else if (mode_ == V2E_INSTANCE) {
     want("mask_bits", {b, queries, h, (w + 7) / 8}, "uint8");
   }
-  bool fits = layout.input_spec == Spec{{b, h, w, 3}, "uint8"} && (mode_ != V2E_PANOPTIC || queries <= 255) && queries < 65535;
+  bool fits =
+      layout.input_spec == Spec{{b, h, w, 3}, "uint8"} && (mode_ != V2E_PANOPTIC || queries <= 255) && queries < 65535;
   for (const auto& output : wanted) fits = fits && std::count(layout.outputs.begin(), layout.outputs.end(), output);
-  if (!fits) throw Failure(V2E_FILE, engine.path + ": input and outputs must be those of deploy in engine.json (docs/outputs.md)");
+  if (!fits)
+    throw Failure(V2E_FILE,
+                  engine.path + ": input and outputs must be those of deploy in engine.json (docs/outputs.md)");
   queries_ = static_cast<std::size_t>(queries);
   max_segments_ = mode_ == V2E_SEMANTIC ? 255 : static_cast<std::uint32_t>(queries);
 }
@@ -47,9 +50,11 @@ const T* Decoder::output(const void* const* outputs, const char* name, std::size
   return reinterpret_cast<const T*>(static_cast<const char*>(outputs[i]) + frame * frame_bytes_[i].second);
 }
 
-std::uint32_t Decoder::decode(const void* const* outputs, std::size_t frame, std::int32_t* ids, v2e_segment* segments) const {
+std::uint32_t Decoder::decode(const void* const* outputs, std::size_t frame, std::int32_t* ids,
+                              v2e_segment* segments) const {
   if (frame >= batch_size_)
-    throw Failure(V2E_INVALID, "frame must be below " + std::to_string(batch_size_) + ", found " + std::to_string(frame));
+    throw Failure(V2E_INVALID,
+                  "frame must be below " + std::to_string(batch_size_) + ", found " + std::to_string(frame));
   const std::size_t pixels = height_ * width_;
   std::vector<v2e_segment> found(max_segments_ + std::size_t{1});  // by id
   const auto add = [&](std::size_t id, std::int32_t category_id, float score) {
