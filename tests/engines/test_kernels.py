@@ -604,6 +604,7 @@ def spoil(key: str, value: object) -> Callable[[dict[str, Any]], object]:
         (spoil("inputs", ["value", 3]), "step 1: inputs must be a list of names, found"),
         (spoil("launches", []), "step 1: launches must be a list of launches"),
         (spoil("workspace_bytes", [-1]), "step 1: workspace_bytes must be a list of positive integers"),
+        (spoil("workspace_bytes", [2**64 + 256]), "step 1: workspace_bytes must be a list of positive integers up to"),
         (spoil("function", "a b"), "step 1: function must be a name, found 'a b'"),
         (spoil("grid", [1, 70000, 1]), r"step 1: grid must be 1 to \[2147483647, 65535, 65535\], found"),
         (spoil("block", [64, 64, 1]), "step 1: block must have at most 1024 threads"),
@@ -728,6 +729,12 @@ def test_an_archive_with_other_bytes_or_cut_short_is_refused(built: Path, tmp_pa
         ) as caught:
             bundle.read(spoiled, a_gpu("8.6"))
         assert "\n" not in str(caught.value)
+    # Each place in the list of files is one too far on, and the first is before the beginning.
+    spoiled.write_bytes(whole[1:])
+    with pytest.raises(RuntimeError, match=r"spoiled\.cuda is not a whole engine .*; copy it again"):
+        bundle.read(spoiled, a_gpu("8.6"))
+    with pytest.raises(FileNotFoundError):
+        bundle.read(tmp_path / "nowhere.cuda", a_gpu("8.6"))
     with zipfile.ZipFile(spoiled, "w") as archive:
         archive.writestr("other", b"")
     with pytest.raises(RuntimeError, match=r"'engine.json' must be the name of one file"):

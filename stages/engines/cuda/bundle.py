@@ -163,7 +163,10 @@ def _opened(engine: Path, expected: str) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(engine) as archive:
             _require_stored(archive)
             yield archive
-    except (*_DAMAGE, RecursionError) as error:
+    except (*_DAMAGE, RecursionError, OSError) as error:
+        # A place before the file's beginning is an OSError without a name; a file that is missing has one.
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise RuntimeError(f"{engine} is not {expected}: {error}; {REBUILD}") from error
 
 
@@ -276,8 +279,11 @@ def _parse_plan(content: object, inputs: int, outputs: int) -> KernelPlan:
     code, launches, sizes = content["code"], content["launches"], content["workspace_bytes"]
     if not isinstance(code, str):
         raise ValueError(f"code must be the name of a file in the archive, found {code!r}")
-    if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
-        raise ValueError(f"workspace_bytes must be a list of positive integers, found {sizes!r}")
+    # Beyond 64 bits ctypes would hand the driver the rest alone, and kernels would write behind what it allocates.
+    if not isinstance(sizes, list) or not all(type(n) is int and 0 < n <= steps.MAX_TENSOR_BYTES for n in sizes):
+        raise ValueError(
+            f"workspace_bytes must be a list of positive integers up to {steps.MAX_TENSOR_BYTES}, found {sizes!r}"
+        )
     if not isinstance(launches, list) or not launches:
         raise ValueError(f"launches must be a list of launches, found {launches!r}")
     counts = {"i": inputs, "o": outputs, "w": len(sizes)}
