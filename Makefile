@@ -23,6 +23,8 @@ LAUNCHER = dvc
 TARGET ?=
 ENGINE ?= data/engines/cpu
 TOPIC ?= /camera/image_raw
+MODEL_REPOSITORY ?=
+BACKEND ?= python
 SOURCE ?= data/raw/sample/validation/images
 SRC ?=
 ARGS ?=
@@ -37,7 +39,7 @@ ALLOWED_SIGNERS ?=
 # Commands read these values from the environment. They are never part of a command's text, so they may hold any
 # character, and $ stays $. Only ARGS is a piece of a command, in the shell's syntax.
 VALUES := PROFILE TARGET ENGINE TOPIC SOURCE OUT SRC NAME VERSION GRID STAGE LAUNCHER FILE BASE JOBS DEVICE_PYTHON PARAMS EXTRAS URL \
-	SIGNING_KEY ALLOWED_SIGNERS
+	SIGNING_KEY ALLOWED_SIGNERS MODEL_REPOSITORY BACKEND
 # Only if it is given: `OVERRIDES=` drops the overrides that params.yaml records.
 VALUES += $(if $(filter undefined,$(origin OVERRIDES)),,OVERRIDES)
 $(foreach value,$(VALUES),$(eval override $(value) := $$(value $(value))))
@@ -125,6 +127,16 @@ cpp: ## Build the C++ library that runs engines on GPUs, and its example, in out
 	@command -v cmake > /dev/null || { echo "error: cmake not found; install it and a C++17 compiler (apt install cmake g++)" >&2; exit 1; }
 	@cmake -S integrations/cpp -B "$${OUT:-outputs/cpp}" -DCMAKE_BUILD_TYPE=Release $(ARGS)
 	@cmake --build "$${OUT:-outputs/cpp}" --parallel
+
+.PHONY: triton
+triton: env ## Write an engine as a model of Triton [MODEL_REPOSITORY=folder ENGINE=folder BACKEND=python|onnxruntime|tensorrt NAME=...]
+	@test -n "$$MODEL_REPOSITORY" || { echo "error: name a folder, such as make triton MODEL_REPOSITORY=outputs/models" >&2; exit 1; }
+	@python -m stages.commands.triton --repository="$$MODEL_REPOSITORY" --engine="$$ENGINE" --backend="$$BACKEND" --name="$$NAME"
+
+.PHONY: triton-serve
+triton-serve: env ## Serve models of the Python backend on this machine by the Triton server of PyPI [MODEL_REPOSITORY=folder]
+	@test -n "$$MODEL_REPOSITORY" || { echo "error: name a folder, such as make triton-serve MODEL_REPOSITORY=outputs/models" >&2; exit 1; }
+	@scripts/triton $(ARGS)
 
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]

@@ -9,6 +9,7 @@ is `make import-results` with the file that the machine writes.
 import os
 import shlex
 import tarfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,10 +54,14 @@ def pictures(coco: Path = results.COCO) -> list[Path]:
 
 def contents(engine_or_graph: Path) -> list[Path]:
     """Return the files of a kit that are here too, sorted, by their paths from the current folder."""
-    folders = [*map(Path, CODE), engine_or_graph, results.COCO, results.PREDICTIONS]
-    found = [path for top in folders for path in (sorted(top.rglob("*")) if top.is_dir() else [top])]
-    kept = [p for p in found if p.is_file() and "__pycache__" not in p.parts and not p.name.endswith(("~", ".swp"))]
-    return sorted({*kept, *pictures()})
+    tops = [*map(Path, CODE), engine_or_graph, results.COCO, results.PREDICTIONS]
+    return sorted({*below(tops), *pictures()})
+
+
+def below(tops: Iterable[Path]) -> list[Path]:
+    """Return the files among `tops` and below the folders among them, without those that Python and editors leave."""
+    found = [path for top in tops for path in (sorted(top.rglob("*")) if top.is_dir() else [top])]
+    return [p for p in found if p.is_file() and "__pycache__" not in p.parts and not p.name.endswith(("~", ".swp"))]
 
 
 def builds_here(name: str, target: config.Target) -> bool:
