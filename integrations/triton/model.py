@@ -30,14 +30,31 @@ from stages.releases import received  # noqa: E402
 INPUT, IDS, LIST = "frame", "segment_ids", "segments"
 
 
+def require_numpy() -> None:
+    """Raise RuntimeError where the backend reads NumPy's arrays as empty, as that of Triton 2.51 does with NumPy 2."""
+    array = np.arange(1, 5, dtype=np.int32)
+    seen = pb_utils.Tensor.from_dlpack("probe", pb_utils.Tensor("probe", array).to_dlpack()).as_numpy()
+    if not np.array_equal(seen, array):
+        raise RuntimeError(
+            f"this Triton's Python backend can't read arrays of NumPy {np.__version__}, and answers would be empty; "
+            "install numpy<2 and opencv-python-headless<5 for the server's Python"
+        )
+
+
 class TritonPythonModel:
     """One instance of the model, in a process of its own."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine. Raises as received.check_engine, manifest.target_of and loading.load do."""
-        if args["model_instance_kind"] == "GPU" and int(args["model_instance_device_id"]):
+        """Load the engine.
+
+        Raises RuntimeError where the backend does not fit NumPy, ValueError for an instance on another GPU than the
+        first, and as received.check_engine, manifest.target_of and loading.load do.
+        """
+        require_numpy()
+        gpu = args["model_instance_device_id"]
+        if args["model_instance_kind"] == "GPU" and int(gpu):
             raise ValueError(
-                f"{args['model_name']}: an instance on GPU {args['model_instance_device_id']}, expected gpus: [ 0 ]: an "
+                f"{args['model_name']}: an instance on GPU {gpu}, expected gpus: [ 0 ] in config.pbtxt: an "
                 "engine runs on the first GPU of its process; start a server for each GPU, with CUDA_VISIBLE_DEVICES"
             )
         folder = HERE / "engine"

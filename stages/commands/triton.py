@@ -25,7 +25,7 @@ from stages import config
 from stages.commands import kit, results
 from stages.config import rules
 from stages.engines import build_record, loading, manifest
-from stages.foundation import command_line, files
+from stages.foundation import command_line, files, ownership
 from stages.inference import description, frames
 from stages.inference.description import Description
 from stages.inference.steps import KernelCall, TensorSpec
@@ -91,8 +91,8 @@ def build(repository: Path, engine: Path, backend: Backend, name: str) -> str:
     if not rules.is_name(name):
         raise ValueError(f"NAME={name}: expected {rules.name_rule()}, as it is the model's folder and part of its URL")
     model = repository / name
+    forget_bytecode(model)
     with files.atomic_write(model, recorded=True) as draft:
-        forget_bytecode(model)
         draft.mkdir()
         (draft / "config.pbtxt").write_text(config_text, encoding="utf-8")
         for place, source in content.items():
@@ -110,9 +110,10 @@ def python_files(engine: Path) -> dict[str, Path]:
 
 
 def forget_bytecode(model: Path) -> None:
-    """Delete the bytecode of model.py that Triton's Python left beside it: it would count as a file of others."""
-    for path in (model / "1/__pycache__").glob("model.*.pyc"):
-        path.unlink()
+    """Delete the bytecode that Triton's Python left beside a model.py of ours: it would count as a file of others."""
+    if (model / "1/model.py").exists() and ownership.Record(model).owns("1/model.py"):
+        for path in (model / "1/__pycache__").glob("model.*.pyc"):
+            path.unlink()
 
 
 def described_graph(folder: Path) -> Description:
