@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -219,13 +218,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory, engines: dict[int, Path
     return found
 
 
-def start(repository: Path, environment: dict[str, str], log: Path, **more: str) -> tuple[subprocess.Popen[bytes], int]:
+def start(repository: Path, environment: dict[str, str], log: Path) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server on a free port; return it and the port. A first start installs it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [REPO / "scripts/triton", f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"]
-    variables = environment | {"MODEL_REPOSITORY": str(repository)} | more
+    variables = environment | {"MODEL_REPOSITORY": str(repository)}
     with log.open("wb") as out:
         return subprocess.Popen(command, env=variables, stdout=out, stderr=subprocess.STDOUT), port
 
@@ -399,7 +398,6 @@ def test_a_served_model_is_written_again(repository: Path, engines: dict[int, Pa
 
 
 PARSE = """
-import sys
 from pathlib import Path
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
@@ -441,12 +439,16 @@ def test_a_backend_that_reads_arrays_as_empty_is_refused(
     repository: Path, port: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """The backend of Triton 2.51 gives empty answers with NumPy 2, and says nothing."""
+    newer = tmp_path / "newer"
+    shutil.copytree(environment["TRITON_ENVIRONMENT"], newer, symlinks=True, copy_function=os.link)
     uv = shutil.which("uv") or str(REPO / ".tools/bin/uv")
-    target = ["--target", str(tmp_path / "newer"), "--python", sys.executable]
-    subprocess.run([uv, "pip", "install", "--quiet", *target, "numpy==2.2.6"], check=True)
-    server, _ = start(repository, environment, tmp_path / "log", PYTHONPATH=str(tmp_path / "newer"))
-    assert server.wait(DEADLINE_S) != 0
-    assert (
-        "can't read arrays of NumPy 2.2.6, and answers would be empty; install numpy<2"
-        in (tmp_path / "log").read_text()
-    )
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", newer / "bin/python", "numpy==2.2.6"], check=True)
+    log = tmp_path / "log"
+    server, _ = start(repository, environment | {"TRITON_ENVIRONMENT": str(newer)}, log)
+    try:
+        assert server.wait(DEADLINE_S) != 0
+    finally:
+        server.terminate()
+        server.wait()
+    wanted = "can't read arrays of NumPy 2.2.6, and answers would be empty; install numpy<2"
+    assert wanted in log.read_text()
