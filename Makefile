@@ -138,6 +138,18 @@ triton-serve: env ## Serve models of the Python backend on this machine by the T
 	@test -n "$$MODEL_REPOSITORY" || { echo "error: name a folder, such as make triton-serve MODEL_REPOSITORY=outputs/models" >&2; exit 1; }
 	@scripts/triton $(ARGS)
 
+.PHONY: deepstream
+deepstream: env ## Write a graph with the configuration of DeepStream's nvinfer [ENGINE=data/onnx/onnx/fp32 OUT=folder]
+	@test -n "$$OUT" || { echo "error: name a folder, such as make deepstream ENGINE=data/onnx/onnx/fp32 OUT=outputs/deepstream" >&2; exit 1; }
+	@python -m stages.commands.deepstream --graph="$$ENGINE" --out="$$OUT"
+
+.PHONY: tao-deploy
+tao-deploy: env ## Evaluate a TensorRT engine of deploy.graph tao by NVIDIA's TAO Deploy, on a GPU [ENGINE=folder OUT=folder SOURCE=folder]
+	@test -n "$$OUT" || { echo "error: name a folder, such as make tao-deploy ENGINE=data/engines/h100 OUT=outputs/tao_deploy" >&2; exit 1; }
+	@python -m stages.commands.tao_deploy --engine="$$ENGINE" --coco data/coco/val --label-map data/coco/label_map.json \
+		--source="$$SOURCE" --out="$$OUT"
+	@scripts/tao_deploy "$$OUT/spec.yaml"
+
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
 	@test -n "$$OUT" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }

@@ -47,6 +47,7 @@ def arguments(folder: Path, *words: str, **env: str) -> list[str]:
         ("hugging-face", ("OUT",), ("out",)),
         ("get", ("URL", "VERSION", "NAME", "OUT"), ("url", "version", "name", "out")),
         ("sbom", ("OUT",), ("out",)),
+        ("deepstream", ("ENGINE", "OUT"), ("graph", "out")),
         ("triton", ("MODEL_REPOSITORY", "ENGINE", "BACKEND", "NAME"), ("repository", "engine", "backend", "name")),
     ],
 )
