@@ -150,6 +150,10 @@ tao-deploy: env ## Evaluate a TensorRT engine of deploy.graph tao by NVIDIA's TA
 		--source="$$SOURCE" --out="$$OUT"
 	@scripts/tao_deploy "$$OUT/spec.yaml"
 
+.PHONY: demo
+demo: env ## Try the engines that run here in a browser: drop a picture or a video [ARGS='--port 7860']
+	@scripts/demo $(ARGS)
+
 .PHONY: infer
 infer: env ## Run the checkpoint on pictures: overlays, COCO panoptic and results JSON, label PNGs [SOURCE=... OUT=folder]
 	@test -n "$$OUT" || { echo "error: name a folder, such as make infer OUT=outputs/infer" >&2; exit 1; }
