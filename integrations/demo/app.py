@@ -119,12 +119,21 @@ def page(engines: Engines, names: list[str]) -> Any:
             upload = gradio.File(label="A picture or a video", type="filepath")
             engine = gradio.Dropdown(names, value=names[0], label="Engine")
         line = gradio.Textbox(label="Result", value="Drop a picture or a video.", interactive=False)
-        picture = gradio.Image(label="Overlay and legend", format="png", interactive=False)
-        video = gradio.Video(label="Overlay and legend of a video", interactive=False, autoplay=True)
+        # Without Gradio's button that shares a picture by another service.
+        picture = gradio.Image(
+            label="Overlay and legend", format="png", buttons=["download", "fullscreen"], interactive=False
+        )
+        video = gradio.Video(label="Overlay and legend", interactive=False, autoplay=True, visible=False)
         table = gradio.Dataframe(headers=COLUMNS, label="Segments", interactive=False)
+
+        def answer(name: str, uploaded: str | None) -> tuple[Any, ...]:
+            told, drawn, played, rows = engines.show(name, uploaded)
+            shown = played is None
+            return told, gradio.update(value=drawn, visible=shown), gradio.update(value=played, visible=not shown), rows
+
         # One after another: an engine works on one batch at a time.
         gradio.on(
-            [upload.change, engine.change], engines.show, [engine, upload], [line, picture, video, table],
+            [upload.change, engine.change], answer, [engine, upload], [line, picture, video, table],
             concurrency_limit=1,
         )  # fmt: skip
     return blocks
