@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -240,7 +241,6 @@ def ready(port: int) -> bool:
 def port(repository: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of a running server, which must end cleanly after all the tests that use it."""
     log = tmp_path_factory.mktemp("log") / "server.log"
-    before = {*Path("/tmp").glob("vistas2engine_triton.*")}
     server, port = start(repository, environment, log)
     end = time.monotonic() + 5 * DEADLINE_S
     while not ready(port):
@@ -250,7 +250,8 @@ def port(repository: Path, environment: dict[str, str], tmp_path_factory: pytest
     yield port
     server.send_signal(signal.SIGTERM)
     assert server.wait(DEADLINE_S) == 0, log.read_text()
-    assert {*Path("/tmp").glob("vistas2engine_triton.*")} <= before
+    (links,) = {*re.findall(r"/tmp/vistas2engine_triton\.\w+", log.read_text())}
+    assert not Path(links).exists()
 
 
 @pytest.fixture
@@ -432,6 +433,31 @@ def test_tritons_own_reader_takes_the_configurations(
     assert plan_model["instanceGroup"] == [{"kind": "KIND_GPU", "count": 1}]
     assert gpu["instanceGroup"] == [{"kind": "KIND_GPU", "count": 1, "gpus": [0]}]
     assert "dynamicBatching" not in gpu
+
+
+@pytest.mark.slow
+def test_a_server_without_gpu_and_other_backends_lacks_nothing_else(
+    engines: dict[int, Path], plan: Path, port: int, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """It checks a model's configuration before it looks for the backend."""
+    for name, which, backend in (("graph", engines[1].parent / "graph", ONNX), ("plan", plan, TENSORRT)):
+        triton.build(tmp_path / "models", which, backend, name)
+    triton.build(tmp_path / "models", plan, PYTHON, "gpu")
+    server, _ = start(tmp_path / "models", environment, tmp_path / "log")
+    try:
+        assert server.wait(DEADLINE_S) != 0
+    finally:
+        server.terminate()
+        server.wait()
+    said = {
+        name: re.findall(
+            rf"failed to load '{name}' version 1: Invalid argument: (.*)\"", (tmp_path / "log").read_text()
+        )
+        for name in ("graph", "plan", "gpu")
+    }
+    assert ["unable to find backend library for backend 'onnxruntime'" in line for line in said["graph"]] == [True]
+    assert ["unable to find backend library for backend 'tensorrt'" in line for line in said["plan"]] == [True]
+    assert ["unsupported gpu id 0. GPUs with at least" in line for line in said["gpu"]] == [True]
 
 
 @pytest.mark.slow
