@@ -399,6 +399,7 @@ def test_a_served_model_is_written_again(repository: Path, engines: dict[int, Pa
 
 
 PARSE = """
+import sys
 from pathlib import Path
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
