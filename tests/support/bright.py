@@ -52,9 +52,7 @@ def picture(bright_columns: int) -> np.ndarray:
     return rgb
 
 
-def build(
-    folder: Path, target: config.Target, mode: config.Mode = config.Mode.panoptic, batch: int = 1
-) -> Path:
+def build(folder: Path, target: config.Target, mode: config.Mode = config.Mode.panoptic, batch: int = 1) -> Path:
     """Build its engine `cpu` in a new folder below `folder`, and its graph in `graph`.
 
     Only for the mode panoptic can it run.
