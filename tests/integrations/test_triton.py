@@ -199,6 +199,15 @@ def test_the_model_is_written_for_the_pythons_of_tritons_containers() -> None:
     ast.parse((FOLDER / "model.py").read_text(), feature_version=(3, 10))
 
 
+def test_a_repository_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    """It is seen before anything is installed."""
+    variables = os.environ | {"MODEL_REPOSITORY": str(tmp_path / "none"), "TRITON_ENVIRONMENT": str(tmp_path / "env")}
+    done = subprocess.run([REPO / "scripts/triton"], env=variables, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("error: MODEL_REPOSITORY: ")) == (1, True)
+    assert not (tmp_path / "env").exists()
+
+
 # A real server.
 
 
