@@ -216,8 +216,8 @@ def test_a_prediction_is_not_counted_if_more_than_half_of_it_is_void(void: int, 
 def test_of_several_crowds_panopticapi_takes_the_last(last_only: bool, fp: int) -> None:
     segments = [segment(4, 1, iscrowd=1), segment(5, 1, iscrowd=1), segment(6, 1, iscrowd=1), segment(7, 3)]
     result = PanopticQuality(last_crowd_only=last_only)
-    # 7 of 10 pixels lie on crowds, 3 on the last of them, and 4 on the last two.
-    result.add(strip((4, 3), (5, 1), (6, 3), (7, 3)), segments, strip((9, 10)), {9: 1})
+    # 8 of 10 pixels lie on crowds, 2 on the last of them, and 6 on the last two.
+    result.add(strip((4, 2), (5, 4), (6, 2), (7, 2)), segments, strip((9, 10)), {9: 1})
     assert counts(result, 1) == (0, fp, 0)
     last = PanopticQuality(last_crowd_only=True)
     last.add(strip((4, 2), (5, 2), (6, 6)), segments, strip((9, 10)), {9: 1})

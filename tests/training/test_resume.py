@@ -246,7 +246,8 @@ def test_the_best_is_the_newest_whole_one_of_an_epoch_that_is_done(tmp_path: Pat
     paths = []
     for number in (1, 2, 3):
         made = epoch_checkpoint(tmp_path, number)
-        paths.append(made.rename(tmp_path / f"model_best_{number}.pth"))
+        # Their names, which have the epoch without leading zeros, are in another order than their times.
+        paths.append(made.rename(tmp_path / f"model_best_{9 - number}.pth"))
         os.utime(paths[-1], (number, number))
     assert resume.best(tmp_path, resume.Progress(rows, None)) == paths[1]
     paths[1].write_bytes(b"")
