@@ -73,7 +73,7 @@ class Running:
         outer = {k: v for k, v in os.environ.items() if k not in OUTER_MAKE and not k.startswith("DVC_")}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(REPO / ".tools/bin")])
         full = {**outer, "PATH": path, "PYTHONPATH": str(cwd), **env, MARK: self.mark}
-        self.start = time.monotonic()
+        self.start, self.start_time = time.monotonic(), time.time()
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 shlex.split(command), cwd=cwd, env=full, stdout=log, stderr=log, start_new_session=True

@@ -83,6 +83,8 @@ def _finish(
     ended = running.end()
     name = signal.Signals(number).name
     faults = [f"left running: {each}" for each in ended.left]
+    # A signal that comes when the outputs stand, and Python is being shut down, changes nothing any more.
+    sent = sent and not _finished(ground, subject, workspace, running, ended)
     faults += _status_faults(subject, command, ended, number, sent)
     faults += [f"after the signal: {each}" for each in ground.faults(workspace, subject, may_lack=True)]
     again = run(command, workspace)
@@ -92,8 +94,15 @@ def _finish(
     faults += [f"again: {each}" for each in ground.faults(workspace, subject)]
     faults += [f"again: {each} is left" for each in leftovers(workspace)]
     faults += wrong_objects(workspace)
-    words = "had ended before" if not sent else "ended as asked, whole" if not ended.status else "ended by the signal"
+    words = "had finished" if not sent else "ended as asked, whole" if not ended.status else "ended by the signal"
     row.add(words, [f"{name}: {fault}" for fault in faults])
+
+
+def _finished(ground: Ground, subject: Subject, workspace: Path, running: Running, ended: Ended) -> bool:
+    """Return whether a command put its outputs in place, all of them, and said that it succeeded."""
+    places = [workspace / out for out in subject.outs]
+    new = all(place.exists() and place.stat().st_ctime >= running.start_time for place in places)
+    return not ended.status and new and not ground.faults(workspace, subject)
 
 
 def _status_faults(subject: Subject, command: str, ended: Ended, number: int, sent: bool) -> list[str]:
