@@ -1,5 +1,6 @@
 """summary: print where the results are, and their key figures, as a small table. The last step of `make all`."""
 
+import math
 from pathlib import Path
 
 from stages import config
@@ -27,7 +28,7 @@ def text(data: Path, cfg: config.Config) -> str:
     variants = ", ".join(variant.value for variant in deploy.variants)
     frames = f"frames {deploy.frame_width_px} x {deploy.frame_height_px}, batch {deploy.batch_size}"
     rows.append(("graph", f"{deploy.graph.value}, {deploy.mode.value}, {frames}: {variants}"))
-    rows += [(f"engine {name}", engine(state)) for name, state in states.items()]
+    rows += [(f"engine {name}", engine(state, name in cfg.runnable)) for name, state in states.items()]
     rows.append(("report", str(data / "report" / "index.html")))
     rows.append(("graphs", str(data / "onnx")))
     rows.append(("engines", str(data / "engines")))
@@ -35,8 +36,11 @@ def text(data: Path, cfg: config.Config) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-def engine(state: targets.TargetState) -> str:
-    """Return a target's engine and its figures in words; figures of another engine are left out."""
+def engine(state: targets.TargetState, runnable: bool) -> str:
+    """Return a target's engine and its figures in words; figures of another engine are left out.
+
+    `runnable` says whether the profile measures the target here.
+    """
     built = state.engine
     if built is None:
         return "not built"
@@ -44,13 +48,16 @@ def engine(state: targets.TargetState) -> str:
     if state.reason:
         words.append(f"stale ({state.reason})")
     if state.verified:
-        words.append(f"{state.verified['pixel_agreement_pct']:.3f} % of pixels agree")
+        # Rounded down: 99.99995 % must not pass for all of them.
+        words.append(f"{math.floor(1e4 * state.verified['pixel_agreement_pct']) / 1e4:g} % of pixels agree")
     if state.timed:
         words.append(f"{state.timed['engine']['end_to_end']['hz']:.1f} Hz end to end on {state.timed['host']['name']}")
         if "speedup_end_to_end" in state.timed:
             words.append(f"{state.timed['speedup_end_to_end']:.2f} x PyTorch eager")
     if not (state.verified or state.timed):
-        words.append("no figures of this engine")
+        words.append(
+            "no figures of this engine" if runnable else "measured on a machine of its target (docs/targets.md)"
+        )
     return ", ".join(words)
 
 
