@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from stages import config
 from stages.coco import panoptic
-from stages.foundation import command_line, files, json_shapes, picture_files
+from stages.foundation import command_line, files, json_shapes, picture_files, signals
 from stages.inference import description, frames
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def trace(tao: "nn.Module", variant: config.Variant, num_things: int, cfg: confi
     else:
         example = torch.zeros(cfg.batch_size, *frames.frame_size(cfg), 3, dtype=torch.uint8)
     file = io.BytesIO()
-    with torch.inference_mode(), warnings.catch_warnings():
+    # A signal's exception would pass through PyTorch's C++ code, which calls the network, and abort the process.
+    with signals.deferred(), torch.inference_mode(), warnings.catch_warnings():
         # The tracer warns about each shape that it makes a constant. Here all shapes are meant to be constants.
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -118,6 +119,7 @@ def trace(tao: "nn.Module", variant: config.Variant, num_things: int, cfg: confi
             custom_opsets=deformable.CUSTOM_OPSETS.get(variant),
             dynamo=False,
         )
+    signals.stop_if_received()
     model = onnx.load_from_string(file.getvalue())
     passes.float64_to_float32(model.graph)
     return model

@@ -1,6 +1,9 @@
 """The deployed graph against TAO's own network and post-processing, with random weights."""
 
 import copy
+import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -222,3 +225,27 @@ def test_description_vouches_for_its_file(tmp_path: Path) -> None:
     (tmp_path / description.ONNX).unlink()
     with pytest.raises(RuntimeError, match=r"graph\.onnx not found"):
         description.read(tmp_path)
+
+
+def test_ctrl_c_while_the_network_is_traced_ends_as_it_does_elsewhere() -> None:
+    """PyTorch's C++ code calls the network, and can't pass on Python's exceptions everywhere."""
+    code = """
+import os, signal, torch
+from stages import config, export
+from stages.foundation import command_line
+from stages.network import network
+class Net(torch.nn.Module):
+    input_name, output_names = "frame", ("out",)
+    def forward(self, frame):
+        os.kill(os.getpid(), signal.SIGINT)
+        print("no exception here")
+        return frame + 1
+def main():
+    cfg = config.Deploy()
+    network.GRAPHS[cfg.graph] = lambda *_: Net()
+    export.trace(None, config.Variant.onnx, 1, cfg)
+command_line.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    assert "no exception here" in done.stdout
