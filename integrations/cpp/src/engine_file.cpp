@@ -1,7 +1,6 @@
 #include "engine_file.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <set>
 
 namespace v2e {
@@ -244,7 +243,8 @@ Engine::Engine(const std::string& folder) {
     const Value& graph = content.at("graph").as_object("graph");
     const Value& deploy = graph.at("deploy").as_object("graph.deploy");
     const std::string& mode_name = deploy.at("mode").as_text("deploy.mode");
-    if (deploy.at("graph").as_text("deploy.graph") != "fused") throw Fault("deploy.graph must be fused");
+    if (const std::string& kind = deploy.at("graph").as_text("deploy.graph"); kind != "fused")
+      throw Fault("deploy.graph must be fused, found " + shown(kind));
     const char* const modes[] = {"panoptic", "semantic", "instance"};
     const auto found = std::find(std::begin(modes), std::end(modes), mode_name);
     if (found == std::end(modes))
@@ -254,9 +254,10 @@ Engine::Engine(const std::string& folder) {
     height_px = deploy.at("frame_height_px").as_integer("deploy.frame_height_px", 1, 65535);
     width_px = deploy.at("frame_width_px").as_integer("deploy.frame_width_px", 1, 65535);
     const Value& threshold = deploy.at("object_mask_threshold");
-    score_threshold = static_cast<float>(threshold.number);
     const bool is_number = threshold.is(Value::Kind::number) || threshold.is(Value::Kind::integer);
-    if (!is_number || !std::isfinite(score_threshold)) throw Fault("deploy.object_mask_threshold must be a number");
+    if (!is_number || threshold.number < 0 || threshold.number >= 1)  // beyond float, the conversion is undefined
+      throw Fault("deploy.object_mask_threshold must be a number from 0 to below 1, found " + threshold.shown());
+    score_threshold = static_cast<float>(threshold.number);
     categories = parse_categories(graph);
     wanted = described(graph);
   });

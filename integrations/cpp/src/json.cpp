@@ -220,6 +220,13 @@ class Parser {
 
 Value parse(std::string_view text) { return Parser(text).document(); }
 
+std::string Value::shown() const {
+  constexpr const char* kNames[] = {"null", "true or false", "", "another number", "", "a list",
+                                    "an object"};
+  if (kind == Kind::integer) return std::to_string(integer);
+  return kind == Kind::text ? v2e::shown(text) : kNames[static_cast<std::size_t>(kind)];
+}
+
 const Value& Value::at(const std::string& key) const {
   const auto found = places.find(key);
   if (found == places.end()) throw Fault("has no " + key);
@@ -227,35 +234,37 @@ const Value& Value::at(const std::string& key) const {
 }
 
 const std::string& Value::as_text(const std::string& what) const {
-  if (kind != Kind::text) throw Fault(what + " must be text");
+  if (kind != Kind::text) throw Fault(what + " must be text, found " + shown());
   return text;
 }
 
 std::int64_t Value::as_integer(const std::string& what, std::int64_t low, std::int64_t high) const {
   if (kind != Kind::integer || integer < low || integer > high)
-    throw Fault(what + " must be an integer from " + std::to_string(low) + " to " + std::to_string(high));
+    throw Fault(what + " must be an integer from " + std::to_string(low) + " to " + std::to_string(high) +
+                ", found " + shown());
   return integer;
 }
 
 const std::vector<Value>& Value::as_list(const std::string& what) const {
-  if (kind != Kind::list) throw Fault(what + " must be a list");
+  if (kind != Kind::list) throw Fault(what + " must be a list, found " + shown());
   return items;
 }
 
 const Value& Value::as_object(const std::string& what) const {
-  if (kind != Kind::object) throw Fault(what + " must be an object");
+  if (kind != Kind::object) throw Fault(what + " must be an object, found " + shown());
   return *this;
 }
 
 void Value::require_keys(const std::string& what, const std::vector<std::string>& wanted) const {
   as_object(what);
   bool all = keys.size() == wanted.size();
-  std::string list;
+  std::string expected, found;
   for (const std::string& key : wanted) {
     all = all && places.count(key);
-    list += (list.empty() ? "" : ", ") + key;
+    expected += (expected.empty() ? "" : ", ") + key;
   }
-  if (!all) throw Fault(what + ": keys must be " + list);
+  for (const std::string& key : keys) found += (found.empty() ? "" : ", ") + key;
+  if (!all) throw Fault(what + ": keys must be " + expected + ", found " + v2e::shown(found));
 }
 
 }  // namespace json

@@ -39,6 +39,7 @@ struct Value {
   std::vector<std::string> keys;              // in the order of items
 
   bool is(Kind wanted) const { return kind == wanted; }
+  std::string shown() const;  // for messages: a number, a text, or the kind
   // The value of a key. Raises Fault where this is no object, or has no such key.
   const Value& at(const std::string& key) const;
   // These raise Fault, which begins with `what`, for another kind of value.
