@@ -646,6 +646,17 @@ def test_threads_share_a_handle(tmp_path: Path) -> None:
         assert calls[-1] == "live 0"
 
 
+def test_the_gpu_is_that_of_the_callers_context(released: Build, tmp_path: Path) -> None:
+    folder = cpp.made(tmp_path / "engine")
+    for command, found in ((("open", folder, 1), "8.6 8.6 no GPU"), (("second", folder), "9.0 9.0 second GPU")):
+        done, calls = released.recorded(
+            "client", *command, record=tmp_path / "calls", engine=folder, CUDA_GPU="8.6 13000", CUDA_SECOND="9.0"
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert done.stdout.split("\n")[0].endswith(found)
+        assert calls[-1] == "live 0"
+
+
 def test_a_program_of_cmake_finds_the_installed_library(released: Build, tmp_path: Path) -> None:
     must("cmake", "--install", str(released.folder), "--prefix", str(tmp_path / "installed"), cwd=tmp_path)
     (tmp_path / "main.cpp").write_text(

@@ -5,7 +5,9 @@
  *   client decode ENGINE OUTPUTS OUT          raw outputs of one batch -> ids and segments of each frame
  *   client threads ENGINE FRAMES              producers, consumers and readers of messages on one handle, and opening
  *   client misuse ENGINE                      calls that must be refused
+ *   client second ENGINE                      open in a context of the second GPU
  */
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -227,9 +229,35 @@ static void misuse(const char *folder) {
   v2e_close(NULL);
 }
 
+static int call(const char *name, void *argument, int device) {
+  int (*function)(void *, int);
+  void *symbol = dlsym(dlopen("libcuda.so.1", RTLD_NOW), name);
+  HOLD(symbol != NULL);
+  memcpy(&function, &symbol, sizeof function);
+  return function(argument, device);
+}
+
+/* As a program with two GPUs, whose engine runs on the second. */
+static void second(const char *folder) {
+  void *own, *found;
+  HOLD(call("cuDevicePrimaryCtxRetain", &own, 1) == 0 && call("cuCtxSetCurrent", own, 0) == 0);
+  need(v2e_open(folder, 1, &engine));
+  need(v2e_describe(engine, &about));
+  describe();
+  HOLD(call("cuCtxGetCurrent", &found, 0) == 0 && found == own);
+  HOLD(call("cuCtxSetCurrent", NULL, 0) == 0);
+  v2e_close(engine);
+  HOLD(call("cuCtxGetCurrent", &found, 0) == 0 && found == NULL);
+  int (*release)(int);
+  void *symbol = dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuDevicePrimaryCtxRelease_v2");
+  memcpy(&release, &symbol, sizeof release);
+  HOLD(release(1) == 0);
+}
+
 int main(int count, char **arguments) {
   HOLD(count >= 3);
   const char *what = arguments[1];
+  if (strcmp(what, "second") == 0) return second(arguments[2]), 0;
   const int numbered = strcmp(what, "open") == 0 || strcmp(what, "run") == 0;
   need(v2e_open(arguments[2], numbered ? (uint32_t)atoi(arguments[3]) : 3, &engine));
   need(v2e_describe(engine, &about));

@@ -8,6 +8,7 @@
 // real kernel computes.
 //
 // Environment: CUDA_GPU: compute capability and cuDriverGetVersion, such as "9.0 13000"; none: there is no GPU.
+// CUDA_SECOND: compute capability of a second GPU.
 // CUDA_PARAMETERS: a file of lines: CRC-32 of code, function, and a letter for each parameter: i for an input, o for an
 // output, w for a workspace. CUDA_ANSWERS: a folder; the content of FUNCTION.K is written to parameter K of a function
 // in place of a hash. CUDA_FAIL: "NAME N": call N of a function fails.
@@ -46,6 +47,7 @@ std::recursive_mutex lock_;
 std::map<Text, int> calls_;
 int created_ = 0;
 thread_local void* context_ = nullptr;
+int primaries_[2];  // how often the primary context of each GPU is retained; its address is the context
 
 std::uint32_t crc32(const void* data, std::size_t size, std::uint32_t crc = 0) {
   crc = ~crc;
@@ -264,8 +266,9 @@ int copy(void* to, const void* from, std::size_t size, void* stream) {
 
 struct AtExit {
   ~AtExit() {
-    write("live " +
-          text(blocks_.size() + streams_.size() + events_.size() + modules_.size() + graphs_.size() + execs_.size()));
+    const auto contexts = static_cast<std::size_t>(primaries_[0] + primaries_[1]);
+    write("live " + text(contexts + blocks_.size() + streams_.size() + events_.size() + modules_.size() +
+                         graphs_.size() + execs_.size()));
   }
 };
 
@@ -282,18 +285,18 @@ int cuDriverGetVersion(int* version) {
 }
 
 int cuDeviceGet(int* device, int number) {
-  *device = 0;
-  return number ? kInvalidValue : kSuccess;
+  *device = number;
+  return number > (variable("CUDA_SECOND").empty() ? 0 : 1) ? kInvalidValue : kSuccess;
 }
 
-int cuDeviceGetName(char* name, int size, int) {
-  std::snprintf(name, static_cast<std::size_t>(size), "no GPU");
+int cuDeviceGetName(char* name, int size, int device) {
+  std::snprintf(name, static_cast<std::size_t>(size), device ? "second GPU" : "no GPU");
   return kSuccess;
 }
 
-int cuDeviceGetAttribute(int* value, int attribute, int) {
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
   int major = 0, minor = 0;
-  std::sscanf(variable("CUDA_GPU").c_str(), "%d.%d", &major, &minor);
+  std::sscanf(variable(device ? "CUDA_SECOND" : "CUDA_GPU").c_str(), "%d.%d", &major, &minor);
   *value = attribute == 75 ? major : minor;
   return attribute == 75 || attribute == 76 ? kSuccess : kInvalidValue;
 }
@@ -306,6 +309,11 @@ int cuGetErrorString(int, const char** out) {
 int cuCtxGetCurrent(void** out) {
   *out = context_;
   return kSuccess;
+}
+
+int cuCtxGetDevice(int* device) {
+  *device = context_ == &primaries_[1];
+  return context_ ? kSuccess : kNoContext;
 }
 
 int cuCtxSetCurrent(void* context) {
@@ -329,13 +337,17 @@ int cuCtxPopCurrent_v2(void** out) {
   return kSuccess;
 }
 
-int cuDevicePrimaryCtxRetain(void** out, int) {
-  static int primary;
-  *out = &primary;
+int cuDevicePrimaryCtxRetain(void** out, int device) {
+  LOCK;
+  ++primaries_[device];
+  *out = &primaries_[device];
   return kSuccess;
 }
 
-int cuDevicePrimaryCtxRelease_v2(int) { return kSuccess; }
+int cuDevicePrimaryCtxRelease_v2(int device) {
+  LOCK;
+  return --primaries_[device] < 0 ? kNoContext : kSuccess;
+}
 
 int cuMemGetInfo_v2(std::size_t*, std::size_t*) { return kSuccess; }
 int cuEventElapsedTime(float*, void*, void*) { return kInvalidValue; }

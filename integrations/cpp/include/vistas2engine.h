@@ -72,17 +72,19 @@ typedef struct {
   uint32_t bbox[4]; /* left, top, width and height in pixels, as in COCO */
 } v2e_segment;
 
-/* Check the engine in a folder, load it on the first GPU of CUDA_VISIBLE_DEVICES, in the caller's current context of it
- * if there is one, and run it once. Up to `in_flight` batches, 1 to 16, may be submitted before a result is taken; with
- * 2 the copies of one batch and the computation of another overlap. Sets *engine also where it fails, so that v2e_error
- * says why; NULL where the host has no memory. Close it always. */
+/* Check the engine in a folder, load it, and run it once: in the CUDA context that is current in this thread, which
+ * must live until the handle is closed, or else in the primary context of the first GPU of CUDA_VISIBLE_DEVICES. Up to
+ * `in_flight` batches, 1 to 16, may be submitted before a result is taken; with 2 the copies of one batch and the
+ * computation of another overlap. Sets *engine also where it fails, so that v2e_error says why; NULL where the host has
+ * no memory. Close it always. */
 V2E_API v2e_status v2e_open(const char *folder, uint32_t in_flight, v2e_engine **engine);
 
 /* Set *description to facts about an open engine. */
 V2E_API v2e_status v2e_describe(v2e_engine *engine, const v2e_description **description);
 
 /* Set *frames to the engine's own pinned memory for the next batch, input_bytes long. A batch that is written there and
- * then submitted is not copied. For one producer: the next v2e_submit makes it another batch's. */
+ * then submitted is not copied. V2E_BUSY where all of it is in flight. For one producer: the next v2e_submit makes
+ * it another batch's. */
 V2E_API v2e_status v2e_input(v2e_engine *engine, uint8_t **frames);
 
 /* Start a batch: uint8 RGB [batch_size, height_px, width_px, 3]. Returns before the GPU has done it; `frames` may be
@@ -90,7 +92,8 @@ V2E_API v2e_status v2e_input(v2e_engine *engine, uint8_t **frames);
 V2E_API v2e_status v2e_submit(v2e_engine *engine, const uint8_t *frames, size_t bytes);
 
 /* Wait for the oldest batch in flight and copy its outputs to the caller's memory: output_count pointers, in the order
- * of v2e_description.outputs, each to `bytes` of its tensor. */
+ * of v2e_description.outputs, each to `bytes` of its tensor. Where v2e_segments reads them they are aligned for their
+ * dtypes, as memory of malloc is. */
 V2E_API v2e_status v2e_result(v2e_engine *engine, void *const *outputs);
 
 /* Decode frame `frame` of a batch of outputs, as v2e_result wrote them, into a map of segments: ids, int32 [height_px,

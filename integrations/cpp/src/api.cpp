@@ -61,7 +61,7 @@ void open(v2e_engine& handle, const char* folder, std::uint32_t in_flight) {
     throw v2e::Failure(V2E_INVALID, "in_flight must be 1 to 16, found " + std::to_string(in_flight));
   handle.engine = std::make_unique<v2e::Engine>(folder);
   v2e::Engine& engine = *handle.engine;
-  handle.gpu = v2e::Gpu::first();
+  handle.gpu = v2e::Gpu::current();
   engine.choose(handle.gpu);
   handle.layout = std::make_unique<v2e::Layout>(engine);
   handle.decoder = std::make_unique<v2e::Decoder>(engine, *handle.layout);

@@ -44,10 +44,15 @@ void Driver::check(int status, const char* name) const {
                               std::to_string(status) + ")");
 }
 
-Gpu Gpu::first() {
+Gpu Gpu::current() {
+  void* context = nullptr;
   int device = 0, major = 0, minor = 0, version = 0;
   char name[256] = {};
-  V2E_CALL(cuDeviceGet, &device, 0);
+  V2E_CALL(cuCtxGetCurrent, &context);
+  if (context)
+    V2E_CALL(cuCtxGetDevice, &device);
+  else
+    V2E_CALL(cuDeviceGet, &device, 0);
   V2E_CALL(cuDeviceGetName, name, static_cast<int>(sizeof name) - 1, device);
   V2E_CALL(cuDeviceGetAttribute, &major, kCapabilityMajor, device);
   V2E_CALL(cuDeviceGetAttribute, &minor, kCapabilityMinor, device);

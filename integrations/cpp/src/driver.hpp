@@ -12,7 +12,7 @@ namespace v2e {
 
 using Address = unsigned long long;  // in device memory
 
-struct LaunchAttribute {
+struct alignas(8) LaunchAttribute {
   int id, pad, value;
   char more[60];
 };
@@ -24,6 +24,7 @@ struct LaunchConfig {
   LaunchAttribute* attributes;
   unsigned attribute_count;
 };
+static_assert(sizeof(LaunchAttribute) == 72 && sizeof(LaunchConfig) == 56, "not as in cuda.h of a 64-bit CPU");
 
 // name, arguments
 #define V2E_DRIVER_FUNCTIONS(F)                                       \
@@ -34,6 +35,7 @@ struct LaunchConfig {
   F(cuDriverGetVersion, (int*))                                       \
   F(cuGetErrorString, (int, const char**))                            \
   F(cuCtxGetCurrent, (void**))                                        \
+  F(cuCtxGetDevice, (int*))                                           \
   F(cuCtxPushCurrent_v2, (void*))                                     \
   F(cuCtxPopCurrent_v2, (void**))                                     \
   F(cuDevicePrimaryCtxRetain, (void**, int))                          \
@@ -82,10 +84,11 @@ struct Driver {
 
 struct Gpu {
   std::string name, compute_capability, cuda;  // cuda: the newest version that the driver supports
-  static Gpu first();
+  // The GPU of this thread's current context, or the first one where no context is current.
+  static Gpu current();
 };
 
-// The context of a handle: the caller's current one, or the primary context of the first GPU.
+// The context of a handle: this thread's current one, or the primary context of the first GPU where none is current.
 class Context {
  public:
   Context();

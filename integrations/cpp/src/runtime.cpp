@@ -139,7 +139,7 @@ struct Runtime::Slot {
 // All that the driver gave. It is freed in the opposite order, with the context current.
 struct Runtime::Parts {
   const Driver& driver = Driver::get();
-  bool early_launches = supports_early_launches(Gpu::first());
+  bool early_launches = supports_early_launches(Gpu::current());
   std::map<std::string, Owned<void*>> modules;                     // by the names of their code
   std::map<std::pair<std::string, std::string>, void*> functions;  // of a module
   Owned<Address> constants{driver.cuMemFree_v2}, block{driver.cuMemFree_v2};
@@ -255,7 +255,7 @@ Runtime::~Runtime() {
     const Context::Current current(context_);
     for (const Owned<void*>& stream : parts_->streams) parts_->driver.cuStreamSynchronize(stream.get());
     parts_.reset();
-  } catch (const Failure&) {  // the context is gone, and with it all of this
+  } catch (const std::exception&) {  // the context is gone, and with it all of this
   }
 }
 
