@@ -657,21 +657,39 @@ def test_the_gpu_is_that_of_the_callers_context(released: Build, tmp_path: Path)
         assert calls[-1] == "live 0"
 
 
-def test_a_program_of_cmake_finds_the_installed_library(released: Build, tmp_path: Path) -> None:
-    must("cmake", "--install", str(released.folder), "--prefix", str(tmp_path / "installed"), cwd=tmp_path)
-    (tmp_path / "main.cpp").write_text(
+def program(folder: Path, found_by: str) -> None:
+    """Build and run a program, and a plugin, of a CMake project that gets the library by a command of CMake."""
+    folder.mkdir()
+    (folder / "main.cpp").write_text(
         "#include <vistas2engine.h>\nint main() {\n  v2e_engine *engine;\n"
         '  const int status = v2e_open("/nowhere", 2, &engine);\n'
         "  v2e_close(engine);\n  return status == V2E_FILE ? 0 : 1;\n}\n"
     )
-    (tmp_path / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.16)\nproject(robot CXX)\nfind_package(vistas2engine REQUIRED)\n"
+    (folder / "CMakeLists.txt").write_text(
+        f"cmake_minimum_required(VERSION 3.16)\nproject(robot CXX)\n{found_by}\n"
         "add_executable(robot main.cpp)\ntarget_link_libraries(robot vistas2engine::vistas2engine)\n"
+        "add_library(plugin MODULE main.cpp)\ntarget_link_libraries(plugin vistas2engine::vistas2engine)\n"
     )
-    prefix = f"-DCMAKE_PREFIX_PATH={tmp_path / 'installed'}"
-    must("cmake", "-S", str(tmp_path), "-B", str(tmp_path / "robot"), prefix, cwd=tmp_path)
-    must("cmake", "--build", str(tmp_path / "robot"), cwd=tmp_path)
-    must(str(tmp_path / "robot/robot"), cwd=tmp_path)
+    must("cmake", "-S", str(folder), "-B", str(folder / "built"), cwd=folder)
+    must("cmake", "--build", str(folder / "built"), cwd=folder)
+    must(str(folder / "built/robot"), cwd=folder)
+
+
+def test_a_project_of_cmake_finds_the_installed_library(released: Build, tmp_path: Path) -> None:
+    must("cmake", "--install", str(released.folder), "--prefix", str(tmp_path / "installed"), cwd=tmp_path)
+    program(tmp_path / "robot", f'find_package(vistas2engine 1.0 REQUIRED PATHS "{tmp_path / "installed"}")')
+    needed = must("objdump", "-p", str(tmp_path / "robot/built/robot"), cwd=tmp_path)
+    assert re.search(r"NEEDED +libvistas2engine\.so\.1\n", needed)
+
+
+def test_a_project_of_cmake_has_the_library_as_its_part(tmp_path: Path) -> None:
+    """Static, so also a plugin can hold it; and it can be installed."""
+    cpp.require_tools("cmake", "g++", "make")
+    program(tmp_path / "robot", f'set(BUILD_SHARED_LIBS OFF)\nadd_subdirectory("{cpp.SOURCES}" part)')
+    assert not [*(tmp_path / "robot/built").rglob("segment")]
+    must("cmake", "--install", str(tmp_path / "robot/built"), "--prefix", str(tmp_path / "installed"), cwd=tmp_path)
+    assert [*(tmp_path / "installed").rglob("libvistas2engine.a")]
+    program(tmp_path / "other", f'find_package(vistas2engine 1.0 REQUIRED PATHS "{tmp_path / "installed"}")')
 
 
 def test_the_program_of_the_page_is_right(released: Build, tmp_path: Path) -> None:
