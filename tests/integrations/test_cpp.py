@@ -657,6 +657,17 @@ def test_the_gpu_is_that_of_the_callers_context(released: Build, tmp_path: Path)
         assert calls[-1] == "live 0"
 
 
+def test_nothing_is_freed_where_the_callers_context_is_gone(released: Build, tmp_path: Path) -> None:
+    """Its addresses may be another context's by then."""
+    folder = cpp.made(tmp_path / "engine")
+    done, calls = released.recorded(
+        "client", "gone", folder, record=tmp_path / "calls", engine=folder, CUDA_GPU="8.6 13000", CUDA_SECOND="9.0"
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert calls[-1].startswith("live ")
+    assert not [line for line in calls if line.startswith(("cuMemFree", "cuModuleUnload", "cuStreamDestroy"))]
+
+
 def program(folder: Path, found_by: str) -> None:
     """Build and run a program, and a plugin, of a CMake project that gets the library by a command of CMake."""
     folder.mkdir()

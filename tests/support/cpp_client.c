@@ -6,6 +6,7 @@
  *   client threads ENGINE FRAMES              producers, consumers and readers of messages on one handle, and opening
  *   client misuse ENGINE                      calls that must be refused
  *   client second ENGINE                      open in a context of the second GPU
+ *   client gone ENGINE                        and close when that context is gone
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -238,26 +239,27 @@ static int call(const char *name, void *argument, int device) {
 }
 
 /* As a program with two GPUs, whose engine runs on the second. */
-static void second(const char *folder) {
+static void second(const char *folder, int gone) {
   void *own, *found;
+  int (*release)(int);
+  void *symbol = dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuDevicePrimaryCtxRelease_v2");
+  memcpy(&release, &symbol, sizeof release);
   HOLD(call("cuDevicePrimaryCtxRetain", &own, 1) == 0 && call("cuCtxSetCurrent", own, 0) == 0);
   need(v2e_open(folder, 1, &engine));
   need(v2e_describe(engine, &about));
   describe();
   HOLD(call("cuCtxGetCurrent", &found, 0) == 0 && found == own);
   HOLD(call("cuCtxSetCurrent", NULL, 0) == 0);
+  if (gone) HOLD(release(1) == 0);
   v2e_close(engine);
   HOLD(call("cuCtxGetCurrent", &found, 0) == 0 && found == NULL);
-  int (*release)(int);
-  void *symbol = dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuDevicePrimaryCtxRelease_v2");
-  memcpy(&release, &symbol, sizeof release);
-  HOLD(release(1) == 0);
+  if (!gone) HOLD(release(1) == 0);
 }
 
 int main(int count, char **arguments) {
   HOLD(count >= 3);
   const char *what = arguments[1];
-  if (strcmp(what, "second") == 0) return second(arguments[2]), 0;
+  if (strcmp(what, "second") == 0 || strcmp(what, "gone") == 0) return second(arguments[2], *what == 'g'), 0;
   const int numbered = strcmp(what, "open") == 0 || strcmp(what, "run") == 0;
   need(v2e_open(arguments[2], numbered ? (uint32_t)atoi(arguments[3]) : 3, &engine));
   need(v2e_describe(engine, &about));

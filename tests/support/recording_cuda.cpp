@@ -324,6 +324,8 @@ int cuCtxSetCurrent(void* context) {
 thread_local std::vector<void*> pushed_;
 
 int cuCtxPushCurrent_v2(void* context) {
+  LOCK;
+  if (*static_cast<int*>(context) == 0) return kNoContext;
   pushed_.push_back(context_);
   context_ = context;
   return kSuccess;

@@ -255,7 +255,9 @@ Runtime::~Runtime() {
     const Context::Current current(context_);
     for (const Owned<void*>& stream : parts_->streams) parts_->driver.cuStreamSynchronize(stream.get());
     parts_.reset();
-  } catch (const std::exception&) {  // the context is gone, and with it all of this
+  } catch (const std::exception&) {
+    // The context is gone, and with it all of this. The same addresses may belong to another context now.
+    static_cast<void>(parts_.release());
   }
 }
 
