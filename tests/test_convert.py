@@ -738,6 +738,8 @@ def command(root: Path, out: Path, **changes: Any) -> list[str]:
 
 def start(arguments: list[str], folder: Path, **options: Any) -> "subprocess.Popen[str]":
     env = {**os.environ, "PYTHONPATH": str(REPO)}
+    if "preexec_fn" in options:  # A file may have few bytes, and `make coverage` would write its own.
+        env.pop("COVERAGE_PROCESS_CONFIG", None)
     return subprocess.Popen(arguments, cwd=folder, env=env, stderr=subprocess.PIPE, text=True, **options)
 
 

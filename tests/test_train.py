@@ -279,7 +279,7 @@ def test_interrupted_it_says_so_and_started_again_it_ends_with_the_same_network(
     assert not resume.checkpoints(results)
 
 
-def tao_module(cfg: config.Config, coco: Path, scheduler: str) -> Any:
+def tao_module(cfg: config.Config, coco: Path, scheduler: str, results: Path) -> Any:
     """Return TAO's own module of a training."""
     from nvidia_tao_pytorch.config.mask2former.default_config import ExperimentConfig
     from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
@@ -287,18 +287,22 @@ def tao_module(cfg: config.Config, coco: Path, scheduler: str) -> Any:
     written = OmegaConf.create(spec.train_spec(coco, len(files.read_json(coco / "label_map.json")), cfg))
     merged: Any = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), written)
     merged.train.iters_per_epoch, merged.train.optim.lr_scheduler = 2, scheduler
+    merged.results_dir = str(results)
     return Mask2formerPlModule(merged)
 
 
 @pytest.mark.usefixtures("tao_wheel")
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
-def test_an_exception_leaves_the_checkpoints_of_whole_epochs_as_they_are(cfg: config.Config, workspace: Path) -> None:
+def test_an_exception_leaves_the_checkpoints_of_whole_epochs_as_they_are(
+    cfg: config.Config, workspace: Path, tmp_path: Path
+) -> None:
     from nvidia_tao_pytorch.cv.mask2former.model.pl_model import Mask2formerPlModule
 
     from stages.training import callbacks
 
-    module = tao_module(cfg, workspace / "data/coco", "MultiStep")
+    module = tao_module(cfg, workspace / "data/coco", "MultiStep", tmp_path)
     taos = [type(callback).__name__ for callback in module.configure_callbacks()]
+    (tmp_path / "status.json").unlink()  # TAO warns where it is there already.
     configure = callbacks.without_exception_checkpoints(Mask2formerPlModule.configure_callbacks)
     kept = [type(callback).__name__ for callback in configure(module)]
     assert "TAOExceptionCheckpoint" in taos
@@ -316,7 +320,7 @@ def test_every_parameter_keeps_its_rates_in_merge_param_groups(
     from stages.training import callbacks
 
     cfg.train.milestones, cfg.train.backbone_multiplier = [1], 0.5
-    module = tao_module(cfg, workspace / "data/coco", scheduler)
+    module = tao_module(cfg, workspace / "data/coco", scheduler, workspace)
     rates = []
     for configure in (
         Mask2formerPlModule.configure_optimizers,

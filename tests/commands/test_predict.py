@@ -431,6 +431,8 @@ def told(path: Path) -> tuple[float, int, float]:
 
 def command(*arguments: str | bytes | Path, cwd: Path, **more: object) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    if "preexec_fn" in more:  # A file may have few bytes, and `make coverage` would write its own.
+        environment.pop("COVERAGE_PROCESS_CONFIG", None)
     return subprocess.run(
         [sys.executable, "-m", "stages.commands.predict", *arguments],
         cwd=cwd, env=environment, capture_output=True, check=False, **more,  # type: ignore[call-overload]

@@ -657,6 +657,24 @@ def test_the_gpu_is_that_of_the_callers_context(released: Build, tmp_path: Path)
         assert calls[-1] == "live 0"
 
 
+def test_the_gpu_is_that_of_the_callers_context_in_python_too(released: Build, tmp_path: Path) -> None:
+    """torch.cuda.set_device makes the context of another GPU current."""
+    code = """
+import ctypes
+from stages.engines.cuda import gpu
+print(gpu.current())
+driver, context = gpu.load_driver(), ctypes.c_void_p()
+driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 1)
+driver.cuCtxSetCurrent(context)
+print(gpu.current())
+"""
+    variables = cpp.cuda(released.folder, tmp_path / "calls", tmp_path)
+    variables |= {"CUDA_GPU": "8.6 13000", "CUDA_SECOND": "9.0", "PYTHONPATH": str(REPO)}
+    first, second = must("python", "-c", code, cwd=REPO, **variables).splitlines()
+    assert "name='no GPU', compute_capability='8.6'" in first
+    assert "name='second GPU', compute_capability='9.0'" in second
+
+
 def test_nothing_is_freed_where_the_callers_context_is_gone(released: Build, tmp_path: Path) -> None:
     """Its addresses may be another context's by then."""
     folder = cpp.made(tmp_path / "engine")

@@ -107,8 +107,8 @@ def multiprocessors() -> int:
     A GPU that is shared out by MIG has those of its part.
     """
     count, context = ctypes.c_int(), ctypes.c_void_p()
-    call("cuDeviceGetAttribute", ctypes.byref(count), _MULTIPROCESSOR_COUNT, 0)
     call("cuCtxGetCurrent", ctypes.byref(context))
+    call("cuDeviceGetAttribute", ctypes.byref(count), _MULTIPROCESSOR_COUNT, gpu.number(library()))
     loaded, resource = library(), ctypes.create_string_buffer(_RESOURCE_BYTES)
     # Since CUDA 12.4. The struct CUdevResource of cuda.h has the count as the first field of its union.
     if hasattr(loaded, "cuCtxGetDevResource") and not loaded.cuCtxGetDevResource(context, resource, _RESOURCE_SM):
@@ -303,7 +303,7 @@ class _LaunchConfig(ctypes.Structure):
 
 
 class Module:
-    """Compiled machine code (cubin) or PTX, loaded on this process's GPU."""
+    """Compiled machine code (cubin) or PTX, loaded on this thread's GPU."""
 
     def __init__(self, code: bytes) -> None:
         """Load `code`. The driver compiles PTX. Raises RuntimeError where it is not for this GPU."""

@@ -1,4 +1,4 @@
-"""Finds the GPU of this process and says which code runs on it. Nothing is loaded at import.
+"""Finds the GPU that a thread uses and says which code runs on it. Nothing is loaded at import.
 
 The GPU is found by the driver (libcuda), so a target is checked before TensorRT is loaded.
 """
@@ -25,7 +25,7 @@ Programming Guide, "Binary Compatibility")."""
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that this process uses: the first of CUDA_VISIBLE_DEVICES, or the first of all."""
+    """A GPU."""
 
     name: str
     compute_capability: str
@@ -35,17 +35,30 @@ class Gpu:
     """Newest CUDA version that the driver supports."""
 
 
-@cache
 def current() -> Gpu | None:
-    """The GPU of this process, or None where there is no driver or no GPU.
+    """The GPU that this thread uses, or None where there is no driver or no GPU.
 
     Raises RuntimeError where there is a driver that does not work.
     """
     driver = load_driver()
-    if driver is None:
-        return None
+    return None if driver is None else _described(number(driver))
+
+
+def number(driver: ctypes.CDLL) -> int:
+    """The number of the GPU that this thread uses: that of its CUDA context, as torch.cuda.set_device makes one.
+
+    It is 0 where there is no context yet: the first GPU of CUDA_VISIBLE_DEVICES, or the first of all.
+    """
+    found = ctypes.c_int()
+    return 0 if driver.cuCtxGetDevice(ctypes.byref(found)) else found.value
+
+
+@cache
+def _described(of: int) -> Gpu:
+    driver = load_driver()
+    assert driver is not None
     device, number, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
-    call_driver(driver, "cuDeviceGet", ctypes.byref(device), 0)
+    call_driver(driver, "cuDeviceGet", ctypes.byref(device), of)
     call_driver(driver, "cuDeviceGetName", name, len(name), device)
     capability = []
     for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
