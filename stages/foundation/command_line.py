@@ -80,7 +80,14 @@ def _status(main: Callable[[], int | None], user_errors: tuple[type[Exception], 
 
 
 def message(error: Exception) -> str:
-    """Return the message of an exception for the user, or the name of its class if it has no message."""
+    """Return the message of an exception for the user, or the name of its class if it has no message.
+
+    Characters that can't be printed, such as a damaged file has in a library's message, are escaped, but for line ends.
+    """
+    return "\n".join(map(files.printable, _message(error).split("\n")))
+
+
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         step = "; make room there and run the command again" if error.errno in _FULL else ""
         return f"{files.printable(os.fsdecode(error.filename))}: {error.strerror}{step}"

@@ -147,7 +147,9 @@ def _netpbm(content: bytes) -> tuple[int, int] | None:
     if content[1:2] == b"7":
         sizes = dict(re.findall(rb"(WIDTH|HEIGHT)\s+(\d{1,18})", content[:_HEAD_BYTES]))
         return int(sizes.get(b"WIDTH", 0)), int(sizes.get(b"HEIGHT", 0))
-    found = re.match(rb"P.(?:\s|#[^\n]*\n)+(\d{1,18})(?:\s|#[^\n]*\n)+(\d{1,18})", content[:_HEAD_BYTES])
+    # OpenCV takes any control character for a blank.
+    blank = rb"(?:[\x00-\x20]|#[^\n]*\n)+"
+    found = re.match(rb"P." + blank + rb"(\d{1,18})" + blank + rb"(\d{1,18})", content[:_HEAD_BYTES])
     return (int(found[1]), int(found[2])) if found else None
 
 

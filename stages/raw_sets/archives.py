@@ -116,7 +116,11 @@ def _other(path: Path, start: bytes) -> str:
             if kind.is_archive
             else f"{kind.name}; {step}"
         )
-    return "" if zipfile.is_zipfile(path) else "neither a folder nor a zip archive; give SRC a set in Vistas layout"
+    try:
+        is_zip = zipfile.is_zipfile(path)
+    except _DAMAGE:  # ZipFile refuses it too, and says why.
+        is_zip = True
+    return "" if is_zip else "neither a folder nor a zip archive; give SRC a set in Vistas layout"
 
 
 def _is_tar(path: Path) -> bool:

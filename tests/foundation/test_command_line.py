@@ -204,3 +204,9 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
     done = program(body, cwd=tmp_path, before=ignore)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+def test_characters_that_can_not_be_printed_are_escaped() -> None:
+    """A library's message can hold bytes of a damaged file: line ends of other kinds, and a terminal's commands."""
+    shown = command_line.message(ValueError("a\x0bb\x85c\u2028d\x1b[31m é\nsecond"))
+    assert shown == "a\\x0bb\\x85c\\u2028d\\x1b[31m é\nsecond"

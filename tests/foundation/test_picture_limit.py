@@ -96,3 +96,9 @@ def test_a_jpeg_of_any_rest_is_searched_for_its_frame() -> None:
         assert picture_limit.size(b"\xff\xd8\xff\xe0\0\x02" + rest + frame) == (83, 57)
     for end in (b"\xff", b"\xff\xc0", b"\xff\xe0", b"\0" * (50 << 20)):
         assert picture_limit.size(b"\xff\xd8\xff\xe0\0\x02" + end) is None
+
+
+def test_control_characters_are_blanks_in_netpbm_as_opencv_takes_them() -> None:
+    content = b"P6\n8\x00 4\n255\n" + bytes(96)
+    assert picture_limit.size(content) == (8, 4)
+    assert picture_files.decode(content).shape == (4, 8, 3)

@@ -112,6 +112,18 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
             unpacked(archive, tmp_path / str(method))
 
 
+def test_the_end_of_an_archive_of_several_disks_behind_other_bytes(tmp_path: Path) -> None:
+    """Found by fuzzing: zipfile raises already where it is asked whether the file is an archive."""
+    path = tmp_path / "a.zip"
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
+    path.write_bytes(b"other bytes" + locator + b"PK\x05\x06" + bytes(18))
+    refused = pytest.raises(
+        ValueError, match=r"a\.zip is a zip archive that is cut short or damaged \(zipfiles that span"
+    )
+    with refused, archives.opened(path):
+        pass
+
+
 def test_parts_of_an_archive(tmp_path: Path) -> None:
     last = write(tmp_path / "a.zip", ("a.txt", "1"))
     data = bytearray(last.read_bytes())
