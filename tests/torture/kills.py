@@ -61,7 +61,8 @@ def _random_moments(ground: Ground, subject: Subject, command: str, moments: int
                     rmtree(workspace / "data/training", ignore_errors=True)
                 running = Running(command, workspace)
                 time.sleep(chance.uniform(0.02, 0.98) * expected_s)
-                _finish(ground, subject, command, workspace, running, number, row)
+                # Other work on the machine makes it faster or slower from trial to trial.
+                expected_s = _finish(ground, subject, command, workspace, running, number, row)
     return row
 
 
@@ -76,8 +77,8 @@ def _delete(workspace: Path, subject: Subject) -> None:
 
 def _finish(
     ground: Ground, subject: Subject, command: str, workspace: Path, running: Running, number: int, row: Row
-) -> None:
-    """Send the signal, check what is left, run the command again and check all."""
+) -> float:
+    """Send the signal, check what is left, run the command again and check all. Returns the seconds of that run."""
     # Ctrl-C goes to all processes of the terminal. The others go to the one that is killed.
     sent = running.signal(number, group=number == signal.SIGINT and command.startswith(("dvc", "make")))
     ended = running.end()
@@ -96,6 +97,7 @@ def _finish(
     faults += wrong_objects(workspace)
     words = "had finished" if not sent else "ended as asked, whole" if not ended.status else "ended by the signal"
     row.add(words, [f"{name}: {fault}" for fault in faults])
+    return again.seconds
 
 
 def _finished(ground: Ground, subject: Subject, workspace: Path, running: Running, ended: Ended) -> bool:
