@@ -276,6 +276,8 @@ def wrong_objects(workspace: Path) -> list[str]:
     """Return the objects of DVC's cache whose content is not what their name says."""
     found = []
     for path in (workspace / ".dvc/cache/files/md5").glob("??/*"):
+        if path.name.startswith("."):  # DVC's own draft of an object. It leaves drafts behind where the disk is full.
+            continue
         about = path.stat()
         if path.parent.name + path.name.removesuffix(".dir") != _md5(path, about.st_size, about.st_mtime_ns):
             found.append(f"cache object {path.parent.name}/{path.name} has another content")
