@@ -227,7 +227,7 @@ def test_description_vouches_for_its_file(tmp_path: Path) -> None:
         description.read(tmp_path)
 
 
-def test_ctrl_c_while_the_network_is_traced_ends_as_it_does_elsewhere() -> None:
+def test_a_signal_while_the_network_is_traced_ends_export_as_it_does_elsewhere() -> None:
     """PyTorch's C++ code calls the network, and can't pass on Python's exceptions everywhere."""
     code = """
 import os, signal, torch
@@ -237,7 +237,7 @@ from stages.network import network
 class Net(torch.nn.Module):
     input_name, output_names = "frame", ("out",)
     def forward(self, frame):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         print("no exception here")
         return frame + 1
 def main():
@@ -247,5 +247,5 @@ def main():
 command_line.run(main)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
-    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "no exception here" in done.stdout
