@@ -1,6 +1,7 @@
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,9 @@ from stages import config
 
 REPO = Path(__file__).resolve().parents[1]
 TABLES = REPO / "conf/tables"
+
+# A shell starts programs in the background with SIGINT ignored. The commands that tests send Ctrl-C to would ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOWEST = (
     "project/test_pipeline.py",
