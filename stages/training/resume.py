@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 RUN = "run.json"
 """File in the work folder that identifies the training of its files."""
+_BEST = "model_best_"
+"""Start of the name of a checkpoint that TAO keeps as the best one."""
 _OURS = {RUN, "spec.yaml", "start.pkl", "mounts.json", "train"}
 """Names in a work folder."""
 
@@ -102,11 +104,13 @@ def defect(checkpoint: Path) -> str:
     """Return why a training can't be resumed exactly from a checkpoint, or an empty string if it can."""
     try:
         content: files.Json = torch_file.read(checkpoint)
-        # TAO in a container also writes a checkpoint when an exception ends an epoch early, or in the moment in which
-        # Lightning sets back its count of steps to log the epoch's figures.
+        # TAO in a container also writes a checkpoint when an exception ends an epoch early.
         loop = content["loops"]["fit_loop"]
-        counted = loop["epoch_loop.state_dict"]["_batches_that_stepped"] == content["global_step"]
-        whole = loop["epoch_loop.batch_progress"]["is_last_batch"] and counted
+        whole = loop["epoch_loop.batch_progress"]["is_last_batch"]
+        # Or it ends the epoch in the moment in which Lightning sets back its count of steps to log the epoch's figures.
+        # A best checkpoint is written in the validation, when the last step is not counted yet.
+        counted = loop["epoch_loop.state_dict"]["_batches_that_stepped"]
+        whole &= counted == content["global_step"] or checkpoint.name.startswith(_BEST)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it can't be read ({str(error).splitlines()[0] or type(error).__name__})"
     return "" if whole else "it was written in the middle of an epoch"
@@ -162,7 +166,7 @@ def forget(work: Path) -> None:
 
 def best(results: Path, done: Progress) -> Path | None:
     """Return the newest whole checkpoint that TAO kept as the best one and whose epoch is done; None without one."""
-    for path in sorted(results.glob("model_best_*.pth"), key=os.path.getmtime, reverse=True):
+    for path in sorted(results.glob(f"{_BEST}*.pth"), key=os.path.getmtime, reverse=True):
         if not defect(path) and any(row["epoch"] == epoch(path) for row in done.rows):
             return path
     return None

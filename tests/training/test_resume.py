@@ -53,11 +53,16 @@ def loops(*, last: bool = True, counted: int = 4) -> dict[str, Any]:
 
 
 def test_a_checkpoint_of_the_middle_of_an_epoch_is_not_gone_on_from(tmp_path: Path) -> None:
-    for name, content in {"whole": loops(), "last": loops(last=False), "counted": loops(counted=3)}.items():
+    contents = {"whole": loops(), "last": loops(last=False), "counted": loops(counted=3)}
+    contents |= {"model_best_4": loops(counted=3), "model_best_5": loops(last=False, counted=3)}
+    for name, content in contents.items():
         torch.save(content, tmp_path / f"{name}.pth")
     assert resume.defect(tmp_path / "whole.pth") == ""
     assert "middle of an epoch" in resume.defect(tmp_path / "last.pth")
     assert "middle of an epoch" in resume.defect(tmp_path / "counted.pth")
+    # TAO writes the best one in the validation, before the last step is counted.
+    assert resume.defect(tmp_path / "model_best_4.pth") == ""
+    assert "middle of an epoch" in resume.defect(tmp_path / "model_best_5.pth")
 
 
 def test_the_same_training_in_two_folders_publishes_the_same_bytes(tmp_path: Path) -> None:
