@@ -12,7 +12,7 @@ from stages import config
 from stages.coco import panoptic
 from stages.engines import manifest
 from stages.foundation import command_line, files, ownership
-from stages.inference import description, frames
+from stages.inference import frames
 from stages.inference.description import Description
 from stages.inference.normalization import PIXEL_MEAN, PIXEL_STD
 
@@ -31,10 +31,7 @@ def build(engine: Path, coco: Path, label_map: Path, source: Path, out: Path) ->
             f"{files.printable(engine)}: an engine of {target.builder.value}, expected one of standard TensorRT, which "
             "TAO Deploy runs; name one in ENGINE"
         )
-    try:
-        about = description.parse(files.read_json(engine / manifest.NAME)["graph"])
-    except ValueError as error:
-        raise RuntimeError(f"{files.printable(engine / manifest.NAME)}: {error}; run `make engines`") from error
+    about = manifest.graph_of(engine)
     require_fit(engine, about)
     count = len(panoptic.read(coco).entries)
     if about.config.mode is config.Mode.semantic and count % about.config.batch_size:

@@ -145,10 +145,7 @@ def described_engine(folder: Path) -> Description:
             f"{files.printable(file)} is not the engine that {manifest.NAME} beside it describes; run `make engines`, "
             "or get it again"
         )
-    try:
-        return description.parse(files.read_json(folder / manifest.NAME)["graph"])
-    except ValueError as error:
-        raise RuntimeError(f"{files.printable(folder / manifest.NAME)}: {error}; run `make engines`") from error
+    return manifest.graph_of(folder)
 
 
 def engine_outputs(folder: Path, name: str, target: config.Target, about: Description) -> Tensors:

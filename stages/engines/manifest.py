@@ -16,26 +16,9 @@ from stages.engines.cuda import gpu
 from stages.foundation import files, json_shapes, versions
 from stages.inference import description
 from stages.inference.description import Description
+from stages.metrics import metric_files
 
 NAME = "engine.json"
-
-
-class Facts(TypedDict):
-    """Content of data/metrics/engine_TARGET.json, from engine.json."""
-
-    engine_sha256: str
-    file: str
-    bytes: int
-    builder: str
-    builder_version: str
-    """The whole version."""
-    architecture: str
-    compute_capabilities: list[str]
-    variant: str
-    precision: str
-    graph_sha256: str
-    provenance: dict[str, str]
-    """SHA-256 of the files that the graph was made from."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +52,22 @@ def _content(path: Path, fix: str) -> dict[str, Any]:
     except ValueError as error:
         raise RuntimeError(str(error)) from error
     return content
+
+
+def graph_of(folder: Path) -> Description:
+    """Return the description of an engine's graph, whether or not the engine runs here.
+
+    Raises RuntimeError where the manifest has another content.
+    """
+    fix = "run `make engines`"
+    return _graph(folder / NAME, _content(folder / NAME, fix), fix)
+
+
+def _graph(path: Path, content: dict[str, Any], fix: str) -> Description:
+    try:
+        return description.parse(content["graph"])
+    except ValueError as error:
+        raise RuntimeError(f"{path}: graph is not the content of a graph.json: {error}; {fix}") from error
 
 
 def check_host(name: str, target: config.Target) -> None:
@@ -140,7 +139,7 @@ def write(folder: Path, name: str, engine: Path, graph: Description, target: con
     files.write_json(folder / NAME, content)
 
 
-def facts(folder: Path) -> Facts:
+def facts(folder: Path) -> metric_files.EngineFacts:
     """Return what the metrics of the stage `engine` say: hashes and size of a folder's engine, builder and graph."""
     content = _content(folder / NAME, "build the engine again")
     engine, graph = content["engine"], content["graph"]
@@ -184,10 +183,7 @@ def verified_engine(folder: Path, name: str, target: config.Target) -> Engine:
     for key, value in wanted.items():
         if content.get(key) != value:
             raise RuntimeError(f"{path}: {key} must be {value!r} here, found {content.get(key)!r}; {rebuild}")
-    try:
-        graph = description.parse(content["graph"])
-    except ValueError as error:
-        raise RuntimeError(f"{path}: graph is not the content of a graph.json: {error}; {rebuild}") from error
+    graph = _graph(path, content, rebuild)
     described = content["engine"]
     file = described["file"]
     engine: Path = folder / file

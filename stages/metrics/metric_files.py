@@ -38,18 +38,22 @@ class _Evaluate(_Part, total=False):
     by_source: dict[str, _Source]
 
 
-class _Engine(TypedDict):
+class EngineFacts(TypedDict):
+    """Content of engine_TARGET.json, from the engine's manifest."""
+
     engine_sha256: str
     file: str
     bytes: int
     builder: str
     builder_version: str
+    """The whole version."""
     architecture: str
     compute_capabilities: list[str]
     variant: str
     precision: str
     graph_sha256: str
     provenance: dict[str, str]
+    """SHA-256 of the files that the graph was made from."""
 
 
 class _Verify(TypedDict):
@@ -77,7 +81,7 @@ class _Benchmark(_Eager):
     built: dict[str, Any] | None
 
 
-_KINDS: dict[str, Any] = {"evaluate": _Evaluate, "engine": _Engine, "verify": _Verify, "benchmark": _Benchmark}
+_KINDS: dict[str, Any] = {"evaluate": _Evaluate, "engine": EngineFacts, "verify": _Verify, "benchmark": _Benchmark}
 """First word of a file's name -> its content."""
 
 
