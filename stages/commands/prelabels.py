@@ -8,7 +8,7 @@ docs/labels.md describes the files, and what each tool reads of them.
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
@@ -24,13 +24,12 @@ from stages.inference.segments import Segments
 from stages.media import file_names
 from stages.media.frame_sources import PictureFiles, open_source
 from stages.releases import received
-from stages.sets import brush_rle
+from stages.sets import brush_rle, label_maps
 
 log = logging.getLogger(__name__)
 
 COCO, CVAT_LABELS = "annotations/instances_default.json", "cvat_labels.json"
 TASKS, LABELING = "label_studio.json", "label_studio.xml"
-LABEL_MAP = "label_map.json"
 IMAGE_PREFIX = "/data/local-files/?d="
 """Address at which Label Studio serves the files of its document root."""
 _FROM, _TO = "label", "image"
@@ -44,6 +43,12 @@ class Predicted:
     name: str
     """Name of the picture file, valid Unicode."""
     found: Segments
+
+    def visible(self) -> "Predicted":
+        """Return the picture without segments that have no pixel: CVAT refuses a file with an empty mask."""
+        present = set(np.unique(self.found.ids).tolist())
+        category_ids = {i: category_id for i, category_id in self.found.category_ids.items() if i in present}
+        return replace(self, found=replace(self.found, category_ids=category_ids))
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,11 @@ def build(predictions: Predictions, out: Path, image_prefix: str = IMAGE_PREFIX)
         writer = panoptic.Writer(draft / "coco", categories)
         tools = [{"name": c["name"], "color": _color(c), "attributes": []} for c in categories]
         files.write_json(draft / CVAT_LABELS, tools)
-        files.write_json(draft / LABEL_MAP, categories)
+        files.write_json(draft / label_maps.NAME, categories)
         (draft / LABELING).write_text(_labeling(categories), encoding="utf-8")
         annotation_id = 0
         with stream.CocoJson(draft / COCO, categories) as coco, (draft / TASKS).open("w", encoding="utf-8") as tasks:
-            for count, one in enumerate(predictions.pictures, start=1):
+            for count, one in enumerate((picture.visible() for picture in predictions.pictures), start=1):
                 height, width = one.found.ids.shape
                 coco.images.add({"id": count, "file_name": one.name, "height": height, "width": width})
                 for segment, annotation in _annotations(one.found).items():
@@ -128,7 +133,7 @@ def build(predictions: Predictions, out: Path, image_prefix: str = IMAGE_PREFIX)
                     ("[\n" if count == 1 else ",\n") + json.dumps(_task(one, names, predictions.version, image_prefix))
                 )
                 entry = panoptic.Entry(count, Path(one.name), Path(file_names.png_name(Path(one.name).stem)), [])
-                writer.add(entry, one.found.ids, _visible(one.found))
+                writer.add(entry, one.found.ids, one.found.category_ids)
             tasks.write("\n]\n")
         writer.close()
         if not count:
@@ -136,17 +141,10 @@ def build(predictions: Predictions, out: Path, image_prefix: str = IMAGE_PREFIX)
     return count
 
 
-def _visible(found: Segments) -> dict[int, int]:
-    """Return the segments that have a pixel: CVAT refuses a file with an empty mask."""
-    present = set(np.unique(found.ids).tolist())
-    return {segment: category_id for segment, category_id in found.category_ids.items() if segment in present}
-
-
 def _annotations(found: Segments) -> dict[int, dict[str, object]]:
     """Return COCO's annotation of each segment, with uncompressed run lengths, without its ids."""
-    visible = _visible(found)
-    numbers = np.zeros(max([int(found.ids.max(initial=0)), *found.category_ids, 0]) + 1, np.uint16)
-    numbers[list(visible)] = np.arange(1, len(visible) + 1)
+    numbers = np.zeros(int(found.ids.max(initial=0)) + 1, np.uint16)
+    numbers[list(found.category_ids)] = np.arange(1, len(found.category_ids) + 1)
     encoded = {segment.value: segment for segment in rle.encode(rle.runs(numbers[found.ids]))}
     return {
         i: {
@@ -156,7 +154,7 @@ def _annotations(found: Segments) -> dict[int, dict[str, object]]:
             "bbox": encoded[n].bbox,
             "iscrowd": 0,
         }
-        for n, (i, category_id) in enumerate(visible.items(), start=1)
+        for n, (i, category_id) in enumerate(found.category_ids.items(), start=1)
     }
 
 
@@ -164,7 +162,7 @@ def _task(one: Predicted, names: dict[int, str], version: str, image_prefix: str
     """Return Label Studio's task of a picture, with one prediction."""
     height, width = one.found.ids.shape
     regions = []
-    for segment, category_id in _visible(one.found).items():
+    for segment, category_id in one.found.category_ids.items():
         mask = brush_rle.encode(one.found.ids == segment)
         region: dict[str, object] = {
             "id": f"segment{segment}",

@@ -46,16 +46,11 @@ def _vistas(folder: Path, source: config.Source) -> tuple[list[str], list[str]]:
 
 def _other(folder: Path, source: config.Source, chosen: Format) -> tuple[list[str], list[str]]:
     raw = formats.find(config.Source(format=chosen, config=source.config), folder, "data.sources.NAME")
+    found = {split: pictures for split in SPLITS if (pictures := _pictures(raw, split)) is not None}
+    if not found:
+        found = {"": list(raw.scenes())}  # A set without splits; raises with its message if it has no pictures.
     counts, problems = dict[str, int](), list[str]()
-    for split in (*SPLITS, ""):
-        if not split and counts:
-            break
-        try:
-            pictures = list(raw.scenes(split))
-        except FileNotFoundError:
-            if split:
-                continue
-            raise
+    for split, pictures in found.items():
         problems += [scene.message for scene in pictures if isinstance(scene, Problem)]
         usable = [scene for scene in pictures if isinstance(scene, Scene)]
         counts[split or "in all"] = len(usable)
@@ -70,6 +65,14 @@ def _other(folder: Path, source: config.Source, chosen: Format) -> tuple[list[st
         f"{len(evaluated) - things} stuff; {len(problems)} problems"
     )
     return [line], problems
+
+
+def _pictures(raw: RawSet, split: str) -> list[Scene | Problem] | None:
+    """Return the pictures of a split, or None if the set has no such split."""
+    try:
+        return list(raw.scenes(split))
+    except FileNotFoundError:
+        return None
 
 
 def _decoding_problems(raw: RawSet, split: str, scenes: list[Scene]) -> Iterator[str]:

@@ -26,14 +26,16 @@ class Object:
 
 def paint(objects: Sequence[Object], height: int, width: int) -> Raster:
     """Paint crowds first, then the larger objects before the smaller; equal ones in their order."""
-    order = sorted(objects, key=lambda one: (not one.crowd, -int(np.count_nonzero(one.mask))))
+    areas = [int(np.count_nonzero(one.mask[one.box])) for one in objects]
+    places = sorted(range(len(objects)), key=lambda place: (not objects[place].crowd, -areas[place]))
+    order = [objects[place] for place in places]
     # Columns lie together in memory, as in pycocotools' masks.
     columns = np.zeros((height, width), np.uint16, order="F")
     for number, one in enumerate(order, 1):
         np.copyto(columns[one.box], number, where=one.mask[one.box])
     values = np.ascontiguousarray(columns)
     left = np.bincount(values.ravel(), minlength=len(order) + 1)[1:]
-    whole = np.array([np.count_nonzero(one.mask) for one in order], np.int64)
+    whole = np.array([areas[place] for place in places], np.int64)
     counts = {
         "objects_hidden_by_others": int((left == 0).sum()),
         "object_pixels_under_others": int((whole - left).sum()),

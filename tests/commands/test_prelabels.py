@@ -21,7 +21,7 @@ from stages.commands import prelabels
 from stages.config import Format
 from stages.engines import loading
 from stages.foundation.picture_files import read_rgb
-from stages.sets import brush_rle
+from stages.sets import brush_rle, label_maps
 from tests.conftest import REPO, TABLES, run
 from tests.support import bright
 
@@ -185,7 +185,7 @@ TOOLS: dict[Format, Tool] = {Format.cvat: as_cvat, Format.label_studio: as_label
 def assert_comes_back(root: Path, out: Path, predicted: Path, tmp_path: Path, corrected: bool = True) -> None:
     """The set in `root` converts to the segments of the predictions, corrected or not."""
     shutil.copytree(predicted / "pictures", root / "images", dirs_exist_ok=True)
-    shutil.copy(out / prelabels.LABEL_MAP, root)
+    shutil.copy(out / label_maps.NAME, root)
     cfg = config.Data(splits=config.Splits.fraction, val_fraction=0.5, split_seed=1, workers=1)
     convert.build(root, tmp_path / "coco", tmp_path / "data.json", TABLES, cfg)
     found = {}
