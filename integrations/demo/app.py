@@ -72,35 +72,36 @@ class Engines:
     def _run(self, name: str, upload: Path) -> tuple[str, Any, Any, list[list[Any]]]:
         predictor, painter = self._load(name)
         source = open_source(str(upload))
-        shown, times, rows = [], [], []
+        video = self._results / f"{time.time_ns()}.webm"
+        first, writer, times, rows = None, None, [], []
         for frame in source:
             start = time.perf_counter()
             (found,) = predictor.segments([frame.rgb])
             times.append(1000 * (time.perf_counter() - start))
-            if not shown:
-                rows = segment_list.rows(found, painter.categories)
-            shown.append(painter.draw(frame.rgb, found, []))
-            if len(shown) == MAX_FRAMES:
+            overlay = painter.draw(frame.rgb, found, [])
+            if first is None:
+                first, rows = overlay, segment_list.rows(found, painter.categories)
+                size = overlay.shape[1], overlay.shape[0]
+                if not source.still:
+                    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*CODEC), source.fps, size)
+            if writer is not None:
+                writer.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+            if len(times) == MAX_FRAMES:
                 source.stop()
-        if not shown:
+        if first is None:
             raise ValueError(f"{upload.name}: can't be read as a picture or a video; drop a JPEG, a PNG or an MP4")
         table = [
             [r["id"], r["category"], bool(r["isthing"]), r["score"], r["area_px"], ", ".join(map(str, r["bbox"]))]
             for r in rows
         ]
         latency = f"{name}: {statistics.median(times):.1f} ms a frame"
-        if source.still:
-            return f"{latency}, {len(table)} segments", shown[0], None, table
-        video = self._results / f"{time.time_ns()}.webm"
-        size = shown[0].shape[1], shown[0].shape[0]
-        writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*CODEC), source.fps, size)
-        for overlay in shown:
-            writer.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+        if writer is None:
+            return f"{latency}, {len(table)} segments", first, None, table
         writer.release()
         if not video.is_file() or not video.stat().st_size:
             raise RuntimeError(f"{upload.name}: this OpenCV can't write {size[0]} x {size[1]} pixels as {CODEC}")
-        first = f"the first {MAX_FRAMES} frames" if len(shown) == MAX_FRAMES else f"{len(shown)} frames"
-        return f"{latency} (median of {first}); segments of the first frame: {len(table)}", None, str(video), table
+        counted = f"the first {MAX_FRAMES} frames" if len(times) == MAX_FRAMES else f"{len(times)} frames"
+        return f"{latency} (median of {counted}); segments of the first frame: {len(table)}", None, str(video), table
 
     def _load(self, name: str) -> tuple[EnginePredictor, Painter]:
         if name not in self._loaded:
