@@ -567,12 +567,12 @@ def test_both_compilers_are_locked() -> None:
         compiler.compile_source(plan_of.source, plan_of.defines, "11.0", cuda_major=12)
 
 
-def spoil(key: str, value: object) -> Callable[[dict[str, Any]], object]:
-    """A change in an archive: of its second step, of the plan for 8.6 there, of its first launch, or of the header."""
+def spoil(key: str, value: object, step: int = 1) -> Callable[[dict[str, Any]], object]:
+    """A change in an archive: of a step, of the plan for 8.6 there, of its first launch, or of the header."""
 
     def change(header: dict[str, Any]) -> object:
-        plan = header["steps"][1]["plans"]["8.6"]
-        place = next(part for part in (header["steps"][1], plan, plan["launches"][0], header) if key in part)
+        plan = header["steps"][step]["plans"]["8.6"]
+        place = next(part for part in (header["steps"][step], plan, plan["launches"][0], header) if key in part)
         place[key] = value
         return header
 

@@ -7,7 +7,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from stages.media import segment_list
 from stages.onnx_graph import artifact
 from tests.conftest import REPO, must
 from tests.engines.test_engines import needs_no_gpu
-from tests.engines.test_kernels import network
+from tests.engines.test_kernels import network, spoil
 from tests.support import aarch64, cpp, fuzz
 from tests.support.cpp import Build
 
@@ -269,16 +269,8 @@ def test_a_picture_of_another_form_is_refused(checked: Build, tmp_path: Path, co
 
 
 # What an engine's file may be instead of itself: a change of its header, and the words of both readers.
-def at_step(key: str, value: object) -> Callable[[dict[str, Any]], object]:
-    """A change of the step, of its plan for 8.6, of the plan's first launch, or of the header."""
-
-    def change(header: dict[str, Any]) -> object:
-        plan = header["steps"][0]["plans"]["8.6"]
-        place = next(part for part in (header["steps"][0], plan, plan["launches"][0], header) if key in part)
-        place[key] = value
-        return header
-
-    return change
+at_step = partial(spoil, step=0)
+"""A change of the step, of its plan for 8.6, of the plan's first launch, or of the header."""
 
 
 CONSTANT = {"shape": [4], "dtype": "float16", "offset": 0}

@@ -57,15 +57,15 @@ def number(driver: ctypes.CDLL) -> int:
 def _described(of: int) -> Gpu:
     driver = load_driver()
     assert driver is not None
-    device, number, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    device, value, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
     call_driver(driver, "cuDeviceGet", ctypes.byref(device), of)
     call_driver(driver, "cuDeviceGetName", name, len(name), device)
     capability = []
     for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
-        call_driver(driver, "cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
-        capability.append(str(number.value))
-    call_driver(driver, "cuDriverGetVersion", ctypes.byref(number))
-    cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
+        call_driver(driver, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
+        capability.append(str(value.value))
+    call_driver(driver, "cuDriverGetVersion", ctypes.byref(value))
+    cuda = f"{value.value // 1000}.{value.value % 1000 // 10}"
     return Gpu(name.value.decode(), ".".join(capability), _driver_version(), cuda)
 
 
