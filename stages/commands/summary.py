@@ -56,7 +56,9 @@ def engine(state: targets.TargetState, runnable: bool) -> str:
             words.append(f"{state.timed['speedup_end_to_end']:.2f} x PyTorch eager")
     if not (state.verified or state.timed):
         words.append(
-            "no figures of this engine" if runnable else "measured on a machine of its target (docs/targets.md)"
+            "no figures of this engine"
+            if runnable
+            else "not measured: that needs a machine of its target (docs/targets.md)"
         )
     return ", ".join(words)
 
